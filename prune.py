@@ -1,0 +1,17 @@
+"""Find a winning ticket: `python prune.py --help`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from lottery import cli
+from lottery.experiment import find_ticket
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="prune")
+def main(config: DictConfig) -> float:
+    """Dense -> mask -> rewind -> retrain -> verdict, each step at most once."""
+    return cli.job(config, find_ticket)
+
+
+if __name__ == "__main__":
+    cli.launch(main)

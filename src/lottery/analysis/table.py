@@ -1,0 +1,63 @@
+"""The table at the end of a job."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+
+def show(result: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
+    """Print dense against ticket (or dense alone), the verdict, and where ``result.json`` is."""
+    console = console or Console(soft_wrap=True)
+    console.print(_table(result))
+    if "ticket" in result:
+        console.print(_verdict(result))
+    console.print(f"result: {path}", highlight=False)
+
+
+def _table(result: Mapping[str, Any]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="top-1 / top-5 in percent")
+    table.add_column("", no_wrap=True)
+    for title in ("validation", "test", "weights", "density", "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+    mask = result.get("mask")
+    kept = {"dense": "all"}
+    density = {"dense": 1.0}
+    if mask:
+        kept = {"dense": f"{mask['prunable']:,}", "ticket": f"{mask['kept']:,}"}
+        density["ticket"] = mask["density"]
+    for name in ("dense", "ticket"):
+        if name in result:
+            run = result[name]
+            table.add_row(
+                name,
+                _accuracy(run, "val"),
+                _accuracy(run, "test"),
+                kept[name],
+                f"{100 * density[name]:.2f} %",
+                _time(run["seconds"]),
+            )
+    return table
+
+
+def _accuracy(run: Mapping[str, Any], split: str) -> str:
+    return f"{100 * run[f'{split}_top1']:.2f} / {100 * run[f'{split}_top5']:.2f}"
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    loss = 100 * (result["dense"]["val_top1"] - result["ticket"]["val_top1"])
+    change = f"{abs(loss):.2f} points {'below' if loss > 0 else 'above'}" if loss else "level with"
+    colour, word = ("green", "matched") if result["matched"] else ("yellow", "not matched")
+    return (
+        f"[bold {colour}]{word}[/bold {colour}]: validation top-1 is {change} dense "
+        f"(tolerance {result['tolerance']:g}); one seed, one sample"
+    )
+
+
+def _time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

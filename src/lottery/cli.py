@@ -1,0 +1,177 @@
+"""From a command line to a story: validation, status, results, and errors a person can read."""
+
+import csv
+import dataclasses
+import errno
+import logging
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lottery import files, validation
+from lottery.analysis import table
+from lottery.config import (
+    Data,
+    Logger,
+    Mask,
+    Model,
+    Optimizer,
+    Paths,
+    PruneConfig,
+    Rewind,
+    Schedule,
+    TrainConfig,
+    Trainer,
+    Verdict,
+    did_you_mean,
+    typed,
+)  # fmt: skip
+from lottery.errors import ConfigError, LotteryError, StoppedError
+
+log = logging.getLogger(__name__)
+
+Config = TypeVar("Config", bound=TrainConfig)
+
+# The disk is full, read-only or not ours: the user's to solve, so no traceback.
+DISK_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT,
+    errno.EFBIG,
+}  # fmt: skip
+
+_GROUPS = {
+    "data": Data, "model": Model, "optimizer": Optimizer, "schedule": Schedule, "trainer": Trainer,
+    "mask": Mask, "rewind": Rewind, "logger": Logger, "paths": Paths, "verdict": Verdict,
+}  # fmt: skip
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to Hydra, for the files in ``conf/`` to build on."""
+    store = ConfigStore.instance()
+    store.store("train_schema", TrainConfig)
+    store.store("prune_schema", PruneConfig)
+
+
+def job(config: DictConfig, story: Callable[[Any, Any], dict[str, Any]]) -> float:
+    """Run one job: check its config, tell its story, leave its results in the output folder.
+
+    Returns the validation top-1 of the ticket, or of the dense run if there is no ticket, for a
+    Hydra sweeper to optimise.
+    """
+    from lottery.experiment import Laboratory
+    from lottery.store import Store
+    from lottery.tracking import Tracker
+
+    output = Path(HydraConfig.get().runtime.output_dir)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    started = time.time()
+    _write_status(output, "running", started)
+    try:
+        options = typed(config)
+        if found := validation.errors(options):
+            raise ConfigError("; ".join(found))
+        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        files.write_text(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        tracker = Tracker(options.logger, output, group=_group(output), config=resolved)
+        result = story(options, Laboratory(Store(options.paths.store), tracker))
+        _write_metrics(output, result)
+        files.write_json(output / "result.json", result)
+    except BaseException as error:
+        _write_status(output, "failed", started, error)
+        if isinstance(error, StoppedError):
+            log.warning("%s", error)
+            raise SystemExit(128 + error.signum) from None
+        if HydraConfig.get().mode is RunMode.MULTIRUN:  # the sweep goes on; say it now
+            log.error("failed: %s", explain(error) or repr(error))
+        raise
+    _write_status(output, "done", started)
+    table.show(result, output / "result.json")
+    return float(result.get("ticket", result["dense"])["val_top1"])
+
+
+def launch(main: Callable[[], Any]) -> None:
+    """Run a Hydra main function; exit with one readable line if the user can mend what failed."""
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall hand exceptions to us as they are
+    try:
+        main()
+    except Exception as error:
+        message = None if full else explain(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def explain(error: BaseException) -> str | None:
+    """What to tell the user, or None if it is a bug of ours that deserves its traceback."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return f"{group}={choice} is unknown{did_you_mean(choice, error.options)}"
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return f"cannot write or read {error.filename or 'a file'}: {error.strerror}"
+    if isinstance(error, LotteryError):
+        return str(error)
+    if isinstance(error, CompactHydraException | OmegaConfBaseException):
+        unknown = re.search(r"Could not override '([\w.]+)'", str(error))
+        if unknown:
+            return f"option {unknown[1]} is unknown{did_you_mean(unknown[1], _option_names())}"
+        if isinstance(error.__cause__, OmegaConfBaseException):
+            return f"{error}: {str(error.__cause__).splitlines()[0]}"
+        return str(error)
+    return None
+
+
+def _option_names() -> list[str]:
+    in_groups = [f"{g}.{f.name}" for g, s in _GROUPS.items() for f in dataclasses.fields(s)]
+    return ["seed", *_GROUPS, *in_groups]
+
+
+def _group(output: Path) -> str:
+    """W&B group: the sweep's folder, or the job's own outside a sweep."""
+    return output.parent.name if HydraConfig.get().mode is RunMode.MULTIRUN else output.name
+
+
+def _write_status(
+    output: Path, status: str, started: float, error: BaseException | None = None
+) -> None:
+    about: dict[str, Any] = {"status": status, "started": started, "updated": time.time()}
+    if error is not None:
+        about["error"] = explain(error) or repr(error)
+        about["traceback"] = "".join(traceback.format_exception(error))
+    try:
+        files.write_json(output / "status.json", about)
+    except OSError as unwritable:
+        if error is None:
+            raise
+        log.warning("cannot write %s: %s", output / "status.json", unwritable.strerror)
+
+
+def _write_metrics(output: Path, result: dict[str, Any]) -> None:
+    """One row an epoch, dense first, then the ticket, told apart by the column ``run``."""
+    rows = [
+        {"run": kind, **row}
+        for kind in ("dense", "ticket")
+        if kind in result
+        for row in files.read_csv(
+            Path(result["store"]) / kind / result[kind]["key"] / "metrics.csv"
+        )
+    ]
+    with files.replacing(output / "metrics.csv") as temporary, temporary.open("w", newline="") as f:
+        writer = csv.DictWriter(f, rows[0] if rows else ["run", "epoch"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+register_schemas()

@@ -1,0 +1,358 @@
+"""The schema of every config group: types, ranges, one-line docs. The contract with ``conf/``.
+
+Two pieces of metadata on a field decide how it is treated elsewhere:
+
+* ``identity=False`` marks an option that cannot change a result (paths, logging, devices). Every
+  other option is part of a run's key, unless it still has the default written *here*. So a new
+  option leaves old runs findable, and a default in this file must never be changed: change the
+  YAML in ``conf/`` instead.
+* bounds and choices, checked by :func:`range_errors` for all jobs of a sweep before one starts.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+
+from lottery.errors import ConfigError
+
+
+def option(
+    default: Any,
+    doc: str,
+    *,
+    identity: bool = True,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field with its documentation, role and bounds (``ge <= value < lt``, …)."""
+    metadata = {
+        "doc": doc,
+        "identity": identity,
+        "bounds": {"ge": ge, "gt": gt, "le": le, "lt": lt},
+        "choices": choices,
+    }
+    if isinstance(default, list | dict):
+        factory = type(default)
+        return field(default_factory=lambda: factory(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Data:
+    """A labelled image set, its splits and how an image reaches the network."""
+
+    source: str = option(MISSING, "module in lottery.data.sources that reads it")
+    name: str = option("", "name of the data set within its source, e.g. cifar10")
+    root: str | None = option(None, "TensorFlow Datasets directory", identity=False)
+    dir: str | None = option(None, "folder of class folders of images", identity=False)
+    download: bool = option(False, "fetch a missing data set", identity=False)
+    validation: float = option(0.1, "share of train held out, stratified", gt=0, lt=1)
+    test: str = option("test", "name of the held-out test split in the source")
+    test_fraction: float = option(
+        0.2, "share cut off for test where the source has no such split", gt=0, lt=1
+    )
+    split_seed: int = option(0, "seed of the splits; the same for all runs of a study", ge=0)
+    classes: list[int] | None = option(None, "keep these classes only, renumbered in order")
+    stored_size: int | None = option(
+        None, "side in pixels images are resized and centre-cropped to; None: as stored", ge=1
+    )
+    image_size: int | None = option(
+        None,
+        "side in pixels the network sees, cropped from the stored image; None: all of it",
+        ge=1,
+    )
+    crop_padding: int = option(0, "zero pixels around an image before its random crop", ge=0)
+    flip: bool = option(False, "mirror half of the training images")
+    mean: list[float] = option([0.5], "per-channel mean of pixels scaled to [0, 1]")
+    std: list[float] = option([0.5], "per-channel standard deviation of the same")
+    in_memory: bool | None = option(
+        None, "hold decoded images in memory; None: if they fit memory_limit", identity=False
+    )
+    memory_limit: float = option(4.0, "GiB of decoded images to hold", identity=False, gt=0)
+
+
+@dataclass
+class Model:
+    """A network builder."""
+
+    name: str = option(MISSING, "module in lottery.models, or a keras.applications network")
+    width: float = option(1.0, "multiplier of the number of channels", gt=0)
+    dropout: float = option(0.0, "share of features dropped before the classifier", ge=0, lt=1)
+    batch_norm_momentum: float = option(0.99, "momentum of moving statistics", ge=0, lt=1)
+    options: dict[str, Any] = option({}, "further keyword arguments of the builder")
+
+
+@dataclass
+class Optimizer:
+    """A Keras optimizer. Weight decay is decoupled and spares biases and BatchNorm."""
+
+    name: str = option(MISSING, "Keras optimizer", choices=("sgd", "adam", "adamw"))
+    learning_rate: float = option(0.1, "peak learning rate", gt=0)
+    momentum: float = option(0.9, "sgd: momentum", ge=0, lt=1)
+    nesterov: bool = option(False, "sgd: Nesterov momentum")
+    beta_1: float = option(0.9, "adam, adamw: decay of the first moment", ge=0, lt=1)
+    beta_2: float = option(0.999, "adam, adamw: decay of the second moment", ge=0, lt=1)
+    epsilon: float = option(1e-7, "adam, adamw: added to the denominator", gt=0)
+    weight_decay: float = option(0.0, "decay per step, times the learning rate", ge=0)
+    clip_norm: float | None = option(None, "largest global norm of the gradient", gt=0)
+
+
+@dataclass
+class Schedule:
+    """The learning rate over time, relative to its peak."""
+
+    name: str = option(MISSING, "shape", choices=("cosine", "step", "constant"))
+    warmup_epochs: float = option(0.0, "epochs of linear warm-up from zero", ge=0)
+    final: float = option(0.0, "cosine: share of the peak left at the end", ge=0, le=1)
+    milestones: list[float] = option([], "step: shares of the training after which the rate drops")
+    factor: float = option(0.1, "step: what the rate is multiplied by at a milestone", gt=0, le=1)
+
+
+@dataclass
+class Trainer:
+    """How long, in which batches and on what to train."""
+
+    epochs: int = option(MISSING, "passes over the training split", ge=1)
+    batch_size: int = option(MISSING, "examples per optimizer step, over all devices", ge=1)
+    label_smoothing: float = option(0.0, "share of the target spread evenly", ge=0, lt=1)
+    precision: str = option(
+        "float32", "compute type", choices=("float32", "mixed_float16", "mixed_bfloat16")
+    )
+    strategy: str = option(
+        "auto", "devices to train on", identity=False, choices=("auto", "one", "mirrored")
+    )
+    jit_compile: bool = option(False, "compile the step with XLA", identity=False)
+    steps_per_call: int = option(
+        1, "optimizer steps per call of the compiled loop; more is faster for small networks",
+        identity=False, ge=1,
+    )  # fmt: skip
+    deterministic: bool | None = option(
+        None, "bit-for-bit repeatable; None: on a CPU only, where it is cheap", identity=False
+    )
+    eval_batch_size: int = option(256, "examples per evaluation step", identity=False, ge=1)
+    checkpoint_epochs: int = option(
+        1, "epochs between checkpoints to resume from", identity=False, ge=1
+    )
+
+
+@dataclass
+class Mask:
+    """Which weights go."""
+
+    criterion: str = option("magnitude", "module in lottery.pruning.criteria that scores weights")
+    percentile: float = option(MISSING, "percent of the prunable weights to remove", ge=0, lt=100)
+    scope: str = option("global", "rank over all layers or in each", choices=("global", "layer"))
+    rate: float | None = option(
+        None,
+        "iterative: percent of the survivors removed per round; None: all at once",
+        gt=0,
+        lt=100,
+    )
+    shuffle: bool = option(
+        False, "permute the mask within each layer: the control that keeps layer-wise densities"
+    )
+    depthwise: bool = option(False, "prune depthwise kernels too")
+    skip_first: bool = option(False, "leave the first prunable layer dense")
+    skip_last: bool = option(False, "leave the last prunable layer dense")
+
+
+@dataclass
+class Rewind:
+    """Where the survivors start again."""
+
+    name: str = option("weights", "module in lottery.rewinding")
+    epoch: int = option(MISSING, "complete epochs after which the dense run is rewound to", ge=0)
+    optimizer: str = option(
+        "restore", "optimizer slots: those of the rewound state, or zero",
+        choices=("restore", "reset"),
+    )  # fmt: skip
+    keep: list[int] = option(
+        [], "epochs whose state a dense run keeps for rewinding, besides its own", identity=False
+    )
+
+
+@dataclass
+class Logger:
+    """Where metrics go besides metrics.csv."""
+
+    name: str = option("wandb", "sink", identity=False, choices=("wandb", "csv"))
+    mode: str = option(
+        "offline", "wandb: send now, keep for `wandb sync`, or nothing", identity=False,
+        choices=("online", "offline", "disabled"),
+    )  # fmt: skip
+    project: str = option("lottery", "wandb project", identity=False)
+    entity: str | None = option(None, "wandb user or team", identity=False)
+    group: str | None = option(None, "wandb group; None: the sweep", identity=False)
+    tags: list[str] = option([], "wandb tags", identity=False)
+
+
+@dataclass
+class Paths:
+    """Where results go."""
+
+    outputs: str = option("outputs", "root of everything written", identity=False)
+    store: str = option("${.outputs}/store", "the run store", identity=False)
+
+
+@dataclass
+class Verdict:
+    """When a ticket counts as winning."""
+
+    tolerance: float = option(
+        1.0, "points of validation top-1 a matching ticket may lose", identity=False, ge=0, le=100
+    )
+
+
+@dataclass
+class TrainConfig:
+    """What train.py takes: everything that makes a dense network."""
+
+    seed: int = option(0, "initialisation, data order and augmentation", ge=0, lt=2**31)
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
+    paths: Paths = field(default_factory=Paths)
+    rewind: Rewind = field(default_factory=Rewind)
+
+
+@dataclass
+class PruneConfig(TrainConfig):
+    """What prune.py takes: a dense network, a mask, a rewind and a verdict."""
+
+    mask: Mask = field(default_factory=Mask)
+    verdict: Verdict = field(default_factory=Verdict)
+
+
+def typed(config: DictConfig) -> Any:
+    """The dataclass instance of a config that Hydra composed, interpolations resolved.
+
+    Raises :class:`ConfigError` for keys that the schema does not have, added with ``+``.
+    """
+    config = config.copy()
+    with open_dict(config):
+        config.pop("hydra", None)
+    if extra := list(_extra_keys(config)):
+        raise ConfigError(f"option {extra[0]} is unknown")
+    return OmegaConf.to_object(config)
+
+
+def _extra_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    schema = OmegaConf.get_type(config)
+    if not dataclasses.is_dataclass(schema):  # a free dictionary, such as model.options
+        return
+    known = {f.name for f in dataclasses.fields(schema)}
+    for key in map(str, config):
+        if key not in known:
+            yield f"{prefix}{key}"
+        elif isinstance(child := config._get_node(key), DictConfig):
+            yield from _extra_keys(child, f"{prefix}{key}.")
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """The part of a config dataclass that determines results: neither defaults nor plumbing.
+
+    Raises :class:`TypeError` if ``config`` is no dataclass instance.
+    """
+    determining: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            determining[f.name] = identity(value)
+        elif f.metadata["identity"] and value != _default(f):
+            determining[f.name] = value
+    return determining
+
+
+def _default(f: "dataclasses.Field[Any]") -> Any:
+    if f.default_factory is not dataclasses.MISSING:
+        return f.default_factory()
+    return f.default
+
+
+def options(config: Any, prefix: str = "") -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
+    """Every option below ``config`` as (dotted name, field, value)."""
+    for f in dataclasses.fields(config):
+        value, name = getattr(config, f.name), f"{prefix}{f.name}"
+        if dataclasses.is_dataclass(value):
+            yield from options(value, f"{name}.")
+        else:
+            yield name, f, value
+
+
+_SYMBOLS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+def range_errors(config: TrainConfig) -> list[str]:
+    """One line for each value that is out of its range or contradicts another. Reads no files."""
+    errors = []
+    for name, f, value in options(config):
+        choices, bounds = f.metadata["choices"], f.metadata["bounds"]
+        if value == MISSING:
+            errors.append(f"{name} has no value")
+        elif choices and value not in choices:
+            errors.append(f"{name}={value} is unknown{did_you_mean(str(value), choices)}")
+        elif value is not None and any(b is not None for b in bounds.values()):
+            wanted = [f"{_SYMBOLS[k]} {b:g}" for k, b in bounds.items() if b is not None]
+            if not _within(value, bounds):
+                errors.append(f"{name}={value} must be {' and '.join(wanted)}")
+    return errors or _contradictions(config)
+
+
+def _within(value: float, bounds: dict[str, float | None]) -> bool:
+    ge, gt, le, lt = (bounds[k] for k in ("ge", "gt", "le", "lt"))
+    return (
+        math.isfinite(value)
+        and (ge is None or value >= ge)
+        and (gt is None or value > gt)
+        and (le is None or value <= le)
+        and (lt is None or value < lt)
+    )
+
+
+def _contradictions(config: TrainConfig) -> list[str]:
+    errors, data, epochs = [], config.data, config.trainer.epochs
+    if isinstance(config, PruneConfig) and config.rewind.epoch > epochs:
+        errors.append(f"rewind.epoch={config.rewind.epoch} lies after trainer.epochs={epochs}")
+    if any(k < 0 for k in config.rewind.keep):
+        errors.append(f"rewind.keep={config.rewind.keep} must not hold negative epochs")
+    if config.schedule.warmup_epochs >= epochs and config.schedule.warmup_epochs > 0:
+        errors.append(
+            f"schedule.warmup_epochs={config.schedule.warmup_epochs:g} must be less than "
+            f"trainer.epochs={epochs}"
+        )
+    milestones = config.schedule.milestones
+    if milestones != sorted(set(milestones)) or any(not 0 < m < 1 for m in milestones):
+        errors.append(f"schedule.milestones={milestones} must increase between 0 and 1")
+    if data.classes is not None and len(set(data.classes)) != len(data.classes):
+        errors.append(f"data.classes={data.classes} names a class twice")
+    if data.classes is not None and len(data.classes) < 2:
+        errors.append(f"data.classes={data.classes} leaves fewer than two classes")
+    if len(data.mean) != len(data.std):
+        errors.append(f"data.mean={data.mean} and data.std={data.std} differ in length")
+    if any(s <= 0 for s in data.std):
+        errors.append(f"data.std={data.std} must be positive")
+    if data.image_size and data.stored_size and data.image_size > data.stored_size:
+        errors.append(
+            f"data.image_size={data.image_size} is larger than data.stored_size={data.stored_size}"
+        )
+    return errors
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of an error message: the nearest known names, and all of them if they are few."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    listed = f" (known: {', '.join(known)})" if len(known) <= 12 else ""
+    return hint + listed

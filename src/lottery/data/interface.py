@@ -1,0 +1,95 @@
+"""The values and the one protocol that the rest of the system sees of a data set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Images = npt.NDArray[np.uint8]  # [N, S, S, C]
+Labels = npt.NDArray[np.int32]  # [N]
+Rows = npt.NDArray[np.int64]  # [N], positions within a part of a source
+Shape = tuple[int, int, int]  # (height, width, channels)
+
+
+class Chunk(NamedTuple):
+    """Consecutive optimizer steps of one epoch that are fed together."""
+
+    first_step: int
+    """Counted from the start of epoch 0."""
+    steps: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a data set without reading its images."""
+
+    name: str
+    image_shape: Shape
+    """(S, S, C) as stored, before any crop."""
+    input_shape: Shape
+    """(H, W, C) as the network sees it."""
+    classes: tuple[str, ...]
+    """Names by label, after the class filter."""
+    sizes: dict[str, int]
+    """Examples in ``train``, ``validation`` and ``test``."""
+    fingerprint: dict[str, Any]
+    """JSON values that tell apart different contents under the same name, e.g. a subset."""
+
+
+class Split(Protocol):
+    """The examples of one split, with their images as stored."""
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        ...
+
+    @property
+    def labels(self) -> Labels:
+        """Label of each example, in the order of :meth:`evaluation`."""
+        ...
+
+    def training(
+        self, chunks: Sequence[Chunk], *, batch_size: int, steps_per_epoch: int, seed: int
+    ) -> "tf.data.Dataset":
+        """One element per chunk: images uint8 [n, B, S, S, C] and labels int32 [n, B].
+
+        ``n`` is the chunk's number of steps. The order of examples is a pure function of
+        (``seed``, epoch, position): it depends neither on the chunking nor on the first step. No
+        example comes twice within an epoch; those beyond ``steps_per_epoch * batch_size`` sit it
+        out. One pipeline serves all chunks, across the ends of epochs.
+
+        Raises :class:`ValueError` if a chunk straddles an epoch or an epoch needs more examples
+        than there are.
+        """
+        ...
+
+    def evaluation(self, batch_size: int) -> "tf.data.Dataset":
+        """Images uint8 [B, S, S, C], labels int32 [B] and valid bool [B], in a fixed order.
+
+        The last batch is filled up with repeats that are not ``valid``, so that shapes are static
+        and every example is valid exactly once.
+        """
+        ...
+
+    def check(self) -> None:
+        """Decode every image. To be called when a pipeline fails, to learn the culprits.
+
+        Raises :class:`~lottery.errors.DataError` naming and counting undecodable images.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set ready to be fed."""
+
+    description: Description
+    train: Split
+    validation: Split
+    test: Split

@@ -1,0 +1,75 @@
+"""Where images come from: one module per source, found by its name.
+
+A source is a module here with ``open_source(config: Data) -> Source``. Opening checks that the
+data are present and whole, from metadata only; it neither reads images nor imports TensorFlow.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from lottery.config import Data, did_you_mean
+from lottery.data.interface import Images, Labels, Rows, Shape, Split
+from lottery.errors import ConfigError
+
+Part = Literal["train", "test"]
+
+
+class Source(Protocol):
+    """A labelled image set on this machine, in the parts it was published in."""
+
+    @property
+    def name(self) -> str:
+        """How to call it in messages and reports."""
+        ...
+
+    @property
+    def image_shape(self) -> Shape:
+        """(S, S, C) of every image, after resizing to ``data.stored_size``."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names by label."""
+        ...
+
+    @property
+    def sizes(self) -> Mapping[Part, int]:
+        """Examples per part; without ``test`` if the source has no such part."""
+        ...
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON values that identify the content."""
+        ...
+
+    def labels(self, part: Part) -> Labels:
+        """The label of every example of a part, in the source's own fixed order."""
+        ...
+
+    def images(self, part: Part, rows: Rows) -> Images:
+        """Decoded images at increasing positions ``rows`` of a part.
+
+        Raises :class:`~lottery.errors.DataError` naming and counting undecodable images.
+        """
+        ...
+
+    def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
+        """The examples at ``rows`` with these (possibly renumbered) labels, decoded when used."""
+        ...
+
+
+def open_source(config: Data) -> Source:
+    """The source that ``config.source`` names.
+
+    Raises :class:`ConfigError` for an unknown one, and what the source raises.
+    """
+    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    if config.source not in known:
+        raise ConfigError(
+            f"data.source={config.source} is unknown{did_you_mean(config.source, known)}"
+        )
+    module = importlib.import_module(f"{__name__}.{config.source}")
+    source: Source = module.open_source(config)
+    return source

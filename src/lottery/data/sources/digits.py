@@ -1,0 +1,57 @@
+"""The UCI handwritten digits inside scikit-learn: 1,797 images of 8x8 pixels. Every machine has it.
+
+Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
+"""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lottery.config import Data
+from lottery.data.interface import Images, Labels, Rows, Shape, Split
+from lottery.data.sources import Part
+from lottery.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Digits:
+    """All of it is one part; test is cut off from it."""
+
+    name: str = "digits"
+    image_shape: Shape = (8, 8, 1)
+    classes: tuple[str, ...] = tuple("0123456789")
+    sizes: dict[Part, int] = field(default_factory=lambda: {"train": 1797})
+    fingerprint: dict[str, Any] = field(default_factory=lambda: {"source": "digits"})
+
+    def labels(self, part: Part) -> Labels:
+        """Digits 0 to 9, [1797]."""
+        return _digits()[1]
+
+    def images(self, part: Part, rows: Rows) -> Images:
+        """Uint8 [N, 8, 8, 1]."""
+        return _digits()[0][rows]
+
+    def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
+        """In memory all the same: 115 KB."""
+        from lottery.data.arrays import ArraySplit
+
+        return ArraySplit(self.images(part, rows), labels)
+
+
+def open_source(config: Data) -> Digits:
+    """The digits. Raises :class:`ConfigError` for a ``stored_size`` other than 8."""
+    if config.stored_size not in (None, 8):
+        raise ConfigError(f"data.stored_size={config.stored_size}: digits are stored as 8x8 pixels")
+    return Digits()
+
+
+@functools.lru_cache(maxsize=1)
+def _digits() -> tuple[Images, Labels]:
+    from sklearn.datasets import load_digits  # slow to import, and only needed here
+
+    bunch = load_digits()
+    # 17 grey levels, 0 to 16, spread over 0 to 255.
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    return images, bunch.target.astype(np.int32)

@@ -1,0 +1,133 @@
+"""A folder of class folders of image files.
+
+Either ``dir/<class>/*.jpg``, from which test is cut off, or ``dir/train/<class>/*.jpg`` with an
+optional ``dir/test`` or ``dir/val`` of the same kind.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery.config import Data, did_you_mean
+from lottery.data import images
+from lottery.data.interface import Images, Labels, Rows, Shape, Split
+from lottery.data.sources import Part
+from lottery.errors import ConfigError, DataError
+
+_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_TEST_FOLDERS = ("test", "val", "validation")
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """The image files found below a root."""
+
+    name: str
+    root: Path
+    image_shape: Shape
+    classes: tuple[str, ...]
+    paths: dict[Part, list[str]]
+    """Relative to ``root``, sorted by class, then by file name."""
+    fingerprint: dict[str, Any]
+
+    @property
+    def sizes(self) -> dict[Part, int]:
+        """Files per part."""
+        return {part: len(paths) for part, paths in self.paths.items()}
+
+    def labels(self, part: Part) -> Labels:
+        """Position of each file's class folder among those of train."""
+        label = {name: i for i, name in enumerate(self.classes)}
+        return np.array([label[Path(path).parent.name] for path in self.paths[part]], np.int32)
+
+    def images(self, part: Part, rows: Rows) -> Images:
+        """See :class:`lottery.data.sources.Source`."""
+        paths = [self.paths[part][row] for row in rows]
+        files = ((path, (self.root / path).read_bytes) for path in paths)
+        return images.decode_all(files, len(paths), self.image_shape)
+
+    def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
+        """See :class:`lottery.data.sources.Source`."""
+        from lottery.data.streams import FolderSplit
+
+        paths = [self.paths[part][row] for row in rows]
+        return FolderSplit(self.root, paths, labels, self.image_shape)
+
+
+def open_source(config: Data) -> Folder:
+    """The images below ``config.dir``, always RGB.
+
+    Raises :class:`ConfigError` if there is no ``dir``, and :class:`DataError` if it does not
+    exist, if a class has no images, if ``test`` has a class that ``train`` has not, or if images
+    differ in size and no ``stored_size`` says what to do.
+    """
+    if not config.dir:
+        raise ConfigError("data.source=folder needs data.dir=<folder of class folders of images>")
+    root = Path(config.dir).expanduser()
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root} (data.dir)")
+    train = root / "train" if (root / "train").is_dir() else root
+    found: dict[Part, dict[str, list[tuple[str, int]]]] = {"train": _class_folders(root, train)}
+    test = next((root / n for n in (config.test, *_TEST_FOLDERS) if (root / n).is_dir()), None)
+    if train != root and test is not None:
+        found["test"] = _class_folders(root, test)
+
+    classes = tuple(found["train"])
+    for unknown in set(found.get("test", ())) - set(classes):
+        hint = did_you_mean(unknown, classes)
+        raise DataError(f"class {unknown} of {test} is not a class of {train}{hint}")
+    files = {part: [f for fs in folders.values() for f in fs] for part, folders in found.items()}
+    paths = {part: [path for path, _ in fs] for part, fs in files.items()}
+    side = config.stored_size or _side(root, [path for ps in paths.values() for path in ps])
+    listing = "\n".join(f"{path}\t{size}" for fs in files.values() for path, size in sorted(fs))
+    return Folder(
+        name=config.name or root.resolve().name,
+        root=root,
+        image_shape=(side, side, 3),
+        classes=classes,
+        paths=paths,
+        fingerprint={
+            "source": "folder",
+            "examples": {part: len(ps) for part, ps in paths.items()},
+            "paths_and_bytes": hashlib.sha256(listing.encode()).hexdigest(),
+        },
+    )
+
+
+def _class_folders(root: Path, folder: Path) -> dict[str, list[tuple[str, int]]]:
+    """(path relative to root, bytes) of the images of each class, both sorted."""
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    classes = {}
+    for name in names:
+        with os.scandir(folder / name) as entries:
+            # scandir, because a stat per file is slow enough for a million files.
+            classes[name] = sorted(
+                (Path(entry.path).relative_to(root).as_posix(), entry.stat().st_size)
+                for entry in entries
+                if entry.name.lower().endswith(_ENDINGS) and entry.is_file()
+            )
+    empty = [name for name, files in classes.items() if not files]
+    if empty:
+        more = ", ..." if len(empty) > 5 else ""
+        raise DataError(
+            f"{len(empty)} of {len(classes)} class folders of {folder} hold no images "
+            f"({', '.join(_ENDINGS)}): {', '.join(empty[:5])}{more}"
+        )
+    if len(classes) < 2:
+        raise DataError(f"{folder} must hold two or more class folders, not {len(classes)}")
+    return classes
+
+
+def _side(root: Path, paths: list[str]) -> int:
+    size = images.common_size(root, paths)
+    if size is None or size[0] != size[1]:
+        what = "differ in size" if size is None else f"are {size[0]}x{size[1]} pixels, not square"
+        raise DataError(
+            f"the images of {root} {what}: set data.stored_size=<side in pixels to resize to>"
+        )
+    return size[0]

@@ -1,0 +1,277 @@
+"""A TensorFlow data set prepared on this machine, with features ``image`` and ``label``.
+
+What can be known from the files beside the records is read without importing TensorFlow.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lottery.config import Data, did_you_mean
+from lottery.data import images
+from lottery.data.interface import Images, Labels, Rows, Shape, Split
+from lottery.data.sources import Part
+from lottery.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_DEFAULT_ROOT = "~/tensorflow_datasets"
+# A TFRecord stores each example between 12 bytes of length and checksum and 4 of checksum.
+_FRAMING = 16
+
+
+@dataclass(frozen=True)
+class Tfds:
+    """One version of one data set."""
+
+    name: str
+    directory: Path
+    image_shape: Shape
+    classes: tuple[str, ...]
+    sizes: dict[Part, int]
+    splits: dict[Part, str]
+    """What the parts are called there."""
+    shards: dict[Part, tuple[str, ...]]
+    """Their files."""
+    fingerprint: dict[str, Any]
+
+    def labels(self, part: Part) -> Labels:
+        """See :class:`lottery.data.sources.Source`. The first call reads all records."""
+        return _labels(
+            self.directory, self.shards[part], self.fingerprint["bytes"][self.splits[part]]
+        )
+
+    def images(self, part: Part, rows: Rows) -> Images:
+        """See :class:`lottery.data.sources.Source`."""
+        split = self._split(part, rows, self.labels(part)[rows])
+        return images.decode_all(
+            _guarded(self.directory, split.files), split.size, self.image_shape
+        )
+
+    def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
+        """See :class:`lottery.data.sources.Source`."""
+        split: Split = self._split(part, rows, labels)
+        return split
+
+    def _split(self, part: Part, rows: Rows, labels: Labels) -> Any:
+        from lottery.data.streams import TfdsSplit
+
+        encoded = functools.partial(_batches, self.shards[part], "image", "string")
+        name = f"{self.name} {self.splits[part]}"
+        return TfdsSplit(name, encoded, rows, labels, self.image_shape)
+
+
+def open_source(config: Data) -> Tfds:
+    """The newest version of ``config.name`` below ``config.root``.
+
+    With ``config.download`` a missing one is fetched and prepared first, by default in
+    ``~/tensorflow_datasets``.
+
+    Raises :class:`ConfigError` if name or root are not given, and :class:`DataError` if the data
+    set is missing, half-written, without the features or splits needed, or has images of several
+    sizes and no ``stored_size`` says what to do.
+    """
+    if not config.name:
+        raise ConfigError("data.source=tfds needs data.name=<a TensorFlow data set, e.g. cifar10>")
+    if config.root is None and not config.download:
+        raise ConfigError(
+            "data.source=tfds needs data.root=<TensorFlow Datasets directory> "
+            f"(or data.download=true, which defaults it to {_DEFAULT_ROOT})"
+        )
+    root = Path(config.root or _DEFAULT_ROOT).expanduser()
+    if config.download and not _versions(root / config.name):
+        _download(config.name, root)
+    directory = _newest_version(root, config.name)
+
+    info, features = _read_json(directory, "dataset_info.json"), _features(directory)
+    splits = {str(split["name"]): split for split in info.get("splits", [])}
+    names: dict[Part, str] = {"train": "train", "test": config.test}
+    shards: dict[Part, tuple[str, ...]] = {}
+    for part, name in names.items():
+        if name not in splits:
+            hint = did_you_mean(name, splits)
+            raise DataError(f"{config.name} in {directory} has no split {name}{hint}")
+        shards[part] = _shards(directory, info, splits[name])
+    examples = {name: sum(map(int, splits[name]["shardLengths"])) for name in names.values()}
+    return Tfds(
+        name=config.name,
+        directory=directory,
+        image_shape=_image_shape(directory, features, config.stored_size),
+        classes=_classes(directory, features),
+        sizes={part: examples[name] for part, name in names.items()},
+        splits=names,
+        shards=shards,
+        fingerprint={
+            "source": "tfds",
+            "name": config.name,
+            "version": directory.name,
+            "examples": examples,
+            "bytes": {name: int(splits[name]["numBytes"]) for name in names.values()},
+        },
+    )
+
+
+def _versions(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("*.*.*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    return sorted(found, key=lambda path: [int(number) for number in path.name.split(".")])
+
+
+def _newest_version(root: Path, name: str) -> Path:
+    if not root.is_dir():
+        raise DataError(f"there is no TensorFlow Datasets directory {root} (data.root)")
+    versions = _versions(root / name)
+    if versions:
+        return versions[-1]
+    configs = [path.parent.name for path in sorted((root / name).glob("*/*/dataset_info.json"))]
+    if configs:
+        raise DataError(f"data.name={name} needs a config, e.g. {name}/{configs[0]}")
+    if (root / name).is_dir():
+        raise DataError(
+            f"{root / name} holds no complete version of the data set: its preparation was not "
+            "finished; delete the folder and prepare it again"
+        )
+    known = sorted(path.name for path in root.iterdir() if path.is_dir())
+    raise DataError(f"there is no data set {name} in {root}{did_you_mean(name, known)}")
+
+
+def _download(name: str, root: Path) -> None:
+    import tensorflow_datasets as tfds
+
+    try:
+        tfds.builder(name, data_dir=str(root)).download_and_prepare()
+    except tfds.core.DatasetNotFoundError:
+        hint = did_you_mean(name, tfds.list_builders())
+        raise DataError(f"TensorFlow Datasets has no data set {name}{hint}") from None
+    except Exception as error:  # whatever the set's own script and the network raise
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DataError(f"cannot download {name} into {root}: {reason}") from error
+
+
+def _half_written(directory: Path, reason: str) -> DataError:
+    return DataError(
+        f"the TensorFlow data set in {directory} is half-written or damaged: {reason}; delete the "
+        "folder and prepare it again"
+    )
+
+
+def _read_json(directory: Path, name: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((directory / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _half_written(directory, f"{name} is missing") from None
+    except ValueError:
+        raise _half_written(directory, f"{name} is not valid JSON") from None
+    return content
+
+
+def _features(directory: Path) -> dict[str, Any]:
+    content = _read_json(directory, "features.json")
+    features: dict[str, Any] = content.get("featuresDict", {}).get("features", {})
+    for name, kind in (("image", "image"), ("label", "classLabel")):
+        if kind not in features.get(name, {}):
+            raise DataError(
+                f"the TensorFlow data set in {directory} has no {kind} feature named {name} "
+                f"(its features: {', '.join(sorted(features))})"
+            )
+    return features
+
+
+def _shards(directory: Path, info: dict[str, Any], split: dict[str, Any]) -> tuple[str, ...]:
+    """The files of a split, all there and of the right size together."""
+    if info.get("fileFormat", "tfrecord") != "tfrecord":
+        raise DataError(f"{directory} is stored as {info['fileFormat']}; only tfrecord can be read")
+    template = split.get("filepathTemplate", "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}")
+    lengths = [int(length) for length in split["shardLengths"]]
+    shards, total = [], 0
+    for i in range(len(lengths)):
+        shard = directory / template.format(
+            DATASET=info["name"],
+            SPLIT=split["name"],
+            FILEFORMAT="tfrecord",
+            SHARD_INDEX=f"{i:05d}",
+            NUM_SHARDS=f"{len(lengths):05d}",
+            SHARD_X_OF_Y=f"{i:05d}-of-{len(lengths):05d}",
+        )
+        try:
+            total += shard.stat().st_size
+        except FileNotFoundError:
+            raise _half_written(directory, f"{shard.name} is missing") from None
+        shards.append(str(shard))
+    examples_alone = int(split["numBytes"])
+    # TFDS counts the examples alone, except that its unshuffled Beam writer counts whole files.
+    if total not in (examples_alone + _FRAMING * sum(lengths), examples_alone):
+        raise _half_written(
+            directory,
+            f"the {split['name']} shards hold {total} bytes instead of "
+            f"{examples_alone + _FRAMING * sum(lengths)}",
+        )
+    return tuple(shards)
+
+
+def _image_shape(directory: Path, features: dict[str, Any], stored_size: int | None) -> Shape:
+    image = features["image"]["image"]
+    dimensions = image.get("shape", {}).get("dimensions", [])
+    # Unknown dimensions are written as -1, or left out by older versions.
+    height, width, channels = (int(d) for d in dimensions) if len(dimensions) == 3 else (-1, -1, 3)
+    if image.get("dtype", "uint8") != "uint8" or channels not in (-1, 1, 3):
+        raise DataError(
+            f"the images of {directory} are {image.get('dtype')} with {channels} channels; only "
+            "uint8 with 1 or 3 can be read"
+        )
+    if stored_size is None and (height != width or height < 1):
+        what = "differ in size" if height < 1 else f"are {height}x{width} pixels, not square"
+        raise DataError(
+            f"the images of {directory} {what}: set data.stored_size=<side in pixels to resize to>"
+        )
+    side = stored_size or height
+    return side, side, 3 if channels == -1 else channels
+
+
+def _classes(directory: Path, features: dict[str, Any]) -> tuple[str, ...]:
+    names = directory / "label.labels.txt"
+    if names.is_file():
+        return tuple(names.read_text(encoding="utf-8").splitlines())
+    return tuple(str(i) for i in range(int(features["label"]["classLabel"]["numClasses"])))
+
+
+def _batches(shards: tuple[str, ...], feature: str, dtype: str) -> "tf.data.Dataset":
+    """One feature of every record, always in the same order, in batches [256].
+
+    Images are left encoded. Without TFDS's own pipeline, because parsing a batch at a time is
+    several times as fast for small images, and this is on the way of every run.
+    """
+    import tensorflow as tf
+
+    spec = {feature: tf.io.FixedLenFeature([], dtype)}
+    records = tf.data.Dataset.from_tensor_slices(list(shards)).interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=16,
+        block_length=16,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    return records.batch(256).map(lambda batch: tf.io.parse_example(batch, spec)[feature])
+
+
+@functools.lru_cache(maxsize=8)
+def _labels(directory: Path, shards: tuple[str, ...], size: int) -> Labels:
+    # `size` is there for the cache to notice that the data set was replaced.
+    batches = _batches(shards, "label", "int64")
+    labels = list(_guarded(directory, batches.as_numpy_iterator))
+    return np.concatenate(labels).astype(np.int32)
+
+
+def _guarded(directory: Path, iterate: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    import tensorflow as tf
+
+    try:
+        yield from iterate()
+    except tf.errors.DataLossError as error:
+        raise _half_written(directory, error.message.splitlines()[0]) from error

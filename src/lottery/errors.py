@@ -1,0 +1,33 @@
+"""The errors a user can cause, each one readable line."""
+
+
+class LotteryError(Exception):
+    """Something the user can act on; shown as one line, without a traceback."""
+
+
+class ConfigError(LotteryError):
+    """The configuration asks for something impossible."""
+
+
+class DataError(LotteryError):
+    """The data set is missing, damaged or unfit for the request."""
+
+
+class StoreError(LotteryError):
+    """The run store cannot be used."""
+
+
+class CheckpointError(LotteryError):
+    """A checkpoint is damaged or does not fit the network."""
+
+
+class DivergedError(LotteryError):
+    """The loss is no longer a finite number."""
+
+
+class StoppedError(LotteryError):
+    """A signal asked the run to stop; its state is saved, the same command goes on from there."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum

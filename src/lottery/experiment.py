@@ -1,0 +1,284 @@
+"""The story: dense -> mask -> rewind -> retrain -> verdict. Each step is computed once, ever.
+
+TensorFlow is imported only where something has to be trained.
+"""
+
+import dataclasses
+import functools
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery import files, rewinding
+from lottery.analysis.verdict import matches
+from lottery.config import Data, PruneConfig, TrainConfig, identity
+from lottery.data import Splits, describe, load
+from lottery.errors import CheckpointError, ConfigError, StoppedError
+from lottery.pruning import criteria, masks
+from lottery.pruning.allocation import rounds
+from lottery.rewinding import Origin, Start
+from lottery.runs import Run
+from lottery.store import Node, Store
+from lottery.tracking import Tracker, quiet_stderr
+from lottery.training.checkpoints import CheckpointFolder, State
+from lottery.training.interrupts import StopSignals
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """What every step of a study needs besides its config: where results and metrics go."""
+
+    store: Store
+    tracker: Tracker
+
+
+def find_ticket(config: PruneConfig, lab: Laboratory) -> dict[str, Any]:
+    """Train the dense network, prune, rewind, retrain, and judge the ticket on validation data.
+
+    An iterative mask repeats the middle three, each round ranking the weights of the last.
+    """
+    dense = ranked = train_dense(config, lab)
+    ladder = rounds(config.mask.percentile, config.mask.rate)
+    for percentile in ladder:
+        last = percentile == ladder[-1]
+        mask = make_mask(config, lab, dense, ranked, percentile)
+        if last and config.mask.shuffle:
+            mask = shuffle_mask(config, lab, mask)
+        ranked = retrain(config, lab, dense, ranked, mask, last=last)
+    return report(config, lab, dense, ranked)
+
+
+def train_dense(config: TrainConfig, lab: Laboratory) -> Run:
+    """The trained dense network, with its state kept at the rewind epochs and at the end."""
+    epochs = config.trainer.epochs
+    keep = {0, *config.rewind.keep}
+    if isinstance(config, PruneConfig):
+        keep.add(config.rewind.epoch)
+    return _train(
+        config,
+        lab,
+        "dense",
+        _dense_identity(config),
+        start=Start(seed=config.seed),
+        keep_epochs=frozenset(k for k in keep if k <= epochs),
+    )
+
+
+def make_mask(
+    config: PruneConfig, lab: Laboratory, dense: Run, ranked: Run, percentile: float
+) -> Node:
+    """The mask that removes ``percentile`` percent, by the weights of the run ``ranked``.
+
+    What the mask of ``ranked`` removed stays removed. Raises :class:`ConfigError` if nothing is
+    left to prune.
+    """
+    options = replace(config.mask, percentile=percentile, rate=None, shuffle=False)
+
+    def produce(work: Path) -> None:
+        paths = masks.prunable(
+            dense.kernels,
+            depthwise=options.depthwise,
+            skip_first=options.skip_first,
+            skip_last=options.skip_last,
+        )
+        if not paths:
+            raise ConfigError("the mask options leave no layer to prune")
+        trained, initial = ranked.weights(), _weights(_dense_state(config, lab, dense, 0))
+        criterion = criteria.find(options.criterion)
+        mask = masks.prune(
+            {path: criterion.score(trained[path], initial[path]) for path in paths},
+            percentile,
+            scope=options.scope,
+            within=ranked.mask or None,
+        )
+        _write_mask(work, mask, percentile, dense.parameters)
+
+    about = {"dense": dense.key, "ranked": ranked.key, "mask": identity(options)}
+    return lab.store.compute("mask", about, produce)
+
+
+def shuffle_mask(config: PruneConfig, lab: Laboratory, mask: Node) -> Node:
+    """The control: the same layer-wise counts at random places."""
+
+    def produce(work: Path) -> None:
+        about = files.read_json(mask.path / "result.json")
+        shuffled = masks.shuffled(masks.read(mask.path / "mask.safetensors"), config.seed)
+        _write_mask(work, shuffled, about["percentile"], about["total_parameters"])
+
+    return lab.store.compute("mask", {"shuffled": mask.key, "seed": config.seed}, produce)
+
+
+def retrain(
+    config: PruneConfig, lab: Laboratory, dense: Run, ranked: Run, mask: Node, *, last: bool
+) -> Run:
+    """The sparse network, rewound and trained to the end of the schedule."""
+    options = config.rewind
+    rewind = rewinding.find(options.name)
+    if rewind.CONTROL and not last:  # a control replaces the last retraining only
+        options = replace(options, name="weights")
+        rewind = rewinding.find(options.name)
+    origin = Origin(
+        dense=functools.partial(_dense_state, config, lab, dense),
+        final=ranked.state,
+        epoch=options.epoch,
+        seed=config.seed,
+    )
+    about = identity(options)
+    if rewind.CONTROL:
+        about = {"name": options.name}  # starts afresh: neither epoch nor slots matter
+
+    return _train(
+        config,
+        lab,
+        "ticket",
+        {"dense": dense.key, "mask": mask.key, "rewind": about},
+        start=functools.partial(rewind.rewind, origin),
+        mask=mask,
+        reset_slots=options.optimizer == "reset",
+    )
+
+
+def report(config: PruneConfig, lab: Laboratory, dense: Run, ticket: Run) -> dict[str, Any]:
+    """Dense against ticket, as ``result.json`` has it. Only validation decides ``matched``."""
+    mask = files.read_json(ticket.path / "mask.json")
+    return {
+        "dense": {"key": dense.key, **dense.result},
+        "ticket": {"key": ticket.key, **ticket.result},
+        "mask": mask,
+        "rewind": {
+            "name": config.rewind.name,
+            "epoch": config.rewind.epoch,
+            "optimizer": config.rewind.optimizer,
+        },
+        "matched": matches(dense.result, ticket.result, config.verdict.tolerance),
+        "tolerance": config.verdict.tolerance,
+        "store": str(lab.store.root),
+    }
+
+
+def dense_result(config: TrainConfig, lab: Laboratory) -> dict[str, Any]:
+    """Train a dense network only; what train.py reports."""
+    dense = train_dense(config, lab)
+    return {"dense": {"key": dense.key, **dense.result}, "store": str(lab.store.root)}
+
+
+def _dense_identity(config: TrainConfig) -> dict[str, Any]:
+    dense = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}
+    determining = identity(TrainConfig(**dense))
+    del determining["rewind"]
+    return {"config": determining, "data": describe(config.data).fingerprint}
+
+
+def _train(
+    config: TrainConfig,
+    lab: Laboratory,
+    kind: str,
+    about: Mapping[str, Any],
+    *,
+    start: Any,
+    keep_epochs: frozenset[int] = frozenset(),
+    mask: Node | None = None,
+    reset_slots: bool = False,
+) -> Run:
+    """A finished training from the store. ``start`` may be a function, called only if needed."""
+    node = lab.store.node(kind, about)
+
+    def produce(work: Path) -> None:
+        files.write_json(work / "config.json", dataclasses.asdict(config))
+        if mask is not None:
+            files.write_json(work / "mask.json", files.read_json(mask.path / "result.json"))
+        begin = start() if callable(start) else start
+        with StopSignals() as signals:
+            run = _training()
+            try:
+                with lab.tracker.run(node.key, kind) as callbacks:
+                    run.train(
+                        work,
+                        config,
+                        _load(config.data),
+                        start=begin,
+                        last_epoch=config.trainer.epochs,
+                        keep_epochs=keep_epochs | {begin.epoch},
+                        mask=masks.read(mask.path / "mask.safetensors") if mask else {},
+                        reset_slots=reset_slots,
+                        callbacks=callbacks,
+                        signals=signals,
+                    )
+            except StoppedError:
+                signals.pass_on()
+                raise
+
+    return Run(lab.store.compute(kind, about, produce).path)
+
+
+def _dense_state(config: TrainConfig, lab: Laboratory, dense: Run, epoch: int) -> State:
+    """The dense run's state after ``epoch`` epochs; replayed exactly if it was not kept."""
+    try:
+        return dense.state(epoch)
+    except CheckpointError as error:
+        log.warning("%s; replaying the dense run up to epoch %d", error, epoch)
+
+    def produce(work: Path) -> None:
+        run = _training()
+        start = Start(seed=config.seed)
+        for kept in sorted((k for k in dense.epochs if k <= epoch), reverse=True):
+            try:
+                start = Start(kept, dense.state(kept), seed=config.seed)
+                break
+            except CheckpointError as error:
+                log.warning("%s; going further back", error)
+        with StopSignals() as signals:
+            run.train(
+                work,
+                config,
+                _load(config.data),
+                start=start,
+                last_epoch=epoch,
+                keep_epochs=frozenset(),
+                mask={},
+                reset_slots=False,
+                callbacks=[],
+                signals=signals,
+                measure=False,
+            )
+
+    node = lab.store.compute("state", {"dense": dense.key, "epoch": epoch}, produce)
+    checkpoints = CheckpointFolder(node.path / "checkpoints")
+    return checkpoints.load(checkpoints.steps()[-1])[0]
+
+
+def _training() -> Any:
+    """The module that trains; imports TensorFlow."""
+    with quiet_stderr():
+        import tensorflow  # noqa: F401
+    from lottery.training import run
+
+    return run
+
+
+def _write_mask(work: Path, mask: masks.Mask, percentile: float, total_parameters: int) -> None:
+    masks.write(mask, work / "mask.safetensors")
+    summary = {"percentile": percentile, **masks.summary(mask, total_parameters)}
+    files.write_json(work / "result.json", summary)
+
+
+def _weights(state: State) -> dict[str, np.ndarray[Any, Any]]:
+    prefix = "model/"
+    return {n.removeprefix(prefix): a for n, a in state.items() if n.startswith(prefix)}
+
+
+def _load(data: Data) -> Splits:
+    """The data set; the last one is remembered, since the jobs of a local sweep share it."""
+    return _load_cached(json.dumps(dataclasses.asdict(data)))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_cached(serialised: str) -> Splits:
+    return load(Data(**json.loads(serialised)))

@@ -1,0 +1,101 @@
+"""Networks by name. Importing this package does not import TensorFlow; building a network does.
+
+A network is a module of this package with a pure function
+
+    build(input_shape, classes, *, width, dropout, batch_norm_momentum) -> keras.Model
+
+that may take further keyword arguments, ``model.options`` in the config. It returns a Keras
+functional model from normalised float images ``(batch, height, width, channels)`` to raw logits
+``(batch, classes)``. Model, input and layers have fixed names, because masks and checkpoints
+refer to variables by path. A new file in this directory is a new choice of ``model.name``.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lottery.config import did_you_mean
+from lottery.errors import ConfigError
+from lottery.models import applications
+from lottery.models.applications import APPLICATIONS
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["APPLICATIONS", "build", "known"]
+
+_NOT_NETWORKS = {"applications", "cost", "kernels"}
+_COMMON = {"input_shape", "classes", "width", "dropout", "batch_norm_momentum"}
+
+
+def known() -> tuple[str, ...]:
+    """Every name :func:`build` takes: the networks of this package, then those of Keras."""
+    return (*_own(), *APPLICATIONS)
+
+
+def build(
+    name: str,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    width: float = 1.0,
+    dropout: float = 0.0,
+    batch_norm_momentum: float = 0.99,
+    options: Mapping[str, Any] | None = None,
+) -> "keras.Model":
+    """A fresh network; its weights follow from ``keras.utils.set_random_seed``.
+
+    ``input_shape`` is (height, width, channels), ``options`` the network's own further arguments.
+    Raises :class:`ConfigError` for an unknown name or option and where the network cannot take
+    such images.
+    """
+    options = dict(options or {})
+    builder: Callable[..., Any]
+    if name in _own():
+        builder = importlib.import_module(f"{__name__}.{name}").build
+        _check_options(name, options, set(inspect.signature(builder).parameters) - _COMMON)
+    elif name in APPLICATIONS:
+        builder = partial(applications.build, name)
+        _check_options(name, options, applications.options(name))
+    else:
+        raise ConfigError(f"model.name={name} is unknown{did_you_mean(name, known())}")
+
+    from keras.src.utils.naming import reset_uids
+
+    # Variable paths must not depend on what the process built before, but automatic names count on:
+    # those of Dropout's random state, and of whole layers in some Keras networks.
+    reset_uids()
+    try:
+        return builder(
+            tuple(input_shape),
+            classes,
+            width=width,
+            dropout=dropout,
+            batch_norm_momentum=batch_norm_momentum,
+            **options,
+        )
+    except ValueError as error:  # Keras's word for shapes and arguments that do not fit
+        shape = "x".join(map(str, input_shape))
+        raise ConfigError(f"{name} cannot be built for {shape} images: {_line(error)}") from error
+
+
+def _own() -> tuple[str, ...]:
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(n for n in modules if n not in _NOT_NETWORKS and not n.startswith("_")))
+
+
+def _line(error: ValueError) -> str:
+    """Keras's message without its colours and its dump of the arguments."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received by")[0]
+    return " ".join(text.split())
+
+
+def _check_options(name: str, options: Iterable[str], accepted: set[str]) -> None:
+    for option in options:
+        if option not in accepted:
+            hint = did_you_mean(option, sorted(accepted)) if accepted else ": it takes no options"
+            raise ConfigError(f"model.options.{option} is unknown to {name}{hint}")

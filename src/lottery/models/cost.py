@@ -1,0 +1,41 @@
+"""What a network costs: multiplications and parameters."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from lottery.models.kernels import flat_layers, layer_kernels
+
+if TYPE_CHECKING:
+    import keras
+
+
+def multiply_adds(model: "keras.Model") -> int:
+    """Multiply-adds of ``model`` for one image.
+
+    Counted are all convolutions (grouped, depthwise and separable ones too) and Dense layers. One
+    multiplication and the addition that goes with it count once, as in the MobileNet papers; FLOPs
+    are about twice that. Weights that fall on padding count like the others. Biases, BatchNorm,
+    activations, pooling and residual additions do not count. ``model`` must have a fixed image size
+    and use each layer once.
+    """
+    return sum(
+        math.prod(kernel.shape) * math.prod(_positions(layer))
+        for layer in flat_layers(model)
+        for kernel, _ in layer_kernels(layer)
+    )
+
+
+def parameters(model: "keras.Model") -> int:
+    """Number of parameters, trainable or not (moving statistics of BatchNorm count)."""
+    return int(model.count_params())
+
+
+def _positions(layer: Any) -> tuple[int, ...]:
+    # Every weight is used once per position: of the output, or of the input where a transposed
+    # convolution spreads it. Kernel shapes hold inputs per group, so groups need nothing more.
+    from keras import layers
+
+    transposed = layers.Conv1DTranspose | layers.Conv2DTranspose | layers.Conv3DTranspose
+    shape = (layer.input if isinstance(layer, transposed) else layer.output).shape
+    channels_first = getattr(layer, "data_format", None) == "channels_first"
+    return tuple(shape[2:] if channels_first else shape[1:-1])

@@ -1,0 +1,82 @@
+"""Which variables of a network are kernels, and of what kind: what can be pruned at all."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lottery.errors import ConfigError
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A weight that multiplies features: no bias, no scale or statistic of BatchNorm."""
+
+    path: str
+    """``variable.path`` of the Keras variable."""
+    shape: tuple[int, ...]
+    """As Keras has it: (\\*window, inputs per group, outputs), (\\*window, channels, multiplier)
+    of a depthwise one, (inputs, outputs) of a dense one."""
+    kind: str
+    """``conv``, ``depthwise`` or ``dense``."""
+
+    @property
+    def size(self) -> int:
+        """How many weights."""
+        return math.prod(self.shape)
+
+
+def kernels(model: "keras.Model") -> list[Kernel]:
+    """All kernels of ``model`` in the order of its layers, those of nested models included.
+
+    Layers are told apart by their type, never by their name. A convolution with one input channel
+    per group is depthwise, whichever layer computes it; a separable one has a depthwise and a
+    pointwise (``conv``) kernel. Raises :class:`ConfigError` if two variables of the model share a
+    path, because masks and checkpoints refer to variables by it.
+    """
+    counts = Counter(v.path for v in model.variables)
+    if twice := sorted(path for path, count in counts.items() if count > 1):
+        raise ConfigError(
+            f"{model.name} has several variables called {', '.join(twice)}; give its layers names"
+        )
+    return [
+        Kernel(variable.path, tuple(variable.shape), kind)
+        for layer in flat_layers(model)
+        for variable, kind in layer_kernels(layer)
+    ]
+
+
+def flat_layers(model: "keras.Model") -> list[Any]:
+    """The layers of ``model`` in its order, each once, those in nested models in their place."""
+    return list({id(layer): layer for layer in _walk(model)}.values())
+
+
+def _walk(layer: Any) -> Iterator[Any]:
+    # Not recursive=True: Keras then lists the layers of a nested model last to first.
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        yield inner
+        yield from _walk(inner)
+
+
+def layer_kernels(layer: Any) -> list[tuple[Any, str]]:
+    """The kernels of one layer, without those of layers inside it, as (variable, kind)."""
+    from keras import layers
+
+    convs = (
+        layers.Conv1D, layers.Conv2D, layers.Conv3D,
+        layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose,
+    )  # fmt: skip
+    if isinstance(layer, layers.SeparableConv1D | layers.SeparableConv2D):
+        return [(layer.depthwise_kernel, "depthwise"), (layer.pointwise_kernel, "conv")]
+    if isinstance(layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D):
+        return [(layer.kernel, "depthwise")]
+    if isinstance(layer, layers.Dense):
+        return [(layer.kernel, "dense")]
+    if isinstance(layer, convs):
+        one_input = getattr(layer, "groups", 1) > 1 and layer.kernel.shape[-2] == 1
+        return [(layer.kernel, "depthwise" if one_input else "conv")]
+    return []

@@ -1,0 +1,1 @@
+"""Scores, allocation and masks. Knows nothing of training."""

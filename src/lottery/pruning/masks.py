@@ -1,0 +1,132 @@
+"""Masks: one boolean per weight of each prunable kernel, True where the weight survives."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from lottery.files import replacing
+from lottery.pruning.allocation import removed
+
+Array = np.ndarray[Any, Any]
+Mask = Mapping[str, Array]
+
+
+class Kernel(Protocol):
+    """What selecting layers needs to know of a kernel."""
+
+    @property
+    def path(self) -> str:
+        """Path of the variable."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """``conv``, ``depthwise`` or ``dense``."""
+        ...
+
+
+def prunable(
+    kernels: Iterable[Kernel], *, depthwise: bool, skip_first: bool, skip_last: bool
+) -> list[str]:
+    """Paths of the kernels to prune, in the network's order."""
+    paths = [k.path for k in kernels if depthwise or k.kind != "depthwise"]
+    return paths[int(skip_first) : len(paths) - int(skip_last)]
+
+
+def prune(
+    scores: Mapping[str, Array], percentile: float, *, scope: str, within: Mask | None = None
+) -> dict[str, Array]:
+    """Mask that removes exactly ``floor(percentile / 100 * N)`` weights, the lowest scores.
+
+    N counts the weights in scope: all of them together (``global``) or those of each kernel
+    (``layer``). Ties break by position, the first goes first. ``within`` is the mask of an
+    earlier round: what it removed stays removed and counts towards the percentile.
+
+    Raises :class:`ValueError` if a score is not a number or the scope is unknown.
+    """
+    if any(np.isnan(s).any() for s in scores.values()):
+        raise ValueError("a score is not a number; was the network trained?")
+    if within is not None:
+        scores = {path: np.where(within[path], s, -np.inf) for path, s in scores.items()}
+    if scope == "layer":
+        return {p: ~_lowest(s, removed(percentile, s.size)) for p, s in scores.items()}
+    if scope != "global":
+        raise ValueError(f"scope must be global or layer, not {scope}")
+    flat = np.concatenate([np.ravel(s) for s in scores.values()])
+    kept = ~_lowest(flat, removed(percentile, flat.size))
+    parts = np.split(kept, np.cumsum([s.size for s in scores.values()])[:-1])
+    return {
+        path: part.reshape(scores[path].shape) for path, part in zip(scores, parts, strict=True)
+    }
+
+
+def _lowest(scores: Array, count: int) -> Array:
+    """Boolean array that marks the ``count`` lowest scores, earlier positions first among ties."""
+    low = np.zeros(scores.shape, bool)
+    if count:
+        flat = scores.ravel()
+        threshold = np.partition(flat, count - 1)[count - 1]
+        marked = flat < threshold
+        ties = np.flatnonzero(flat == threshold)
+        marked[ties[: count - np.count_nonzero(marked)]] = True
+        low = marked.reshape(scores.shape)
+    return low
+
+
+def shuffled(mask: Mask, seed: int) -> dict[str, Array]:
+    """The same number of survivors in each layer, at random places: the control for *which*."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return {path: generator.permutation(m.ravel()).reshape(m.shape) for path, m in mask.items()}
+
+
+def apply(
+    mask: Mask, arrays: Mapping[str, Array], path_of: Callable[[str], str | None]
+) -> dict[str, Array]:
+    """Zero the pruned positions of every array whose ``path_of(name)`` is a masked variable."""
+    masked = dict(arrays)
+    for name, array in arrays.items():
+        path = path_of(name)
+        if path is not None and path in mask:
+            masked[name] = np.where(mask[path], array, np.zeros((), array.dtype))
+    return masked
+
+
+def summary(mask: Mask, total_parameters: int) -> dict[str, Any]:
+    """Counts and densities, over prunable weights and over all ``total_parameters``."""
+    size = sum(m.size for m in mask.values())
+    kept = sum(int(np.count_nonzero(m)) for m in mask.values())
+    return {
+        "prunable": size,
+        "kept": kept,
+        "density": kept / size,
+        "total_parameters": total_parameters,
+        "density_of_all": (total_parameters - size + kept) / total_parameters,
+        "layers": {
+            path: {"size": m.size, "kept": int(np.count_nonzero(m))} for path, m in mask.items()
+        },
+    }
+
+
+def write(mask: Mask, path: Path) -> None:
+    """Save a mask as safetensors: one packed bit per weight, shapes in the header."""
+    packed = {name: np.packbits(m) for name, m in mask.items()}
+    shapes = {name: list(m.shape) for name, m in mask.items()}
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(packed, metadata={"shapes": json.dumps(shapes)}))
+
+
+def read(path: Path) -> dict[str, Array]:
+    """Load what :func:`write` saved, layers in the network's order."""
+    with safe_open(path, framework="np") as file:
+        shapes = json.loads(file.metadata()["shapes"])
+        return {
+            name: np.unpackbits(file.get_tensor(name), count=int(np.prod(shape)))
+            .astype(bool)
+            .reshape(shape)
+            for name, shape in shapes.items()
+        }

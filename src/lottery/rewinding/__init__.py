@@ -1,0 +1,84 @@
+"""Where the survivors start again: one module per way of rewinding, found by name.
+
+A module holds one function ``rewind(origin) -> Start``, and sets ``CONTROL = True`` if it is an
+experimental control that replaces only the last retraining of an iterative ticket.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lottery.config import did_you_mean
+from lottery.errors import ConfigError
+from lottery.training.checkpoints import State
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a rewinding may draw on.
+
+    ``dense(k)`` is the dense run's state after ``k`` epochs; ``final()`` the last state of the
+    run whose weights were ranked, which is the dense run itself for a one-shot mask.
+    """
+
+    dense: Callable[[int], State]
+    final: Callable[[], State]
+    epoch: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training starts.
+
+    After ``epoch`` complete epochs with ``state``; ``state=None`` is a fresh initialisation from
+    ``seed``. ``last_rate`` holds the schedule's last learning rate throughout.
+    """
+
+    epoch: int = 0
+    state: State | None = None
+    seed: int = 0
+    last_rate: bool = False
+
+
+def known() -> tuple[str, ...]:
+    """Names of all ways of rewinding."""
+    return tuple(m.name for m in pkgutil.iter_modules(__path__))
+
+
+def find(name: str) -> Any:
+    """The module of that name. Raises :class:`ConfigError` if there is none."""
+    if name not in known():
+        raise ConfigError(f"rewind.name={name} is unknown{did_you_mean(name, known())}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def owner(name: str, paths: frozenset[str]) -> str | None:
+    """Path of the network variable that an entry of a state is, or is an optimizer slot of.
+
+    Keras names a slot after its variable, with underscores for slashes, and a suffix.
+    """
+    if name.startswith("model/"):
+        return name.removeprefix("model/")
+    slots = [p for p in paths if name.startswith(f"optimizer/{p.replace('/', '_')}_")]
+    return max(slots, key=len, default=None)
+
+
+def without_slots(state: State) -> State:
+    """The state with every optimizer slot zero; step counters stay, and with them the schedule."""
+    paths = frozenset(n.removeprefix("model/") for n in state if n.startswith("model/"))
+    return {
+        name: np.zeros_like(array)
+        if not name.startswith("model/") and owner(name, paths)
+        else array
+        for name, array in state.items()
+    }
+
+
+def with_counters(state: State, of: State) -> State:
+    """The state with the step counters, and so the place in the schedule, of another."""
+    return {n: of[n] if n.endswith("/iteration") else array for n, array in state.items()}

@@ -1,0 +1,142 @@
+"""Finished runs, for people and programs: their config, metrics, weights and mask as plain values.
+
+>>> run = load_run("outputs/prune/2026-01-01_12-00-00-000000")
+>>> run.weights()["classifier/kernel"], run.mask, run.parent.weights(epoch=5)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery import files
+from lottery.errors import CheckpointError, LotteryError
+from lottery.pruning import masks
+from lottery.training.checkpoints import CheckpointFolder, State
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished training, dense or ticket, in its folder of the run store."""
+
+    path: Path
+
+    @property
+    def key(self) -> str:
+        """Name of the run in the store: a hash of what determines it."""
+        return str(self._about["key"])
+
+    @property
+    def kind(self) -> str:
+        """``dense`` or ``ticket``."""
+        return str(self._about["kind"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration it was computed with, resolved."""
+        config: dict[str, Any] = files.read_json(self.path / "config.json")
+        return config
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Final metrics: ``val_top1``, ``test_top1``, ``seconds`` and so on."""
+        result: dict[str, Any] = files.read_json(self.path / "result.json")
+        return result
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """One dictionary an epoch: ``epoch`` (complete epochs), ``loss``, ``val_top1``, …"""
+        rows = files.read_csv(self.path / "metrics.csv")
+        return [{k: float(v) for k, v in row.items() if v != ""} for row in rows]
+
+    @property
+    def epochs(self) -> list[int]:
+        """Epochs whose complete state was kept; 0 is the initialisation."""
+        return [s // self._network["steps_per_epoch"] for s in self.checkpoints.steps()]
+
+    def weights(self, epoch: int | None = None) -> dict[str, Array]:
+        """All variables of the network after ``epoch`` complete epochs, by path; None: the end.
+
+        Raises :class:`CheckpointError` if that epoch was not kept or is damaged.
+        """
+        state = self.state(epoch)
+        return {
+            name.removeprefix("model/"): array
+            for name, array in state.items()
+            if name.startswith("model/")
+        }
+
+    def state(self, epoch: int | None = None) -> State:
+        """Everything training changes after ``epoch`` epochs, optimizer included."""
+        epoch = self.epochs[-1] if epoch is None else epoch
+        if epoch not in self.epochs:
+            raise CheckpointError(f"run {self.key} kept no epoch {epoch}, only {self.epochs}")
+        return self.checkpoints.load(epoch * self._network["steps_per_epoch"])[0]
+
+    @property
+    def mask(self) -> dict[str, Array]:
+        """Boolean survivors by variable path; empty for a dense run."""
+        path = self.path / "mask.safetensors"
+        return masks.read(path) if path.exists() else {}
+
+    @property
+    def parent(self) -> "Run | None":
+        """The dense run a ticket comes from; None for a dense run."""
+        dense = self._about["identity"].get("dense")
+        return Run(self.path.parent.parent / "dense" / dense) if dense else None
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        """The kept states on disk."""
+        return CheckpointFolder(self.path / "checkpoints")
+
+    @property
+    def kernels(self) -> list["StoredKernel"]:
+        """The network's kernels in order, those that may be pruned among them."""
+        return [StoredKernel(**k) for k in self._network["kernels"]]
+
+    @property
+    def parameters(self) -> int:
+        """Number of all parameters of the network, BatchNorm statistics included."""
+        return int(self._network["parameters"])
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        about: dict[str, Any] = files.read_json(self.path / "done.json")
+        return about
+
+    @property
+    def _network(self) -> dict[str, Any]:
+        network: dict[str, Any] = files.read_json(self.path / "network.json")
+        return network
+
+
+@dataclass(frozen=True)
+class StoredKernel:
+    """A kernel as a run recorded it, readable without TensorFlow."""
+
+    path: str
+    shape: tuple[int, ...]
+    kind: str
+
+
+def load_run(path: str | Path) -> Run:
+    """The run of an output folder (prune.py: the ticket; train.py: the dense run) or store folder.
+
+    Raises :class:`LotteryError` if there is no finished run.
+    """
+    path = Path(path)
+    if (path / "done.json").exists():
+        return Run(path)
+    try:
+        result: Mapping[str, Any] = files.read_json(path / "result.json")
+    except FileNotFoundError as error:
+        raise LotteryError(
+            f"{path} holds no finished run (no result.json, no done.json)"
+        ) from error
+    kind = "ticket" if "ticket" in result else "dense"
+    return Run(Path(result["store"]) / kind / result[kind]["key"])

@@ -1,0 +1,106 @@
+"""Where a run's metrics go while it trains: the terminal, the log, W&B."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lottery.config import Logger
+
+log = logging.getLogger(__name__)
+
+
+class HiddenOnTerminal(logging.Filter):
+    """Keeps epoch lines off a console that shows progress bars; the log file has them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to show a record."""
+        return not (record.name == "lottery.training.callbacks" and sys.stdout.isatty())
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """How the runs of one job are tracked."""
+
+    logger: Logger
+    output: Path
+    group: str
+    config: dict[str, Any]
+    tags: tuple[str, ...] = ()
+
+    @contextlib.contextmanager
+    def run(self, key: str, job_type: str) -> Iterator[list[Any]]:
+        """The Keras callbacks of a run; its W&B run ends as failed if the block raises."""
+        from lottery.training.callbacks import EpochLines, ProgressBar
+
+        log.info("training %s %s", job_type, key)
+        callbacks: list[Any] = [EpochLines()]
+        if sys.stdout.isatty():
+            callbacks.append(ProgressBar())
+        if self.logger.name == "wandb" and self.logger.mode != "disabled":
+            with self._wandb(key, job_type) as callback:
+                yield [*callbacks, callback]
+        else:
+            yield callbacks
+
+    @contextlib.contextmanager
+    def _wandb(self, key: str, job_type: str) -> Iterator[Any]:
+        for kind in ("DATA", "CACHE", "CONFIG"):  # home directories on clusters have small quotas
+            os.environ.setdefault(f"WANDB_{kind}_DIR", str(self.output.resolve() / "wandb"))
+        import wandb
+
+        run = wandb.init(
+            id=key,
+            name=f"{job_type} {key[:8]}",
+            job_type=job_type,
+            group=self.logger.group or self.group,
+            project=self.logger.project,
+            entity=self.logger.entity,
+            tags=[*self.logger.tags, *self.tags],
+            config=self.config,
+            dir=str(self.output),
+            mode=self.logger.mode,  # type: ignore[arg-type]
+            resume="allow" if self.logger.mode == "online" else None,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        run.define_metric("epoch")
+        run.define_metric("*", step_metric="epoch")
+        try:
+            yield _wandb_callback(run)
+        except BaseException:
+            run.finish(exit_code=1)
+            raise
+        run.finish()
+
+
+def _wandb_callback(run: Any) -> Any:
+    import keras
+
+    class WandbMetrics(keras.callbacks.Callback):  # type: ignore[misc]
+        """Logs every epoch, with the number of complete epochs as the axis."""
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            run.log({"epoch": epoch + 1, **(logs or {})})
+
+    return WandbMetrics()
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Drop what native code writes to standard error: TensorFlow's greetings when imported.
+
+    They come before its logging can be told to be silent. Python's own errors are unaffected.
+    """
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,68 @@
+"""Keras callbacks that every run has: metrics.csv and one line an epoch."""
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from lottery.files import read_csv, replacing
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate",
+    "images_per_second", "step_seconds", "input_wait",
+    "gpu_utilisation", "gpu_memory_gib", "gpu_power_watts",
+)  # fmt: skip
+
+
+class MetricsFile(keras.callbacks.Callback):  # type: ignore[misc]
+    """Appends a row an epoch; rows after ``complete_epochs``, left by a killed attempt, go."""
+
+    def __init__(self, path: Path, complete_epochs: int) -> None:
+        super().__init__()
+        self._path = path
+        rows = [r for r in read_csv(path) if int(r["epoch"]) <= complete_epochs]
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Append the epoch's row; GPU columns stay empty without a GPU."""
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow({"epoch": epoch + 1, **(logs or {})})
+
+
+class EpochLines(keras.callbacks.Callback):  # type: ignore[misc]
+    """One log line an epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Log the epoch's metrics."""
+        logs = logs or {}
+        log.info(
+            "epoch %*d/%d  loss %.4f  top-1 %.4f  val loss %.4f  val top-1 %.4f  "
+            "lr %.2e  %.0f images/s  input wait %.0f %%",
+            len(str(self.params["epochs"])), epoch + 1, self.params["epochs"],
+            logs["loss"], logs["top1"], logs["val_loss"], logs["val_top1"],
+            logs["learning_rate"], logs["images_per_second"], 100 * logs["input_wait"],
+        )  # fmt: skip
+
+
+class ProgressBar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
+    """Keras's own bar, with the few figures that fit on a line."""
+
+    SHOWN = ("loss", "top1", "val_loss", "val_top1", "images_per_second")
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Advance the bar."""
+        super().on_train_batch_end(batch, self._few(logs))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Finish the bar with the validation metrics."""
+        super().on_epoch_end(epoch, self._few(logs))
+
+    def _few(self, logs: dict[str, Any] | None) -> dict[str, Any]:
+        return {k: v for k, v in (logs or {}).items() if k in self.SHOWN}

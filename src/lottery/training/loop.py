@@ -1,0 +1,399 @@
+"""The training loop: one network on one ``tf.distribute`` strategy, masks inside the compiled step.
+
+Steps are counted over the whole run: step ``s`` belongs to epoch ``s // steps_per_epoch``. The
+examples of a step, their augmentation and so the whole computation are a function of the seed and
+the step, so a run can start at any step from a state and nothing else.
+"""
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lottery.data import Chunk, Split, Splits
+from lottery.data.preprocessing import Preprocessing
+from lottery.errors import CheckpointError, DivergedError, StoppedError
+from lottery.training.checkpoints import CheckpointFolder, Progress, State
+from lottery.training.interrupts import StopSignals
+from lottery.training.telemetry import gpu_telemetry
+
+log = logging.getLogger(__name__)
+
+REPORT_SECONDS = 1.0  # least time between looks at the device's numbers inside an epoch
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Mean loss and the shares of examples whose label is the first, or among the first five."""
+
+    loss: float
+    top1: float
+    top5: float
+    examples: int
+
+    @classmethod
+    def of(cls, sums: Any) -> "Metrics":
+        """From the sums of a pass: loss, top-1 hits, top-5 hits, examples."""
+        loss, top1, top5, examples = (float(s) for s in sums)
+        return cls(loss / examples, top1 / examples, top5 / examples, int(examples))
+
+    def named(self, prefix: str = "") -> dict[str, float]:
+        """As ``{prefix + name: value}``, for logs."""
+        return {f"{prefix}{n}": getattr(self, n) for n in ("loss", "top1", "top5")}
+
+
+@dataclass(frozen=True)
+class Length:
+    """How far to train: to ``last_step``, in epochs of ``steps_per_epoch`` steps."""
+
+    last_step: int
+    steps_per_epoch: int
+    steps_per_call: int = 1
+
+    def chunks(self, first_step: int) -> list[Chunk]:
+        """The calls of the compiled loop from a step on; none straddles an epoch."""
+        chunks, step = [], first_step
+        while step < self.last_step:
+            epoch_end = (step // self.steps_per_epoch + 1) * self.steps_per_epoch
+            steps = min(self.steps_per_call, epoch_end - step, self.last_step - step)
+            chunks.append(Chunk(step, steps))
+            step += steps
+        return chunks
+
+
+@dataclass(eq=False, repr=False)
+class Loop:
+    """A network, its optimizer and the compiled steps over them.
+
+    ``network`` and ``optimizer`` are called within the strategy's scope. ``seed`` determines data
+    order and augmentation. ``mask`` maps variable paths to boolean arrays of survivors: gradients
+    of pruned weights are zero before the optimizer sees them, so they enter neither the gradient
+    norm nor a slot, and the weights are exactly zero after every step.
+    """
+
+    network: Callable[[], Any]
+    optimizer: Callable[[], Any]
+    preprocessing: Preprocessing
+    batch_size: int
+    eval_batch_size: int
+    seed: int
+    strategy: Any
+    label_smoothing: float = 0.0
+    jit_compile: bool = False
+    mask: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.replicas: int = self.strategy.num_replicas_in_sync
+        with self.strategy.scope():
+            self.model = self.network()
+            optimizer = self.optimizer()
+            if keras.config.dtype_policy().name == "mixed_float16":
+                optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer, name="loss_scale")
+            optimizer.build(self.model.trainable_variables)
+            self._optimizer = optimizer
+            self._masks = [
+                tf.Variable(tf.cast(self.mask[v.path], tf.float32), trainable=False)
+                if v.path in self.mask
+                else None
+                for v in self.model.trainable_variables
+            ]
+        self._loss = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=self.label_smoothing, reduction="none"
+        )
+        self._train_call = tf.function(self._distributed_steps)
+        self._evaluate_call = tf.function(self._distributed_evaluation)
+        self._gradients_call = (
+            tf.function(self._gradients, jit_compile=True) if self.jit_compile else self._gradients
+        )
+
+    # -- state -----------------------------------------------------------------------------
+
+    def variables(self) -> dict[str, Any]:
+        """Every variable that training changes, by its name in a state."""
+        named = {f"model/{v.path}": v for v in self.model.variables}
+        named |= {v.path: v for v in self._optimizer.variables}
+        return named
+
+    def state(self) -> State:
+        """A copy of all variables as arrays."""
+        return {name: np.array(v.value) for name, v in self.variables().items()}
+
+    def load(self, state: State) -> None:
+        """Set all variables. Raises :class:`CheckpointError` if names or shapes differ."""
+        variables = self.variables()
+        if set(state) != set(variables):
+            odd = sorted(set(state) ^ set(variables))
+            raise CheckpointError(f"the state does not fit the network: {', '.join(odd[:3])} …")
+        for name, v in variables.items():
+            if tuple(v.shape) != state[name].shape:
+                raise CheckpointError(
+                    f"{name} has shape {state[name].shape} in the state and {v.shape} here"
+                )
+            v.assign(state[name])
+
+    # -- training --------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: Splits,
+        length: Length,
+        progress: Progress,
+        *,
+        checkpoints: CheckpointFolder,
+        checkpoint_steps: int,
+        callbacks: list[Any],
+        signals: StopSignals,
+    ) -> Progress:
+        """Train from ``progress`` to the end of ``length``, validating after each epoch.
+
+        Saves a checkpoint every ``checkpoint_steps`` steps, at the steps ``checkpoints`` keeps,
+        and at the end. ``callbacks`` are Keras callbacks; the logs of an epoch hold the metrics
+        of the design's Logging contract.
+
+        Raises :class:`StoppedError` after saving, if a signal came, and :class:`DivergedError`,
+        keeping the last good checkpoint, if the loss is not finite.
+        """
+        spe = length.steps_per_epoch
+        chunks = length.chunks(progress.step)
+        bars = keras.callbacks.CallbackList(
+            callbacks, model=self.model, epochs=length.last_step // spe, steps=spe, verbose=1
+        )
+        self.model.stop_training = False
+        bars.on_train_begin()
+        if progress.step in checkpoints.keep_steps:
+            checkpoints.save(self.state(), progress)
+        batches: Iterator[Any] = iter(())
+        if chunks:
+            dataset = data.train.training(
+                chunks, batch_size=self.batch_size, steps_per_epoch=spe, seed=self.seed
+            )
+            batches = self._feed(dataset)
+        for epoch, of_epoch in itertools.groupby(chunks, key=lambda c: c.first_step // spe):
+            bars.on_epoch_begin(epoch)
+            tally = _Tally(progress)
+            for chunk in of_epoch:
+                self._train_chunk(chunk, batches, tally, bars, spe)
+                if signals.received is not None and tally.step < length.last_step:
+                    checkpoints.save(self.state(), tally.progress())
+                    raise StoppedError(
+                        signals.received,
+                        f"stopped by signal {signals.received} after step {tally.step} of "
+                        f"{length.last_step}; the same command goes on from there",
+                    )
+            trained = Metrics.of(tally.settle())
+            validation = self.evaluate(data.validation)
+            progress = replace(tally.progress(), sums=())
+            bars.on_epoch_end(
+                epoch,
+                trained.named()
+                | validation.named("val_")
+                | {"learning_rate": self.learning_rate(progress.step - 1)}
+                | tally.rates(self.batch_size)
+                | gpu_telemetry(),
+            )
+            if (
+                progress.step % checkpoint_steps == 0
+                or progress.step in checkpoints.keep_steps
+                or progress.step == length.last_step
+            ):
+                checkpoints.save(self.state(), progress)
+            if self.model.stop_training:
+                break
+        bars.on_train_end()
+        return progress
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate that the optimizer uses in a step."""
+        optimizer = getattr(self._optimizer, "inner_optimizer", self._optimizer)
+        return float(optimizer._learning_rate(step))
+
+    def evaluate(self, split: Split) -> Metrics:
+        """Metrics over a whole split; every example counts once."""
+        size = math.ceil(self.eval_batch_size / self.replicas) * self.replicas
+        sums = np.zeros(4)
+        for images, labels, valid in self._feed(split.evaluation(size), batch_axis=0):
+            sums += self._evaluate_call(images, labels, valid).numpy()
+        return Metrics.of(sums)
+
+    def _train_chunk(
+        self, chunk: Chunk, batches: Iterator[Any], tally: "_Tally", bars: Any, steps_per_epoch: int
+    ) -> None:
+        started = time.perf_counter()
+        images, labels = next(batches)
+        fetched = time.perf_counter()
+        bars.on_train_batch_begin(chunk.first_step % steps_per_epoch)
+        sums = self._train_call(images, labels, tf.constant(chunk.first_step, tf.int64))
+        tally.add(chunk, sums, wait=fetched - started)
+        bars.on_train_batch_end((tally.step - 1) % steps_per_epoch, tally.latest.named())
+
+    def _feed(self, dataset: Any, batch_axis: int = 1) -> Iterator[Any]:
+        """Iterate over a data set of global batches, each spread over the replicas."""
+        if self.replicas == 1:
+            return iter(dataset)
+
+        def per_replica(*parts: Any) -> Any:
+            split = [tf.stack(tf.split(p, self.replicas, axis=batch_axis)) for p in parts]
+            return tf.data.Dataset.from_tensor_slices(tuple(split))
+
+        return iter(
+            self.strategy.distribute_datasets_from_function(
+                lambda context: dataset.flat_map(per_replica)
+            )
+        )
+
+    # -- inside the compiled step ------------------------------------------------------------
+
+    def _distributed_steps(self, images: Any, labels: Any, first_step: Any) -> Any:
+        sums = self.strategy.run(self._steps, args=(images, labels, first_step))
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+
+    def _steps(self, images: Any, labels: Any, first_step: Any) -> Any:
+        steps = images.shape[0]
+        if steps == 1:
+            return self._step(images[0], labels[0], first_step)
+        sums = tf.zeros([4], tf.float64)
+        for i in tf.range(steps):
+            sums += self._step(images[i], labels[i], first_step + tf.cast(i, tf.int64))
+        return sums
+
+    def _step(self, images: Any, labels: Any, step: Any) -> Any:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        inputs = self.preprocessing.training(
+            images,
+            seed=self.seed,
+            step=step,
+            first_row=replica * (self.batch_size // self.replicas),
+            global_batch=self.batch_size,
+        )
+        gradients, losses, logits = self._gradients_call(inputs, labels)
+        gradients = [
+            g if m is None else g * tf.cast(m, g.dtype)
+            for g, m in zip(gradients, self._masks, strict=True)
+        ]
+        self._optimizer.apply(gradients, self.model.trainable_variables)
+        tf.__internal__.distribute.interim.maybe_merge_call(self._zero_pruned, self.strategy)
+        return _sums(losses, logits, labels, tf.ones_like(losses))
+
+    def _gradients(self, inputs: Any, labels: Any) -> tuple[list[Any], Any, Any]:
+        with tf.GradientTape() as tape:
+            logits = tf.cast(self.model(inputs, training=True), tf.float32)
+            losses = self._loss(tf.one_hot(labels, logits.shape[-1]), logits)
+            loss = tf.reduce_sum(losses) / self.batch_size
+            if self.model.losses:
+                loss += tf.add_n(self.model.losses) / self.replicas
+            loss = self._optimizer.scale_loss(loss)
+        return tape.gradient(loss, self.model.trainable_variables), losses, logits
+
+    def _zero_pruned(self, strategy: Any) -> None:
+        # With masked gradients Keras's own optimizers leave zeros at zero; another may not.
+        for v, m in zip(self.model.trainable_variables, self._masks, strict=True):
+            if m is not None:
+                strategy.extended.update(
+                    v.value, lambda v, m: v.assign(v * m), args=(m,), group=False
+                )
+
+    def _distributed_evaluation(self, images: Any, labels: Any, valid: Any) -> Any:
+        def evaluate(images: Any, labels: Any, valid: Any) -> Any:
+            inputs = self.preprocessing.evaluation(images)
+            logits = tf.cast(self.model(inputs, training=False), tf.float32)
+            losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            return _sums(losses, logits, labels, tf.cast(valid, losses.dtype))
+
+        sums = self.strategy.run(evaluate, args=(images, labels, valid))
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+
+
+def hits(logits: Any, labels: Any, k: int) -> Any:
+    """Whether each label is among the ``k`` highest logits: bool [batch].
+
+    Of equal logits the lower class ranks first, so a network that answers the same for every
+    class scores at chance; one that answers NaN scores zero. (``tf.math.in_top_k`` counts every
+    tie as a hit.)
+    """
+    own = tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]
+    classes = tf.range(tf.shape(logits)[1], dtype=labels.dtype)[None, :]
+    ahead = (logits > own) | ((logits == own) & (classes < labels[:, None]))
+    rank = tf.reduce_sum(tf.cast(ahead, tf.int32), axis=1)
+    return (rank < k) & tf.reduce_all(tf.math.is_finite(logits), axis=1)
+
+
+def _sums(losses: Any, logits: Any, labels: Any, weights: Any) -> Any:
+    """Sums of loss, top-1 hits, top-5 hits and examples: float64 [4].
+
+    Sums of float32 values are exact in float64 at these sizes, so their order does not matter.
+    """
+    weights = tf.cast(weights, tf.float64)
+
+    def total(values: Any) -> Any:
+        # A padded example must not matter, whatever its value.
+        return tf.reduce_sum(tf.where(weights > 0, tf.cast(values, tf.float64), 0.0))
+
+    tops = [total(hits(logits, labels, k)) for k in (1, 5)]
+    return tf.stack([total(losses), *tops, tf.reduce_sum(weights)])
+
+
+class _Tally:
+    """What one epoch has come to so far, and where its time went.
+
+    The device's numbers are fetched at most once in ``REPORT_SECONDS``, so that it never waits
+    for the host after each step.
+    """
+
+    def __init__(self, start: Progress) -> None:
+        self.step = start.step
+        self.latest = Metrics(0.0, 0.0, 0.0, 0)
+        self._start = start
+        self._started = self._settled = time.perf_counter()
+        self._sums = np.array(start.sums or (0.0,) * 4)
+        self._pending: list[Any] = []
+        self._steps = 0
+        self._wait = self._training = 0.0
+
+    def add(self, chunk: Chunk, sums: Any, wait: float) -> None:
+        """Count one call of the compiled loop, whose result may still be on its way."""
+        self.step = chunk.first_step + chunk.steps
+        self._steps += chunk.steps
+        self._wait += wait
+        self._pending.append(sums)
+        if time.perf_counter() - self._settled > REPORT_SECONDS or self.latest.examples == 0:
+            self.settle()
+
+    def settle(self) -> Any:
+        """Fetch what is pending; the sums so far. Raises :class:`DivergedError`."""
+        for sums in self._pending:
+            self._sums = self._sums + sums.numpy()
+        self._pending.clear()
+        self._settled = time.perf_counter()
+        self._training = self._settled - self._started
+        self.latest = Metrics.of(self._sums)
+        if not math.isfinite(self.latest.loss):
+            raise DivergedError(
+                f"the loss is not a finite number by step {self.step}; a lower "
+                "optimizer.learning_rate, schedule.warmup_epochs or optimizer.clip_norm may help"
+            )
+        return self._sums
+
+    def rates(self, batch_size: int) -> dict[str, float]:
+        """images/s, seconds a step, and the share of the time spent waiting for input."""
+        return {
+            "images_per_second": self._steps * batch_size / self._training,
+            "step_seconds": self._training / self._steps,
+            "input_wait": self._wait / self._training,
+        }
+
+    def progress(self) -> Progress:
+        """The point reached, this epoch's time included."""
+        sums = self.settle() if self._pending else self._sums
+        return Progress(
+            step=self.step,
+            seconds=self._start.seconds + time.perf_counter() - self._started,
+            training_seconds=self._start.training_seconds + self._training,
+            sums=tuple(float(s) for s in sums),
+        )

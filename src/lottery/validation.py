@@ -1,0 +1,41 @@
+"""Everything that can be known to be wrong before a job starts. Imports no TensorFlow."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lottery import models, rewinding
+from lottery.config import PruneConfig, TrainConfig, did_you_mean, range_errors
+from lottery.data import describe
+from lottery.data.splits import steps_per_epoch
+from lottery.errors import ConfigError, LotteryError
+from lottery.pruning import criteria
+
+
+def errors(config: TrainConfig) -> list[str]:
+    """One line for each thing wrong with a configuration; empty if it can run."""
+    found = range_errors(config)
+    checks: list[Callable[[], Any]] = [
+        lambda: _check_model(config.model.name),
+        lambda: _check_data(config),
+    ]
+    if isinstance(config, PruneConfig):
+        checks += [
+            lambda: criteria.find(config.mask.criterion),
+            lambda: rewinding.find(config.rewind.name),
+        ]
+    for check in checks if not found else []:
+        try:
+            check()
+        except LotteryError as error:
+            found.append(str(error))
+    return found
+
+
+def _check_data(config: TrainConfig) -> None:
+    sizes = describe(config.data).sizes
+    steps_per_epoch(sizes["train"], config.trainer.batch_size)
+
+
+def _check_model(name: str) -> None:
+    if name not in models.known():
+        raise ConfigError(f"model.name={name} is unknown{did_you_mean(name, models.known())}")

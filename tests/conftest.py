@@ -1,0 +1,62 @@
+"""Fixtures that every test may use: composed configs, real data, a laboratory of one's own."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from lottery import cli  # registers the schemas
+from lottery.config import typed
+from lottery.experiment import Laboratory
+from lottery.store import Store
+from lottery.tracking import Tracker
+
+assert cli
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+REPOSITORY = Path(__file__).parents[1]
+
+# A network with everything that has state: BatchNorm, momentum, dropout; augmented digits.
+SMALL = (
+    "model=resnet20", "model.width=0.25", "model.dropout=0.2", "model.batch_norm_momentum=0.9",
+    "data.classes=[0,1,2,3,4,5]", "trainer.batch_size=128", "trainer.epochs=3", "logger=csv",
+    "schedule.warmup_epochs=1", "mask.percentile=80", "rewind.epoch=1", "rewind.keep=[2]",
+)  # fmt: skip
+# A network that trains in a moment, for tests that need many runs.
+TINY = (
+    "model=lenet_300_100", "model.width=0.1", "trainer.batch_size=256", "trainer.epochs=2",
+    "rewind.epoch=1", "logger=csv",
+)  # fmt: skip
+
+
+def composed(*overrides: str, config_name: str = "prune") -> Any:
+    """The typed config of a command line."""
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return typed(compose(config_name, list(overrides)))
+
+
+@pytest.fixture
+def config() -> Callable[..., Any]:
+    return composed
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Laboratory:
+    return laboratory(tmp_path)
+
+
+def laboratory(folder: Path) -> Laboratory:
+    logger = composed("logger=csv").logger
+    return Laboratory(Store(folder / "store"), Tracker(logger, folder, "test", {}))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The development data set folder, or a skip."""
+    root = Path(os.environ.get("LOTTERY_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no development data at {root} (set LOTTERY_DATA)")
+    return root

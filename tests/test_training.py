@@ -1,0 +1,272 @@
+"""The laws of training: identity, exact resume, exact zeros, honest metrics."""
+
+import dataclasses
+import signal
+
+import numpy as np
+import pytest
+from conftest import SMALL, TINY, composed, laboratory
+
+from lottery import experiment, files
+from lottery.errors import CheckpointError, DivergedError, StoppedError
+from lottery.runs import Run
+from lottery.training.checkpoints import CheckpointFolder, Progress, equal
+
+FIGURES = ("epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate")
+
+
+def figures(run: Run, after: int = 0):
+    return [{k: r[k] for k in FIGURES} for r in run.metrics if r["epoch"] > after]
+
+
+@pytest.fixture(scope="module")
+def small_lab(tmp_path_factory):
+    return laboratory(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def dense(small_lab):
+    return experiment.train_dense(composed(*SMALL), small_lab)
+
+
+def ticket(lab, *overrides: str) -> Run:
+    result = experiment.find_ticket(composed(*SMALL, *overrides), lab)
+    return Run(lab.store.root / "ticket" / result["ticket"]["key"])
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_identity_law(small_lab, dense, epoch):
+    """Nothing pruned and rewound to any epoch: the dense run, bit for bit.
+
+    BatchNorm, momentum, warm-up, augmentation and dropout are all in play.
+    """
+    same = ticket(small_lab, "mask.percentile=0", f"rewind.epoch={epoch}")
+    assert equal(same.state(), dense.state())
+    assert figures(same) == figures(dense, after=epoch)
+
+
+def test_rewinding_to_the_end_trains_nothing(small_lab, dense):
+    same = ticket(small_lab, "mask.percentile=0", "rewind.epoch=3")
+    assert equal(same.state(), dense.state())
+    assert same.result["val_top1"] == dense.result["val_top1"]
+    assert same.result["epochs"] == 0
+
+
+def test_an_epoch_that_was_not_kept_is_replayed_exactly(small_lab, dense, tmp_path):
+    # The shared dense run kept epoch 2 for the tests above; another one keeps 0 and 3 only.
+    lab = laboratory(tmp_path)
+    config = composed(*SMALL, "rewind.epoch=3", "rewind.keep=[]")
+    other = experiment.train_dense(config, lab)
+    assert other.epochs == [0, 3]
+    replayed = experiment._dense_state(config, lab, other, 2)
+    assert equal(replayed, dense.state(2))
+
+
+@pytest.fixture(scope="module")
+def sparse(small_lab):
+    return ticket(small_lab)
+
+
+def test_pruned_weights_and_slots_are_exactly_zero_in_every_checkpoint(sparse):
+    assert sparse.epochs == [1, 3]
+    for epoch in sparse.epochs:
+        state = sparse.state(epoch)
+        for path, mask in sparse.mask.items():
+            slot = f"optimizer/{path.replace('/', '_')}_momentum"
+            assert not state[f"model/{path}"][~mask].any()
+            assert not state[slot][~mask].any()
+            assert state[f"model/{path}"][mask].all()
+
+
+def test_survivors_and_everything_else_rewind_to_the_dense_epoch(sparse, dense):
+    start, origin = sparse.state(1), dense.state(1)
+    for name, array in start.items():
+        path = name.removeprefix("model/")
+        if path in sparse.mask:
+            np.testing.assert_array_equal(array, origin[name] * sparse.mask[path])
+        elif not any(name.startswith(f"optimizer/{p.replace('/', '_')}_") for p in sparse.mask):
+            np.testing.assert_array_equal(array, origin[name])  # BatchNorm statistics among them
+
+
+def test_rewinding_trains_no_extra_epochs(sparse, dense):
+    assert [r["epoch"] for r in sparse.metrics] == [2, 3]
+    rates = [r["learning_rate"] for r in dense.metrics]
+    assert [r["learning_rate"] for r in sparse.metrics] == rates[1:]
+    assert sparse.state()["optimizer/iteration"] == dense.state()["optimizer/iteration"]
+
+
+def test_learning_rate_rewinding(small_lab, dense):
+    run = ticket(small_lab, "rewind=lr", "rewind.epoch=1")
+    path = next(iter(run.mask))
+    np.testing.assert_array_equal(run.weights(1)[path], dense.weights()[path] * run.mask[path])
+    assert run.state(1)["optimizer/iteration"] == dense.state(1)["optimizer/iteration"]
+    assert [r["learning_rate"] for r in run.metrics] == [
+        r["learning_rate"] for r in dense.metrics[1:]
+    ]
+
+
+def test_fine_tuning_keeps_the_last_rate(small_lab, dense):
+    run = ticket(small_lab, "rewind=finetune", "rewind.epoch=1", "rewind.optimizer=reset")
+    last = dense.metrics[-1]["learning_rate"]
+    assert [r["learning_rate"] for r in run.metrics] == pytest.approx([last, last])
+    slots = {n: a for n, a in run.state(1).items() if n.endswith("_momentum")}
+    assert slots
+    assert not any(a.any() for a in slots.values())
+
+
+def test_reinit_starts_elsewhere_and_runs_the_whole_schedule(small_lab, dense):
+    run = ticket(small_lab, "rewind=reinit")
+    path = next(iter(run.mask))
+    fresh, original = run.weights(0)[path], dense.weights(0)[path]
+    assert len(run.metrics) == 3
+    assert not fresh[~run.mask[path]].any()
+    assert not np.isclose(fresh[run.mask[path]], original[run.mask[path]]).any()
+
+
+def test_steps_per_call_changes_nothing(dense, tmp_path):
+    config = composed(*SMALL, "trainer.steps_per_call=3", "rewind.keep=[]")
+    other = experiment.train_dense(config, laboratory(tmp_path))
+    assert other.key == dense.key
+    assert equal(other.state(), dense.state())
+    assert figures(other) == figures(dense)
+
+
+# -- interruption ------------------------------------------------------------------------------
+
+
+class StopAt:
+    """Sends this process a signal in a given step, through an ordinary Keras callback."""
+
+    def __init__(self, step: int, signum: int) -> None:
+        import keras
+
+        class Callback(keras.callbacks.Callback):
+            seen = 0
+
+            def on_train_batch_end(self, batch, logs=None):
+                self.seen += 1
+                if self.seen == step:
+                    signal.raise_signal(signum)
+
+        self.callback = Callback()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_continues_as_if_unbroken(dense, tmp_path, signum):
+    lab = laboratory(tmp_path)
+    config = composed(*SMALL, "rewind.keep=[]")
+    original = type(lab.tracker).run
+    stops = iter([3, 5])
+
+    def stopping(self, key, kind):
+        import contextlib
+
+        @contextlib.contextmanager
+        def run():
+            with original(self, key, kind) as callbacks:
+                step = next(stops, None)
+                extra = [StopAt(step, signum).callback] if step else []
+                yield [*callbacks, *extra]
+
+        return run()
+
+    tracker = type("Stopping", (type(lab.tracker),), {"run": stopping})(
+        lab.tracker.logger, tmp_path, "test", {}
+    )
+    lab = dataclasses.replace(lab, tracker=tracker)
+    for _ in range(2):
+        with pytest.raises(StoppedError):
+            experiment.train_dense(config, lab)
+    run = experiment.train_dense(config, lab)
+    assert equal(run.state(), dense.state())
+    assert figures(run) == figures(dense)
+
+
+def test_divergence_stops_with_the_last_good_checkpoint_kept(lab):
+    config = composed(*TINY, "optimizer.learning_rate=1e30", "optimizer.nesterov=false")
+    with pytest.raises(DivergedError, match="not a finite number"):
+        experiment.train_dense(config, lab)
+    work = next((lab.store.root / "work").glob("dense-*"))
+    state, _ = CheckpointFolder(work / "checkpoints").latest()
+    assert all(np.isfinite(a).all() for a in state.values())
+
+
+# -- checkpoints -------------------------------------------------------------------------------
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(tmp_path, caplog):
+    folder = CheckpointFolder(tmp_path)
+    for step in (10, 20):
+        folder.save({"model/w": np.full(3, float(step))}, Progress(step))
+    damaged = folder.path(20) / "state.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    state, progress = folder.latest()
+    assert progress.step == 10
+    assert state["model/w"][0] == 10
+    assert "damaged" in caplog.text
+    with pytest.raises(CheckpointError, match="checksum"):
+        folder.load(20)
+
+
+def test_only_the_newest_two_and_the_kept_ones_stay(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep_steps=frozenset({10}))
+    for step in (10, 20, 30, 40):
+        folder.save({"model/w": np.zeros(1)}, Progress(step))
+    assert folder.steps() == [10, 30, 40]
+    folder.finish()
+    assert folder.steps() == [10]
+
+
+def test_checkpoints_keep_every_bit(tmp_path):
+    state = {
+        "model/transposed": np.arange(6.0).reshape(2, 3).T,
+        "model/scalar": np.array(-0.0),
+        "optimizer/iteration": np.array(7, np.int64),
+        "model/odd": np.array([np.nan, np.inf, 5e-324]),
+    }
+    folder = CheckpointFolder(tmp_path)
+    folder.save(state, Progress(1, 2.5, 1.5, (0.1, 2.0)))
+    read, progress = folder.load(1)
+    assert equal(read, state)
+    assert progress == Progress(1, 2.5, 1.5, (0.1, 2.0))
+
+
+# -- metrics -----------------------------------------------------------------------------------
+
+
+def test_a_network_that_cannot_decide_scores_at_chance():
+    import tensorflow as tf
+
+    from lottery.training.loop import hits
+
+    labels = tf.range(10)
+    assert hits(tf.zeros([10, 10]), labels, 1).numpy().sum() == 1
+    assert hits(tf.zeros([10, 10]), labels, 5).numpy().sum() == 5
+    assert hits(tf.fill([10, 10], np.nan), labels, 5).numpy().sum() == 0
+    assert hits(tf.eye(10), labels, 1).numpy().all()
+
+
+def test_result_is_measured_on_all_examples(dense):
+    """Against Keras's own evaluation of the same weights."""
+    import keras
+
+    from lottery.training import run as training
+
+    config = composed(*SMALL)
+    data = experiment._load(config.data)
+    loop, _ = training.build(config, data, start=experiment.Start(), last_epoch=1, mask={})
+    loop.load(dense.state())
+    images = np.concatenate([x[v] for x, _, v in data.test.evaluation(100).as_numpy_iterator()])
+    inputs = loop.preprocessing.evaluation(images)
+    logits = loop.model.predict(inputs, verbose=0)
+    top1 = keras.metrics.sparse_categorical_accuracy(data.test.labels, logits)
+    assert len(images) == data.test.size == dense.result["test_examples"]
+    assert dense.result["test_top1"] == pytest.approx(float(np.mean(top1)))
+
+
+def test_config_and_network_are_recorded(dense):
+    assert dense.config["model"]["name"] == "resnet20"
+    assert dense.parameters == sum(w.size for w in dense.weights().values()) - 2  # dropout's state
+    assert files.read_json(dense.path / "done.json")["key"] == dense.key
