@@ -7,7 +7,7 @@ from lottery import cli
 from lottery.experiment import find_ticket
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="prune")
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float:
     """Dense -> mask -> rewind -> retrain -> verdict, each step at most once."""
     return cli.job(config, find_ticket)

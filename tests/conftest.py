@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lottery import cli  # registers the schemas
+from lottery import cli  # registers the schema
 from lottery.config import typed
 from lottery.experiment import Laboratory
 from lottery.store import Store
@@ -32,10 +32,10 @@ TINY = (
 )  # fmt: skip
 
 
-def composed(*overrides: str, config_name: str = "prune") -> Any:
+def composed(*overrides: str) -> Any:
     """The typed config of a command line."""
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return typed(compose(config_name, list(overrides)))
+        return typed(compose("config", list(overrides)))
 
 
 @pytest.fixture

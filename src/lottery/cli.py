@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -22,27 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lottery import files, validation
 from lottery.analysis import table
-from lottery.config import (
-    Data,
-    Logger,
-    Mask,
-    Model,
-    Optimizer,
-    Paths,
-    PruneConfig,
-    Rewind,
-    Schedule,
-    TrainConfig,
-    Trainer,
-    Verdict,
-    did_you_mean,
-    typed,
-)  # fmt: skip
+from lottery.config import Config, did_you_mean, typed
 from lottery.errors import ConfigError, LotteryError, StoppedError
 
 log = logging.getLogger(__name__)
-
-Config = TypeVar("Config", bound=TrainConfig)
 
 # The disk is full, read-only or not ours: the user's to solve, so no traceback.
 DISK_ERRORS = {
@@ -50,17 +33,10 @@ DISK_ERRORS = {
     errno.EFBIG,
 }  # fmt: skip
 
-_GROUPS = {
-    "data": Data, "model": Model, "optimizer": Optimizer, "schedule": Schedule, "trainer": Trainer,
-    "mask": Mask, "rewind": Rewind, "logger": Logger, "paths": Paths, "verdict": Verdict,
-}  # fmt: skip
 
-
-def register_schemas() -> None:
-    """Make the dataclasses known to Hydra, for the files in ``conf/`` to build on."""
-    store = ConfigStore.instance()
-    store.store("train_schema", TrainConfig)
-    store.store("prune_schema", PruneConfig)
+def register_schema() -> None:
+    """Make the schema known to Hydra, for ``conf/config.yaml`` to build on."""
+    ConfigStore.instance().store("schema", Config)
 
 
 def job(config: DictConfig, story: Callable[[Any, Any], dict[str, Any]]) -> float:
@@ -134,8 +110,9 @@ def explain(error: BaseException) -> str | None:
 
 
 def _option_names() -> list[str]:
-    in_groups = [f"{g}.{f.name}" for g, s in _GROUPS.items() for f in dataclasses.fields(s)]
-    return ["seed", *_GROUPS, *in_groups]
+    groups = [f for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)]
+    inside = [f"{g.name}.{f.name}" for g in groups for f in dataclasses.fields(g.type)]  # type: ignore[arg-type]
+    return [*(f.name for f in dataclasses.fields(Config)), *inside]
 
 
 def _group(output: Path) -> str:
@@ -174,4 +151,4 @@ def _write_metrics(output: Path, result: dict[str, Any]) -> None:
         writer.writerows(rows)
 
 
-register_schemas()
+register_schema()

@@ -212,8 +212,8 @@ class Verdict:
 
 
 @dataclass
-class TrainConfig:
-    """What train.py takes: everything that makes a dense network."""
+class Config:
+    """A study: what makes a dense network, how it is pruned and judged, where results go."""
 
     seed: int = option(0, "initialisation, data order and augmentation", ge=0, lt=2**31)
     data: Data = field(default_factory=Data)
@@ -221,20 +221,18 @@ class TrainConfig:
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     trainer: Trainer = field(default_factory=Trainer)
+    mask: Mask = field(default_factory=Mask)
+    rewind: Rewind = field(default_factory=Rewind)
+    verdict: Verdict = field(default_factory=Verdict)
     logger: Logger = field(default_factory=Logger)
     paths: Paths = field(default_factory=Paths)
-    rewind: Rewind = field(default_factory=Rewind)
 
 
-@dataclass
-class PruneConfig(TrainConfig):
-    """What prune.py takes: a dense network, a mask, a rewind and a verdict."""
-
-    mask: Mask = field(default_factory=Mask)
-    verdict: Verdict = field(default_factory=Verdict)
+DENSE = ("seed", "data", "model", "optimizer", "schedule", "trainer")
+"""The parts of a config that determine a dense run."""
 
 
-def typed(config: DictConfig) -> Any:
+def typed(config: DictConfig) -> Config:
     """The dataclass instance of a config that Hydra composed, interpolations resolved.
 
     Raises :class:`ConfigError` for keys that the schema does not have, added with ``+``.
@@ -244,7 +242,8 @@ def typed(config: DictConfig) -> Any:
         config.pop("hydra", None)
     if extra := list(_extra_keys(config)):
         raise ConfigError(f"option {extra[0]} is unknown")
-    return OmegaConf.to_object(config)
+    instance: Config = OmegaConf.to_object(config)  # type: ignore[assignment]
+    return instance
 
 
 def _extra_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -293,7 +292,7 @@ def options(config: Any, prefix: str = "") -> Iterator[tuple[str, "dataclasses.F
 _SYMBOLS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-def range_errors(config: TrainConfig) -> list[str]:
+def range_errors(config: Config) -> list[str]:
     """One line for each value that is out of its range or contradicts another. Reads no files."""
     errors = []
     for name, f, value in options(config):
@@ -320,9 +319,9 @@ def _within(value: float, bounds: dict[str, float | None]) -> bool:
     )
 
 
-def _contradictions(config: TrainConfig) -> list[str]:
+def _contradictions(config: Config) -> list[str]:
     errors, data, epochs = [], config.data, config.trainer.epochs
-    if isinstance(config, PruneConfig) and config.rewind.epoch > epochs:
+    if config.rewind.epoch > epochs:
         errors.append(f"rewind.epoch={config.rewind.epoch} lies after trainer.epochs={epochs}")
     if any(k < 0 for k in config.rewind.keep):
         errors.append(f"rewind.keep={config.rewind.keep} must not hold negative epochs")

@@ -16,7 +16,7 @@ import numpy as np
 
 from lottery import files, rewinding
 from lottery.analysis.verdict import matches
-from lottery.config import Data, PruneConfig, TrainConfig, identity
+from lottery.config import DENSE, Config, Data, identity
 from lottery.data import Splits, describe, load
 from lottery.errors import CheckpointError, ConfigError, StoppedError
 from lottery.pruning import criteria, masks
@@ -39,7 +39,7 @@ class Laboratory:
     tracker: Tracker
 
 
-def find_ticket(config: PruneConfig, lab: Laboratory) -> dict[str, Any]:
+def find_ticket(config: Config, lab: Laboratory) -> dict[str, Any]:
     """Train the dense network, prune, rewind, retrain, and judge the ticket on validation data.
 
     An iterative mask repeats the middle three, each round ranking the weights of the last.
@@ -55,12 +55,10 @@ def find_ticket(config: PruneConfig, lab: Laboratory) -> dict[str, Any]:
     return report(config, lab, dense, ranked)
 
 
-def train_dense(config: TrainConfig, lab: Laboratory) -> Run:
+def train_dense(config: Config, lab: Laboratory) -> Run:
     """The trained dense network, with its state kept at the rewind epochs and at the end."""
     epochs = config.trainer.epochs
-    keep = {0, *config.rewind.keep}
-    if isinstance(config, PruneConfig):
-        keep.add(config.rewind.epoch)
+    keep = {0, config.rewind.epoch, *config.rewind.keep}
     return _train(
         config,
         lab,
@@ -71,9 +69,7 @@ def train_dense(config: TrainConfig, lab: Laboratory) -> Run:
     )
 
 
-def make_mask(
-    config: PruneConfig, lab: Laboratory, dense: Run, ranked: Run, percentile: float
-) -> Node:
+def make_mask(config: Config, lab: Laboratory, dense: Run, ranked: Run, percentile: float) -> Node:
     """The mask that removes ``percentile`` percent, by the weights of the run ``ranked``.
 
     What the mask of ``ranked`` removed stays removed. Raises :class:`ConfigError` if nothing is
@@ -104,7 +100,7 @@ def make_mask(
     return lab.store.compute("mask", about, produce)
 
 
-def shuffle_mask(config: PruneConfig, lab: Laboratory, mask: Node) -> Node:
+def shuffle_mask(config: Config, lab: Laboratory, mask: Node) -> Node:
     """The control: the same layer-wise counts at random places."""
 
     def produce(work: Path) -> None:
@@ -116,7 +112,7 @@ def shuffle_mask(config: PruneConfig, lab: Laboratory, mask: Node) -> Node:
 
 
 def retrain(
-    config: PruneConfig, lab: Laboratory, dense: Run, ranked: Run, mask: Node, *, last: bool
+    config: Config, lab: Laboratory, dense: Run, ranked: Run, mask: Node, *, last: bool
 ) -> Run:
     """The sparse network, rewound and trained to the end of the schedule."""
     options = config.rewind
@@ -145,7 +141,7 @@ def retrain(
     )
 
 
-def report(config: PruneConfig, lab: Laboratory, dense: Run, ticket: Run) -> dict[str, Any]:
+def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str, Any]:
     """Dense against ticket, as ``result.json`` has it. Only validation decides ``matched``."""
     mask = files.read_json(ticket.path / "mask.json")
     return {
@@ -163,21 +159,19 @@ def report(config: PruneConfig, lab: Laboratory, dense: Run, ticket: Run) -> dic
     }
 
 
-def dense_result(config: TrainConfig, lab: Laboratory) -> dict[str, Any]:
+def dense_result(config: Config, lab: Laboratory) -> dict[str, Any]:
     """Train a dense network only; what train.py reports."""
     dense = train_dense(config, lab)
     return {"dense": {"key": dense.key, **dense.result}, "store": str(lab.store.root)}
 
 
-def _dense_identity(config: TrainConfig) -> dict[str, Any]:
-    dense = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}
-    determining = identity(TrainConfig(**dense))
-    del determining["rewind"]
+def _dense_identity(config: Config) -> dict[str, Any]:
+    determining = {part: value for part, value in identity(config).items() if part in DENSE}
     return {"config": determining, "data": describe(config.data).fingerprint}
 
 
 def _train(
-    config: TrainConfig,
+    config: Config,
     lab: Laboratory,
     kind: str,
     about: Mapping[str, Any],
@@ -218,7 +212,7 @@ def _train(
     return Run(lab.store.compute(kind, about, produce).path)
 
 
-def _dense_state(config: TrainConfig, lab: Laboratory, dense: Run, epoch: int) -> State:
+def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> State:
     """The dense run's state after ``epoch`` epochs; replayed exactly if it was not kept."""
     try:
         return dense.state(epoch)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from lottery import models
-from lottery.config import TrainConfig
+from lottery.config import Config
 from lottery.data import Splits
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
@@ -33,7 +33,7 @@ Mask = Mapping[str, np.ndarray[Any, Any]]
 
 def train(
     work: Path,
-    config: TrainConfig,
+    config: Config,
     data: Splits,
     *,
     start: Start,
@@ -99,7 +99,7 @@ def train(
 
 
 def _measure(
-    work: Path, loop: Loop, data: Splits, config: TrainConfig, progress: Progress, steps: int
+    work: Path, loop: Loop, data: Splits, config: Config, progress: Progress, steps: int
 ) -> None:
     write_json(
         work / "result.json",
@@ -118,7 +118,7 @@ def _measure(
 
 
 def build(
-    config: TrainConfig, data: Splits, *, start: Start, last_epoch: int, mask: Mask
+    config: Config, data: Splits, *, start: Start, last_epoch: int, mask: Mask
 ) -> tuple[Loop, Length]:
     """The loop of a configuration, freshly initialised from ``start.seed``, and its length."""
     trainer = config.trainer
