@@ -21,6 +21,7 @@ from lottery.config import Data
 from lottery.data import Chunk, images
 from lottery.data.arrays import ArraySplit
 from lottery.data.preprocessing import Preprocessing
+from lottery.data.sources import open_source
 from lottery.data.splits import held_out, keep_classes, steps_per_epoch, stratified
 from lottery.data.streams import FolderSplit, TfdsSplit
 from lottery.errors import ConfigError, DataError
@@ -57,12 +58,12 @@ def write_folder(root: Path, classes: int = 3, each: int = 8, shape=(12, 12, 3))
 
 
 def write_tfds(
-    root: Path, train: int = 50, test: int = 9, classes: int = 5, shape=(8, 8, 1), shards: int = 2
+    root: Path, train: int = 50, test: int = 9, classes: int = 5, shape=(8, 8, 1), damaged=()
 ) -> Path:
     """A data set named ``tiny``, laid out as TFDS does."""
     folder = root / "tiny" / "1.2.0"
     folder.mkdir(parents=True)
-    splits = []
+    splits, shards = [], 2
     for seed, (split, n) in enumerate({"train": train, "test": test}.items()):
         total, lengths = 0, []
         pixels = random_images(n, shape, seed)
@@ -71,7 +72,8 @@ def write_tfds(
             with tf.io.TFRecordWriter(str(path)) as writer:
                 for row in rows:
                     label = tf.train.Feature(int64_list=tf.train.Int64List(value=[row % classes]))
-                    png = tf.train.BytesList(value=[encoded(pixels[row])])
+                    bad = split == "train" and row in damaged
+                    png = tf.train.BytesList(value=[b"" if bad else encoded(pixels[row])])
                     features = {"image": tf.train.Feature(bytes_list=png), "label": label}
                     example = tf.train.Example(features=tf.train.Features(feature=features))
                     total += len(example.SerializeToString())
@@ -621,6 +623,19 @@ def test_damaged_records_are_reported(tmp_path: Path) -> None:
         data.load(tiny(tmp_path))
 
 
+def test_undecodable_records_are_named_and_counted(tmp_path: Path) -> None:
+    write_tfds(tmp_path, damaged=(3, 4))
+    message = "2 of 50 images cannot be decoded: record 3 of tiny train, record 4 of tiny train$"
+    source = open_source(tiny(tmp_path))
+    with pytest.raises(DataError, match=message):
+        source.images("train", np.arange(50))
+    split = source.stream("train", np.arange(50), source.labels("train"))
+    with pytest.raises(DataError, match=message):
+        split.check()
+    with pytest.raises(tf.errors.OpError, match="record 3 of tiny train cannot be decoded"):
+        list(split.evaluation(8))
+
+
 # --- Folders
 
 
@@ -708,6 +723,8 @@ def test_undecodable_images_are_named_and_counted(tmp_path: Path, side: int) -> 
     message = "3 of 40 images cannot be decoded: class0/03.png, class1/07.png, class1/08.png$"
     with pytest.raises(DataError, match=message):
         everything.check()
+    with pytest.raises(DataError, match=message):
+        open_source(config).images("train", np.arange(40))
     with pytest.raises(DataError, match=r"of \d+ images cannot be decoded: class"):
         data.load(config)
     with pytest.raises(tf.errors.OpError, match=r"class0/03.png cannot be decoded"):
