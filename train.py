@@ -7,7 +7,7 @@ from lottery import cli
 from lottery.experiment import dense_result
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> float:
     """Train, or find the result of having trained, the dense network of a config."""
     return cli.job(config, dense_result)

@@ -1,6 +1,8 @@
 """Fixtures that every test may use: composed configs, real data, a laboratory of one's own."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ REPOSITORY = Path(__file__).parents[1]
 SMALL = (
     "model=resnet20", "model.width=0.25", "model.dropout=0.2", "model.batch_norm_momentum=0.9",
     "data.classes=[0,1,2,3,4,5]", "trainer.batch_size=128", "trainer.epochs=3", "logger=csv",
-    "schedule.warmup_epochs=1", "mask.percentile=80", "rewind.epoch=1", "rewind.keep=[2]",
+    "schedule.warmup=0.3", "mask.percentile=80", "rewind.epoch=1", "rewind.keep=[2]",
 )  # fmt: skip
 # A network that trains in a moment, for tests that need many runs.
 TINY = (
@@ -60,3 +62,35 @@ def real_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"no development data at {root} (set LOTTERY_DATA)")
     return root
+
+
+def command(script: str, *arguments: str, python: tuple[str, ...] = ()) -> list[str]:
+    """What a user types to start an entry script; ``python`` are options of the interpreter."""
+    return [sys.executable, *python, str(REPOSITORY / script), *arguments]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's, without a developer's own settings, and with no GPU: runs must repeat."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_", "TFDS_"))}
+    path = os.pathsep.join(filter(None, [str(REPOSITORY / "src"), own.get("PYTHONPATH")]))
+    return own | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"} | extra
+
+
+def run(
+    script: str, *arguments: str, python: tuple[str, ...] = (), **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """An entry script, run to its end in a process of its own; nobody answers prompts."""
+    return subprocess.run(
+        command(script, *arguments, python=python),
+        env=environment(**extra),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def result_folder(stdout: str) -> Path:
+    """The output folder of a run, from the last line it printed."""
+    return Path(stdout.rstrip().rpartition("\nresult: ")[2]).parent

@@ -77,17 +77,20 @@ def test_a_silent_owner_on_another_machine_loses_its_lease(tmp_path, monkeypatch
     assert node.done
 
 
-def test_an_owner_whose_lease_was_taken_does_not_publish(tmp_path):
+def test_an_owner_whose_lease_was_taken_uses_the_result_of_its_successor(tmp_path):
     store = Store(tmp_path)
+    node = store.node("dense", {})
 
     def produce(work: Path) -> None:
         lease = next((tmp_path / "leases").glob("dense-*"))
         lease.unlink()
         write_json(lease, {"host": "elsewhere", "pid": 1, "started": "0"})
+        node.path.mkdir()
+        (node.path / "by-the-successor").touch()
+        write_json(node.path / "done.json", {"key": node.key})
 
-    with pytest.raises(StoreError, match="lost the lease"):
-        store.compute("dense", {}, produce)
-    assert not store.node("dense", {}).done
+    store.compute("dense", {}, produce)
+    assert [p.name for p in node.path.glob("by-*")] == ["by-the-successor"]
 
 
 def test_a_failure_leaves_no_node_and_the_next_attempt_finds_its_work(tmp_path):

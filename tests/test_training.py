@@ -151,22 +151,25 @@ class StopAt:
         self.callback = Callback()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_continues_as_if_unbroken(dense, tmp_path, signum):
+# Five steps an epoch. The last step of an epoch, and of all, are where a stop is easily lost.
+@pytest.mark.parametrize(
+    ("signum", "steps"), [(signal.SIGTERM, (3, 2)), (signal.SIGINT, (8,)), (signal.SIGUSR2, (15,))]
+)
+def test_a_stopped_run_continues_as_if_unbroken(dense, tmp_path, signum, steps):
     lab = laboratory(tmp_path)
     config = composed(*SMALL, "rewind.keep=[]")
     original = type(lab.tracker).run
-    stops = iter([3, 5])
+    stops = iter(steps)
 
     def stopping(self, key, kind):
         import contextlib
 
         @contextlib.contextmanager
         def run():
-            with original(self, key, kind) as callbacks:
+            with original(self, key, kind) as track:
                 step = next(stops, None)
-                extra = [StopAt(step, signum).callback] if step else []
-                yield [*callbacks, *extra]
+                track.callbacks.extend([StopAt(step, signum).callback] if step else [])
+                yield track
 
         return run()
 
@@ -174,12 +177,29 @@ def test_a_stopped_run_continues_as_if_unbroken(dense, tmp_path, signum):
         lab.tracker.logger, tmp_path, "test", {}
     )
     lab = dataclasses.replace(lab, tracker=tracker)
-    for _ in range(2):
+    for _ in steps:
         with pytest.raises(StoppedError):
             experiment.train_dense(config, lab)
     run = experiment.train_dense(config, lab)
     assert equal(run.state(), dense.state())
     assert figures(run) == figures(dense)
+
+
+def test_a_stop_leaves_the_previous_handlers_in_place_and_calls_them():
+    from lottery.training.interrupts import StopSignals
+
+    heard = []
+    previous = signal.signal(signal.SIGUSR2, lambda *_: heard.append("USR2"))
+    try:
+        signals = StopSignals()
+        with pytest.raises(StoppedError), signals:
+            [signal.raise_signal(s) for s in (signal.SIGTERM, signal.SIGUSR2)]
+        assert signals.received == signal.SIGUSR2  # the only one on which submitit requeues
+        assert heard == ["USR2"]
+        signal.raise_signal(signal.SIGUSR2)
+        assert heard == ["USR2", "USR2"]
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
 
 
 def test_divergence_stops_with_the_last_good_checkpoint_kept(lab):

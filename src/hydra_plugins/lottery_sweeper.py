@@ -42,20 +42,12 @@ class LotterySweeper(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose and check all jobs of all batches, the first time; report every error at once."""
-        from lottery import validation
-        from lottery.config import typed
-
         if self.batch_index > 1:
             return
-        assert self.hydra_context is not None
-        assert self.config is not None
         assert self.overrides is not None
         wrong: dict[str, list[str]] = {}  # error -> the jobs that have it
         for overrides in (job for jobs in self.overrides for job in jobs):
-            config = self.hydra_context.config_loader.load_sweep_config(
-                master_config=self.config, sweep_overrides=list(overrides)
-            )
-            for error in validation.errors(typed(config)):
+            for error in self._errors(overrides):
                 wrong.setdefault(error, []).append(" ".join(overrides))
         if wrong:
             lines = [
@@ -63,6 +55,25 @@ class LotterySweeper(BasicSweeper):
                 for error, jobs in wrong.items()
             ]
             raise ConfigCompositionException("\n".join(["nothing was launched:", *lines]))
+
+    def _errors(self, overrides: Sequence[str]) -> list[str]:
+        """What is wrong with one job: it cannot be composed, or it cannot run."""
+        from lottery import validation
+        from lottery.cli import explain
+        from lottery.config import typed
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        try:
+            config = self.hydra_context.config_loader.load_sweep_config(
+                master_config=self.config, sweep_overrides=list(overrides)
+            )
+            return validation.errors(typed(config))
+        except Exception as error:
+            message = explain(error)
+            if message is None:
+                raise
+            return [message]
 
 
 def _expanded(override: Override) -> Override:

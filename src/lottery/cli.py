@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 import time
 import traceback
@@ -70,6 +71,8 @@ def job(config: DictConfig, story: Callable[[Any, Any], dict[str, Any]]) -> floa
             raise SystemExit(128 + error.signum) from None
         if HydraConfig.get().mode is RunMode.MULTIRUN:  # the sweep goes on; say it now
             log.error("failed: %s", explain(error) or repr(error))
+        elif isinstance(error, Exception):
+            raise _PastHydra(error) from None
         raise
     _write_status(output, "done", started)
     table.show(result, output / "result.json")
@@ -80,14 +83,35 @@ def launch(main: Callable[[], Any]) -> None:
     """Run a Hydra main function; exit with one readable line if the user can mend what failed."""
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall hand exceptions to us as they are
+    error = _failure(main)
+    if error is None:
+        return
+    message = None if full else explain(error)
+    if message is None:
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+class _PastHydra(BaseException):
+    """Carries the error of a single job by Hydra, which would print all overrides before it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _failure(main: Callable[[], Any]) -> Exception | None:
     try:
         main()
+    except _PastHydra as carrier:
+        return carrier.error
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        message = None if full else explain(error)
-        if message is None:
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
+        return error
+    return None
 
 
 def explain(error: BaseException) -> str | None:

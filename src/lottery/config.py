@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf import MISSING, DictConfig, MissingMandatoryValue, OmegaConf, open_dict
 
 from lottery.errors import ConfigError
 
@@ -110,7 +110,7 @@ class Schedule:
     """The learning rate over time, relative to its peak."""
 
     name: str = option(MISSING, "shape", choices=("cosine", "step", "constant"))
-    warmup_epochs: float = option(0.0, "epochs of linear warm-up from zero", ge=0)
+    warmup: float = option(0.0, "share of the training for a linear rise from zero", ge=0, lt=1)
     final: float = option(0.0, "cosine: share of the peak left at the end", ge=0, le=1)
     milestones: list[float] = option([], "step: shares of the training after which the rate drops")
     factor: float = option(0.1, "step: what the rate is multiplied by at a milestone", gt=0, le=1)
@@ -235,14 +235,18 @@ DENSE = ("seed", "data", "model", "optimizer", "schedule", "trainer")
 def typed(config: DictConfig) -> Config:
     """The dataclass instance of a config that Hydra composed, interpolations resolved.
 
-    Raises :class:`ConfigError` for keys that the schema does not have, added with ``+``.
+    Raises :class:`ConfigError` for a value that is missing and for keys that the schema does not
+    have, added with ``+``.
     """
     config = config.copy()
     with open_dict(config):
         config.pop("hydra", None)
     if extra := list(_extra_keys(config)):
         raise ConfigError(f"option {extra[0]} is unknown")
-    instance: Config = OmegaConf.to_object(config)  # type: ignore[assignment]
+    try:
+        instance: Config = OmegaConf.to_object(config)  # type: ignore[assignment]
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} has no value") from None
     return instance
 
 
@@ -325,11 +329,6 @@ def _contradictions(config: Config) -> list[str]:
         errors.append(f"rewind.epoch={config.rewind.epoch} lies after trainer.epochs={epochs}")
     if any(k < 0 for k in config.rewind.keep):
         errors.append(f"rewind.keep={config.rewind.keep} must not hold negative epochs")
-    if config.schedule.warmup_epochs >= epochs and config.schedule.warmup_epochs > 0:
-        errors.append(
-            f"schedule.warmup_epochs={config.schedule.warmup_epochs:g} must be less than "
-            f"trainer.epochs={epochs}"
-        )
     milestones = config.schedule.milestones
     if milestones != sorted(set(milestones)) or any(not 0 < m < 1 for m in milestones):
         errors.append(f"schedule.milestones={milestones} must increase between 0 and 1")

@@ -18,7 +18,7 @@ from lottery import files, rewinding
 from lottery.analysis.verdict import matches
 from lottery.config import DENSE, Config, Data, identity
 from lottery.data import Splits, describe, load
-from lottery.errors import CheckpointError, ConfigError, StoppedError
+from lottery.errors import CheckpointError, ConfigError
 from lottery.pruning import criteria, masks
 from lottery.pruning.allocation import rounds
 from lottery.rewinding import Origin, Start
@@ -155,14 +155,14 @@ def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str
         },
         "matched": matches(dense.result, ticket.result, config.verdict.tolerance),
         "tolerance": config.verdict.tolerance,
-        "store": str(lab.store.root),
+        "store": str(lab.store.root.resolve()),
     }
 
 
 def dense_result(config: Config, lab: Laboratory) -> dict[str, Any]:
     """Train a dense network only; what train.py reports."""
     dense = train_dense(config, lab)
-    return {"dense": {"key": dense.key, **dense.result}, "store": str(lab.store.root)}
+    return {"dense": {"key": dense.key, **dense.result}, "store": str(lab.store.root.resolve())}
 
 
 def _dense_identity(config: Config) -> dict[str, Any]:
@@ -189,25 +189,21 @@ def _train(
         if mask is not None:
             files.write_json(work / "mask.json", files.read_json(mask.path / "result.json"))
         begin = start() if callable(start) else start
-        with StopSignals() as signals:
-            run = _training()
-            try:
-                with lab.tracker.run(node.key, kind) as callbacks:
-                    run.train(
-                        work,
-                        config,
-                        _load(config.data),
-                        start=begin,
-                        last_epoch=config.trainer.epochs,
-                        keep_epochs=keep_epochs | {begin.epoch},
-                        mask=masks.read(mask.path / "mask.safetensors") if mask else {},
-                        reset_slots=reset_slots,
-                        callbacks=callbacks,
-                        signals=signals,
-                    )
-            except StoppedError:
-                signals.pass_on()
-                raise
+        run = _training()
+        with StopSignals() as signals, lab.tracker.run(node.key, kind) as track:
+            run.train(
+                work,
+                config,
+                _load(config.data),
+                start=begin,
+                last_epoch=config.trainer.epochs,
+                keep_epochs=keep_epochs | {begin.epoch},
+                mask=masks.read(mask.path / "mask.safetensors") if mask else {},
+                reset_slots=reset_slots,
+                callbacks=track.callbacks,
+                signals=signals,
+            )
+            track.summarise(Run(work).summary)
 
     return Run(lab.store.compute(kind, about, produce).path)
 

@@ -48,6 +48,13 @@ class Run:
         return result
 
     @property
+    def summary(self) -> dict[str, Any]:
+        """Final metrics and, for a ticket, the counts of its mask: one flat dictionary."""
+        mask = files.read_json(self.path / "mask.json") if self.mask else {}
+        counts = {f"mask_{k}": v for k, v in mask.items() if k != "layers"}
+        return {**self.result, **counts}
+
+    @property
     def metrics(self) -> list[dict[str, float]]:
         """One dictionary an epoch: ``epoch`` (complete epochs), ``loss``, ``val_top1``, …"""
         rows = files.read_csv(self.path / "metrics.csv")
@@ -75,7 +82,10 @@ class Run:
         epoch = self.epochs[-1] if epoch is None else epoch
         if epoch not in self.epochs:
             raise CheckpointError(f"run {self.key} kept no epoch {epoch}, only {self.epochs}")
-        return self.checkpoints.load(epoch * self._network["steps_per_epoch"])[0]
+        try:
+            return self.checkpoints.load(epoch * self._network["steps_per_epoch"])[0]
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; remove {self.path} to compute it again") from error
 
     @property
     def mask(self) -> dict[str, Array]:
@@ -139,4 +149,7 @@ def load_run(path: str | Path) -> Run:
             f"{path} holds no finished run (no result.json, no done.json)"
         ) from error
     kind = "ticket" if "ticket" in result else "dense"
-    return Run(Path(result["store"]) / kind / result[kind]["key"])
+    run = Path(result["store"]) / kind / result[kind]["key"]
+    if not (run / "done.json").exists():
+        raise LotteryError(f"{path} refers to {run}, which is not there any more")
+    return Run(run)

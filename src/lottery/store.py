@@ -95,6 +95,8 @@ class Store:
             return node
         self._prepare()
         with self._lease(node) as lease:
+            # Network file systems remember for a while that a file was missing: look afresh.
+            list(node.path.parent.iterdir())
             if node.done:  # somebody finished it while we waited
                 return node
             work = self.root / "work" / f"{kind}-{node.key}"
@@ -110,9 +112,14 @@ class Store:
                     "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 },
             )
-            lease.check()
-            self._publish(work, node.path)
-        return node
+            if lease.held():
+                self._publish(work, node.path)
+                return node
+        log.warning(
+            "this process was silent for more than %g s, so another one took over %s %s; "
+            "using its result", LEASE_TIMEOUT, kind, node.key,
+        )  # fmt: skip
+        return self.compute(kind, identity, produce)
 
     def _prepare(self) -> None:
         for folder in ("dense", "mask", "ticket", "state", "work", "leases"):
@@ -122,6 +129,9 @@ class Store:
 
     @staticmethod
     def _publish(work: Path, final: Path) -> None:
+        if (final / "done.json").exists():  # finished by another that we could not see; the same
+            shutil.rmtree(work)
+            return
         if final.exists():  # a node without done.json is no node: a copy that was cut short
             shutil.rmtree(final)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -165,8 +175,11 @@ class Lease:
     def acquire(self) -> bool:
         """Take the lease if it is free or its owner is dead; False if somebody alive holds it."""
         with self._guarded():
-            if self.path.exists() and not self._abandoned():
-                return False
+            try:
+                if not self._abandoned():
+                    return False
+            except FileNotFoundError:  # free
+                pass
             fd = os.open(self.path.with_suffix(".new"), os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
             os.write(fd, json.dumps(_this_process()).encode())
             self.path.with_suffix(".new").replace(self.path)
@@ -175,13 +188,12 @@ class Lease:
         threading.Thread(target=self._beat, daemon=True, name="lease-heartbeat").start()
         return True
 
-    def check(self) -> None:
-        """Raise :class:`StoreError` if another process has taken the lease."""
-        if not self._held():
-            raise StoreError(
-                f"lost the lease {self.path.name}: this process was silent for more than "
-                f"{LEASE_TIMEOUT:g} s and another one took over; its result will be used"
-            )
+    def held(self) -> bool:
+        """Whether this process still has it: nobody took it over while it was silent."""
+        try:
+            return self._fd is not None and os.path.samestat(os.fstat(self._fd), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Give the lease back, if it is held."""
@@ -189,24 +201,20 @@ class Lease:
             return
         self._stop.set()
         with self._guarded():
-            if self._held():
+            if self.held():
                 self.path.unlink()
         os.close(self._fd)
         self._fd = None
-
-    def _held(self) -> bool:
-        try:
-            return self._fd is not None and os.path.samestat(os.fstat(self._fd), self.path.stat())
-        except FileNotFoundError:
-            return False
 
     def _beat(self) -> None:
         fd = self._fd
         while fd is not None and not self._stop.wait(HEARTBEAT):
             try:
                 os.utime(fd)
-            except OSError:  # closed under us, or the file system is gone: the lease will lapse
-                return
+            except OSError as error:
+                if error.errno == errno.EBADF:  # released
+                    return
+                log.warning("no sign of life written to %s: %s", self.path, error)
 
     def _abandoned(self) -> bool:
         stat = self.path.stat()
@@ -218,8 +226,10 @@ class Lease:
             self.owner = f"process {owner['pid']} on {owner['host']}"
         except (ValueError, KeyError):
             owner = {}
-        if owner.get("host") == socket.gethostname() and not _alive(owner):
-            return True
+        here = _this_process()
+        same_machine = all(owner.get(k) == here[k] for k in ("host", "pid_namespace", "user"))
+        if same_machine and _started(owner["pid"]) != owner["started"]:
+            return True  # its number is free, or given to a new process
         return time.monotonic() - self._seen_at > LEASE_TIMEOUT
 
     @contextmanager
@@ -239,12 +249,14 @@ class Lease:
 
 
 def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
-
-
-def _alive(owner: dict[str, Any]) -> bool:
-    # A number that was given to a new process is not the owner any more: compare start times.
-    return bool(_started(owner["pid"]) == owner["started"])
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+        # Containers of one host may not see each other's processes, nor users each other's.
+        "pid_namespace": Path("/proc/self/ns/pid").readlink().name,
+        "user": os.getuid(),
+    }
 
 
 def _started(pid: int) -> str | None:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,14 @@ class HiddenOnTerminal(logging.Filter):
 
 
 @dataclass(frozen=True)
+class Track:
+    """What follows one run while it trains, and where its final figures go."""
+
+    callbacks: list[Any]
+    summarise: Callable[[dict[str, Any]], None] = lambda summary: None
+
+
+@dataclass(frozen=True)
 class Tracker:
     """How the runs of one job are tracked."""
 
@@ -30,11 +38,10 @@ class Tracker:
     output: Path
     group: str
     config: dict[str, Any]
-    tags: tuple[str, ...] = ()
 
     @contextlib.contextmanager
-    def run(self, key: str, job_type: str) -> Iterator[list[Any]]:
-        """The Keras callbacks of a run; its W&B run ends as failed if the block raises."""
+    def run(self, key: str, job_type: str) -> Iterator["Track"]:
+        """What follows one run; its W&B run ends as failed if the block raises."""
         from lottery.training.callbacks import EpochLines, ProgressBar
 
         log.info("training %s %s", job_type, key)
@@ -42,10 +49,10 @@ class Tracker:
         if sys.stdout.isatty():
             callbacks.append(ProgressBar())
         if self.logger.name == "wandb" and self.logger.mode != "disabled":
-            with self._wandb(key, job_type) as callback:
-                yield [*callbacks, callback]
+            with self._wandb(key, job_type) as run:
+                yield Track([*callbacks, _wandb_callback(run)], run.summary.update)
         else:
-            yield callbacks
+            yield Track(callbacks)
 
     @contextlib.contextmanager
     def _wandb(self, key: str, job_type: str) -> Iterator[Any]:
@@ -60,7 +67,7 @@ class Tracker:
             group=self.logger.group or self.group,
             project=self.logger.project,
             entity=self.logger.entity,
-            tags=[*self.logger.tags, *self.tags],
+            tags=self.logger.tags,
             config=self.config,
             dir=str(self.output),
             mode=self.logger.mode,  # type: ignore[arg-type]
@@ -70,7 +77,7 @@ class Tracker:
         run.define_metric("epoch")
         run.define_metric("*", step_metric="epoch")
         try:
-            yield _wandb_callback(run)
+            yield run
         except BaseException:
             run.finish(exit_code=1)
             raise

@@ -57,7 +57,9 @@ def build(
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     # float32 also under a mixed precision policy: the loss needs the digits.
-    logits = layers.Dense(classes, dtype="float32", name="classifier")(x)
+    logits = layers.Dense(
+        classes, dtype="float32", kernel_initializer=_initial(), name="classifier"
+    )(x)
     return keras.Model(image, logits, name="mobilenet_v2")
 
 
@@ -94,19 +96,17 @@ class _Layers:
     ) -> keras.KerasTensor:  # fmt: skip
         x, padding = _pad(x, stride, name)
         x = layers.Conv2D(
-            channels, size, stride, padding, use_bias=False, kernel_initializer="he_normal",
+            channels, size, stride, padding, use_bias=False, kernel_initializer=_initial(),
             name=f"{name}_conv",
         )(x)  # fmt: skip
         return self._norm(x, name, activation)
 
     def depthwise(self, x: keras.KerasTensor, stride: int, *, name: str) -> keras.KerasTensor:
         x, padding = _pad(x, stride, name)
-        # Keras takes the fans of a depthwise kernel as those of a full one. Its "fan out" is the
-        # 9 inputs that an output really has, so this is He's initialisation.
-        he_normal = keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
         x = layers.DepthwiseConv2D(
-            3, stride, padding, use_bias=False, depthwise_initializer=he_normal, name=f"{name}_conv"
-        )(x)
+            3, stride, padding, use_bias=False, depthwise_initializer=_initial(),
+            name=f"{name}_conv",
+        )(x)  # fmt: skip
         return self._norm(x, name, activation=True)
 
     def block(
@@ -125,6 +125,17 @@ class _Layers:
     def _norm(self, x: keras.KerasTensor, name: str, activation: bool) -> keras.KerasTensor:
         x = layers.BatchNormalization(momentum=self.momentum, epsilon=1e-3, name=f"{name}_norm")(x)
         return layers.ReLU(6.0, name=f"{name}_relu")(x) if activation else x
+
+
+def _initial() -> keras.initializers.Initializer:
+    """The reference implementation's (tensorflow/models, slim): one scale for all layers.
+
+    BatchNorm makes the scale of a convolution irrelevant to its output, but not to global
+    magnitude pruning: with fan-scaled weights and a short training, the wide layers start as the
+    smallest and are removed whole. A new object each, because one object gives equal weights to
+    layers of equal shape.
+    """
+    return keras.initializers.TruncatedNormal(stddev=0.09)
 
 
 def _pad(x: keras.KerasTensor, stride: int, name: str) -> tuple[keras.KerasTensor, str]:

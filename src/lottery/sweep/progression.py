@@ -30,8 +30,8 @@ def expand(name: str, values: Sequence[str]) -> list[str]:
             _number(typed, v) for v in (values[i - 2], values[i - 1], values[i + 1])
         )
         step = second - first
-        if step == 0 or (end - second) * step < 0:
-            raise ConfigError(f"{typed}: the step of {step} never leads to {end}")
+        if (end - second) * step <= 0:
+            raise ConfigError(f"{typed}: steps of {step} from {second} do not lead to {end}")
         if (end - second) / step > 10_000:
             raise ConfigError(f"{typed} gives more than 10,000 values")
         at = second + step

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialise
 
 from lottery.errors import CheckpointError
 from lottery.files import read_json, sha256, sync, write_json
@@ -60,7 +61,7 @@ class CheckpointFolder:
             temporary.mkdir()
             # safetensors would write a transposed array in memory order: force C order.
             arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in state.items()}
-            save_file(arrays, temporary / "state.safetensors")
+            (temporary / "state.safetensors").write_bytes(serialise(arrays))
             sync(temporary / "state.safetensors")
             write_json(
                 temporary / "manifest.json",
@@ -89,14 +90,13 @@ class CheckpointFolder:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
 
-    def latest(self, before: int | None = None) -> tuple[State, Progress] | None:
-        """The newest readable checkpoint (at or before a step); damaged ones are reported."""
+    def latest(self) -> tuple[State, Progress] | None:
+        """The newest readable checkpoint; damaged ones are reported."""
         for step in reversed(self.steps()):
-            if before is None or step <= before:
-                try:
-                    return self.load(step)
-                except CheckpointError as error:
-                    log.warning("%s; falling back to the one before", error)
+            try:
+                return self.load(step)
+            except CheckpointError as error:
+                log.warning("%s; falling back to the one before", error)
         return None
 
     def steps(self) -> list[int]:
@@ -117,6 +117,8 @@ class CheckpointFolder:
         for step in self.steps():
             if step not in self.keep_steps:
                 shutil.rmtree(self.path(step))
+        for half_written in self.root.glob(".step_*"):  # by an attempt that was killed
+            shutil.rmtree(half_written)
 
 
 def equal(a: State, b: State, ignore: Iterable[str] = ()) -> bool:

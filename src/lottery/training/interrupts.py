@@ -3,15 +3,20 @@
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+from lottery.errors import StoppedError
+
+SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """A context in which SIGTERM, SIGINT and SIGUSR2 only set :attr:`received`.
+    """A context in which SIGUSR2, SIGTERM and SIGINT are only noted, in :attr:`received`.
 
-    A second SIGINT interrupts at once. Outside the main thread nothing is installed.
+    On leaving it without an error, a noted signal stops the program all the same, so that none is
+    lost between the last step and the end of the block. SIGUSR2 outranks the others: it is the
+    one on which submitit requeues. A second SIGINT interrupts at once. A signal that was ignored
+    before, or that submitit ignores, stays ignored. Outside the main thread nothing is installed.
     """
 
     def __init__(self) -> None:
@@ -20,7 +25,11 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._note) for s in SIGNALS}
+            for signum in SIGNALS:
+                handler = signal.getsignal(signum)
+                if handler not in (None, signal.SIG_IGN) and not _bypassed(handler):
+                    self._previous[signum] = handler
+                    signal.signal(signum, self._note)
         return self
 
     def __exit__(
@@ -31,19 +40,28 @@ class StopSignals:
     ) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+        if self.received is not None and (error is None or isinstance(error, StoppedError)):
+            handler = self._previous[self.received]
+            if callable(handler) and handler is not signal.default_int_handler:
+                handler(self.received, None)  # submitit requeues its job here and exits
+            if error is None:
+                self.stop("after the training")
 
-    def pass_on(self) -> None:
-        """Call the handler that was there before for the signal received, if it is a function.
-
-        submitit requeues its job in such a handler and then exits.
-        """
-        if self.received is None:
-            return
-        handler = self._previous.get(self.received)
-        if callable(handler) and handler is not signal.default_int_handler:
-            handler(self.received, None)
+    def stop(self, where: str) -> NoReturn:
+        """Raise :class:`StoppedError` for the signal received."""
+        assert self.received is not None
+        name = signal.Signals(self.received).name
+        raise StoppedError(
+            self.received, f"stopped by {name} {where}; the same command goes on from there"
+        )
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.received is not None and signum == signal.SIGINT:
+        if self.received == signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = signum
+        if self.received is None or signum == signal.SIGUSR2:
+            self.received = signum
+
+
+def _bypassed(handler: Any) -> bool:
+    """Whether a handler is submitit's for signals that it wants to have no effect."""
+    return getattr(handler, "__name__", "") == "bypass"

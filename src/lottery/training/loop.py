@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from lottery.data import Chunk, Split, Splits
 from lottery.data.preprocessing import Preprocessing
-from lottery.errors import CheckpointError, DivergedError, StoppedError
+from lottery.errors import CheckpointError, DivergedError
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
 from lottery.training.interrupts import StopSignals
 from lottery.training.telemetry import gpu_telemetry
@@ -165,9 +165,8 @@ class Loop:
         bars = keras.callbacks.CallbackList(
             callbacks, model=self.model, epochs=length.last_step // spe, steps=spe, verbose=1
         )
-        self.model.stop_training = False
         bars.on_train_begin()
-        if progress.step in checkpoints.keep_steps:
+        if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
             checkpoints.save(self.state(), progress)
         batches: Iterator[Any] = iter(())
         if chunks:
@@ -180,15 +179,12 @@ class Loop:
             tally = _Tally(progress)
             for chunk in of_epoch:
                 self._train_chunk(chunk, batches, tally, bars, spe)
-                if signals.received is not None and tally.step < length.last_step:
+                if signals.received is not None and tally.step % spe:
                     checkpoints.save(self.state(), tally.progress())
-                    raise StoppedError(
-                        signals.received,
-                        f"stopped by signal {signals.received} after step {tally.step} of "
-                        f"{length.last_step}; the same command goes on from there",
-                    )
+                    signals.stop(f"after step {tally.step} of {length.last_step}")
             trained = Metrics.of(tally.settle())
             validation = self.evaluate(data.validation)
+            _refuse_divergence(validation.loss, tally.step)
             progress = replace(tally.progress(), sums=())
             bars.on_epoch_end(
                 epoch,
@@ -202,10 +198,11 @@ class Loop:
                 progress.step % checkpoint_steps == 0
                 or progress.step in checkpoints.keep_steps
                 or progress.step == length.last_step
+                or signals.received is not None
             ):
                 checkpoints.save(self.state(), progress)
-            if self.model.stop_training:
-                break
+            if signals.received is not None:
+                signals.stop(f"after step {progress.step} of {length.last_step}")
         bars.on_train_end()
         return progress
 
@@ -339,6 +336,14 @@ def _sums(losses: Any, logits: Any, labels: Any, weights: Any) -> Any:
     return tf.stack([total(losses), *tops, tf.reduce_sum(weights)])
 
 
+def _refuse_divergence(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the loss is not a finite number by step {step}; a lower optimizer.learning_rate, "
+            "schedule.warmup or optimizer.clip_norm may help"
+        )
+
+
 class _Tally:
     """What one epoch has come to so far, and where its time went.
 
@@ -373,11 +378,7 @@ class _Tally:
         self._settled = time.perf_counter()
         self._training = self._settled - self._started
         self.latest = Metrics.of(self._sums)
-        if not math.isfinite(self.latest.loss):
-            raise DivergedError(
-                f"the loss is not a finite number by step {self.step}; a lower "
-                "optimizer.learning_rate, schedule.warmup_epochs or optimizer.clip_norm may help"
-            )
+        _refuse_divergence(self.latest.loss, self.step)
         return self._sums
 
     def rates(self, batch_size: int) -> dict[str, float]:

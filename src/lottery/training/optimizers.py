@@ -37,9 +37,10 @@ def schedule(config: Schedule, peak: float, *, epochs: int, steps_per_epoch: int
     shares of all steps, warm-up included.
     """
     schedules = keras.optimizers.schedules
-    warmup = round(config.warmup_epochs * steps_per_epoch)
+    warmup = round(config.warmup * epochs * steps_per_epoch)
     if config.name == "cosine":
-        after = schedules.CosineDecay(peak, epochs * steps_per_epoch - warmup, alpha=config.final)
+        decay = max(1, epochs * steps_per_epoch - warmup)
+        after = schedules.CosineDecay(peak, decay, alpha=config.final)
     else:
         milestones = config.milestones if config.name == "step" else []
         # Keras's piecewise constant still has the old value *at* a boundary.
@@ -58,9 +59,11 @@ def constant(rate: float) -> Any:
 
 def optimizer(config: Optimizer, learning_rate: Any) -> Any:
     """The Keras optimizer, with a fixed name so that its variables' paths never change."""
+    decays = config.weight_decay > 0 or config.name == "adamw"
     common = {
         "learning_rate": learning_rate,
-        "weight_decay": config.weight_decay or None,
+        # Keras takes None for no decay, except for AdamW, which takes 0.
+        "weight_decay": config.weight_decay if decays else None,
         "global_clipnorm": config.clip_norm,
         "name": "optimizer",
     }
@@ -69,6 +72,6 @@ def optimizer(config: Optimizer, learning_rate: Any) -> Any:
     else:
         kind = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[config.name]
         built = kind(beta_1=config.beta_1, beta_2=config.beta_2, epsilon=config.epsilon, **common)
-    if config.weight_decay:
+    if decays:
         built.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return built

@@ -68,7 +68,7 @@ def train(
     checkpoints = CheckpointFolder(
         work / "checkpoints", frozenset(k * spe for k in keep_epochs | {last_epoch})
     )
-    found = checkpoints.latest(before=length.last_step)
+    found = checkpoints.latest()
     if found is not None:
         state, progress = found
         loop.load(state)

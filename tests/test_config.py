@@ -1,0 +1,480 @@
+"""Every config file against the schema, every mistake against its message, every key."""
+
+import copy
+import dataclasses
+import math
+from decimal import Decimal
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, TINY, composed
+from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+
+from lottery import experiment, models, rewinding, validation
+from lottery.config import DENSE, Config, identity, options, range_errors, typed
+from lottery.data.sources import digits
+from lottery.errors import ConfigError
+from lottery.files import write_json
+from lottery.pruning import criteria, masks
+from lottery.sweep.progression import expand
+from lottery.training.checkpoints import CheckpointFolder, Progress
+
+CONF = REPOSITORY / "conf"
+GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
+FILES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+# What a file leaves for the command line to say.
+MISSING_VALUES = {
+    ("data", "tfds"): ["data.name=mnist"],
+    ("data", "folder"): ["data.dir=somewhere"],
+    ("model", "keras_application"): ["model.name=MobileNet"],
+}
+PEAK = 0.1
+
+
+def choices(group: str) -> list[str]:
+    return [name for g, name in FILES if g == group]
+
+
+# -- config files --------------------------------------------------------------------------------
+
+
+def test_there_is_a_group_for_every_part_of_the_schema():
+    parts = {f.name for f in dataclasses.fields(Config)} - {"seed", "verdict"}
+    assert parts | {"experiment"} == set(GROUPS)
+
+
+@pytest.mark.parametrize(("group", "name"), FILES)
+def test_every_file_composes_into_valid_values(group, name):
+    config = composed(f"{group}={name}", *MISSING_VALUES.get((group, name), []))
+    assert isinstance(config, Config)
+    assert range_errors(config) == []
+
+
+@pytest.mark.parametrize(("group", "name"), MISSING_VALUES)
+def test_what_a_file_leaves_open_must_be_given(group, name):
+    try:
+        found = validation.errors(composed(f"{group}={name}"))
+    except ConfigError as error:
+        found = [str(error)]
+    option = MISSING_VALUES[group, name][0].partition("=")[0]
+    assert len(found) == 1
+    assert option in found[0]
+
+
+@pytest.mark.parametrize(("group", "name"), FILES)
+def test_every_option_of_a_file_is_documented(group, name):
+    documented = {n: f.metadata.get("doc") for n, f, _ in options(Config())}
+    content = OmegaConf.load(CONF / group / f"{name}.yaml")
+    content.pop("defaults", None)
+    prefix = "" if group == "experiment" else f"{group}."
+    for option in leaves(content, prefix):
+        assert documented[option], option
+
+
+def leaves(config: DictConfig, prefix: str) -> list[str]:
+    names = []
+    for key in config:
+        child = config._get_node(key)
+        nested = isinstance(child, DictConfig)
+        names += leaves(child, f"{prefix}{key}.") if nested else [f"{prefix}{key}"]
+    return names
+
+
+def test_every_option_is_documented_in_one_line():
+    for name, f, _ in options(Config()):
+        assert f.metadata["doc"].strip(), name
+        assert "\n" not in f.metadata["doc"], name
+
+
+@pytest.mark.parametrize("name", choices("mask"))
+def test_every_mask_file_names_a_criterion(name):
+    config = composed(f"mask={name}").mask
+    scores = criteria.find(config.criterion).score(np.array([1.0, -3.0]), np.array([2.0, 2.0]))
+    assert scores[0] < scores[1]
+
+
+@pytest.mark.parametrize("name", choices("rewind"))
+def test_every_rewind_file_names_a_rewinding(name):
+    assert callable(rewinding.find(composed(f"rewind={name}").rewind.name).rewind)
+
+
+@pytest.mark.parametrize("name", choices("model"))
+def test_every_model_file_builds(name):
+    config = composed(f"model={name}", *MISSING_VALUES.get(("model", name), [])).model
+    model = models.build(
+        config.name,
+        (32, 32, 3),
+        7,
+        width=config.width if name != "keras_application" else 0.25,
+        dropout=config.dropout,
+        batch_norm_momentum=config.batch_norm_momentum,
+        options=config.options,
+    )
+    assert model.output_shape == (None, 7)
+
+
+# -- values out of range -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("mask.percentile=100", "mask.percentile=100.0 must be >= 0 and < 100"),
+        ("mask.percentile=-0.5", "mask.percentile=-0.5 must be >= 0 and < 100"),
+        ("mask.percentile=nan", "mask.percentile=nan must be"),
+        ("mask.rate=0", "mask.rate=0.0 must be > 0 and < 100"),
+        ("rewind.epoch=31", "rewind.epoch=31 lies after trainer.epochs=30"),
+        ("rewind.epoch=-1", "rewind.epoch=-1 must be >= 0"),
+        ("rewind.keep=[5,-1]", "rewind.keep=[5, -1]"),
+        ("data.classes=[3]", "data.classes=[3] leaves fewer than two classes"),
+        ("data.classes=[]", "data.classes=[] leaves fewer than two classes"),
+        ("data.classes=[1,2,1]", "data.classes=[1, 2, 1] names a class twice"),
+        ("data.validation=0", "data.validation=0.0 must be > 0 and < 1"),
+        ("data.validation=1", "data.validation=1.0 must be > 0 and < 1"),
+        ("data.std=[0]", "data.std=[0.0] must be positive"),
+        ("data.mean=[0.5,0.5]", "differ in length"),
+        ("schedule.warmup_epochs=30", "schedule.warmup_epochs=30 must be less than"),
+        ("schedule.milestones=[0.75,0.5]", "schedule.milestones=[0.75, 0.5] must increase"),
+        ("schedule.milestones=[0.5,0.5]", "schedule.milestones=[0.5, 0.5] must increase"),
+        ("schedule.milestones=[0,0.5]", "must increase between 0 and 1"),
+        ("schedule.milestones=[0.5,1]", "must increase between 0 and 1"),
+        ("optimizer.learning_rate=0", "optimizer.learning_rate=0.0 must be > 0"),
+        ("optimizer.learning_rate=inf", "optimizer.learning_rate=inf must be"),
+        ("optimizer.weight_decay=-1e-4", "optimizer.weight_decay=-0.0001 must be >= 0"),
+        ("trainer.epochs=0", "trainer.epochs=0 must be >= 1"),
+        ("trainer.batch_size=0", "trainer.batch_size=0 must be >= 1"),
+        ("model.width=0", "model.width=0.0 must be > 0"),
+        ("seed=-1", "seed=-1 must be >= 0"),
+        ("verdict.tolerance=-1", "verdict.tolerance=-1.0 must be >= 0"),
+        ("optimizer.name=adamww", "optimizer.name=adamww is unknown; did you mean adamw"),
+        ("schedule.name=cosin", "schedule.name=cosin is unknown; did you mean cosine"),
+        ("trainer.precision=float16", "trainer.precision=float16 is unknown; did you mean"),
+        ("trainer.strategy=mirored", "trainer.strategy=mirored is unknown; did you mean mirrored"),
+        ("mask.scope=globl", "mask.scope=globl is unknown; did you mean global"),
+        ("rewind.optimizer=rest", "rewind.optimizer=rest is unknown; did you mean reset"),
+        ("logger.mode=ofline", "logger.mode=ofline is unknown; did you mean offline"),
+        # Beyond ranges: names of modules and what the data set can give.
+        ("model.name=resnet2", "model.name=resnet2 is unknown; did you mean resnet20"),
+        ("mask.criterion=magnitud", "mask.criterion=magnitud is unknown; did you mean magnitude"),
+        ("rewind.name=weigths", "rewind.name=weigths is unknown; did you mean weights"),
+        ("data.source=digit", "data.source=digit is unknown; did you mean digits"),
+        ("data.classes=[1,10]", "data.classes=[1, 10]: digits has classes 0 to 9, not 10"),
+        ("trainer.batch_size=1223", "a batch of 1223 is larger than the training split of 1222"),
+    ],
+)
+def test_a_bad_value_is_one_clear_line(override, said):
+    found = validation.errors(composed(override))
+    assert len(found) == 1
+    assert said in found[0]
+    assert "\n" not in found[0]
+
+
+def test_the_largest_valid_values_are_valid():
+    for override in (
+        "mask.percentile=99.99", "mask.percentile=0", "rewind.epoch=30", "data.classes=[9,0]",
+        "schedule.warmup_epochs=29", "trainer.batch_size=1222", "schedule.milestones=[]",
+    ):  # fmt: skip
+        assert validation.errors(composed(override)) == [], override
+
+
+def test_all_bad_values_are_reported_at_once():
+    found = validation.errors(composed("mask.percentile=100", "seed=-1", "optimizer.name=adan"))
+    assert [e.partition("=")[0] for e in found] == ["seed", "optimizer.name", "mask.percentile"]
+
+
+@pytest.mark.parametrize("option", ["foo", "trainer.foo"])
+def test_options_that_the_schema_lacks_are_refused_even_when_added(option):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [f"+{option}=1"])
+    with pytest.raises(ConfigError, match=rf"^option {option} is unknown"):
+        typed(config)
+
+
+def test_free_options_of_a_model_may_be_added():
+    assert composed("+model.options.depth=3").model.options == {"depth": 3}
+
+
+# -- identity ------------------------------------------------------------------------------------
+
+
+def test_defaults_are_no_part_of_an_identity():
+    assert identity(Config()) == {f: {} for f in GROUPS + ["verdict"] if f != "experiment"}
+
+
+def test_a_new_option_leaves_old_identities_as_they_were():
+    config = composed(*TINY)
+    new = ("brightness", float, dataclasses.field(default=0.0, metadata={"identity": True}))
+    extended = dataclasses.make_dataclass("Extended", [new], bases=(type(config.data),))
+    newer = dataclasses.replace(config, data=extended(**vars(config.data)))
+    assert identity(newer) == identity(config)
+    newer.data.brightness = 0.5
+    assert identity(newer) != identity(config)
+
+
+def test_writing_out_a_default_changes_nothing():
+    assert identity(composed("model.dropout=0.0")) == identity(composed())
+    assert identity(composed("model.dropout=0.1")) != identity(composed())
+
+
+class FakeTraining:
+    """Leaves what a training leaves, in no time."""
+
+    KERNELS = (("a/kernel", "conv"), ("b/kernel", "depthwise"), ("c/kernel", "dense"))
+
+    def train(self, work, config, data, *, keep_epochs, last_epoch, mask, **_):
+        kernels = [{"path": p, "kind": k, "shape": [4]} for p, k in self.KERNELS]
+        network = {"steps_per_epoch": 1, "parameters": 12, "kernels": kernels}
+        write_json(work / "network.json", network)
+        write_json(work / "result.json", {"val_top1": 0.5, "val_examples": 10})
+        if mask:
+            masks.write(mask, work / "mask.safetensors")
+        checkpoints = CheckpointFolder(work / "checkpoints", keep_epochs)
+        for epoch in keep_epochs | {last_epoch}:
+            rng = np.random.default_rng(epoch)
+            state = {f"model/{p}": rng.normal(size=4) for p, _ in self.KERNELS}
+            state["optimizer/iteration"] = np.array(epoch)
+            checkpoints.save(state, Progress(epoch))
+
+
+@pytest.fixture
+def keys(lab, monkeypatch):
+    """The store's keys of the dense run and the ticket of a config, without training anything."""
+    monkeypatch.setattr(experiment, "_training", FakeTraining)
+    monkeypatch.setattr(experiment, "_load", lambda data: None)
+    # Another data set of the same name has another fingerprint, whatever the config says.
+    monkeypatch.setattr(digits, "open_source", lambda config: digits.Digits())
+
+    def of(config):
+        result = experiment.find_ticket(config, lab)
+        return result["dense"]["key"], result["ticket"]["key"]
+
+    return of
+
+
+# Values unlike those of TINY, where adding one or turning a switch will not do.
+OTHER = {
+    "data.name": "other", "data.root": "other", "data.dir": "other", "data.test": "other",
+    "data.classes": [1, 2], "data.stored_size": 8, "data.image_size": 4, "data.in_memory": True,
+    "data.mean": [0.1], "data.std": [0.1],
+    "model.name": "conv_2", "model.width": 0.5, "model.options": {"depth": 1},
+    "optimizer.name": "adam", "optimizer.clip_norm": 1.0,
+    "schedule.name": "constant", "schedule.milestones": [0.5],
+    "trainer.precision": "mixed_float16", "trainer.strategy": "one", "trainer.deterministic": True,
+    "mask.percentile": 50.0, "mask.scope": "layer", "mask.rate": 20.0,
+    "rewind.name": "lr", "rewind.epoch": 0, "rewind.optimizer": "reset", "rewind.keep": [1],
+    "logger.name": "wandb", "logger.mode": "disabled", "logger.project": "other",
+    "logger.entity": "other", "logger.group": "other", "logger.tags": ["other"],
+    "paths.outputs": "other", "paths.store": "other", "verdict.tolerance": 2.0,
+}  # fmt: skip
+# There is only one of its kind to choose from without real data or a second criterion.
+ALONE = {"data.source", "mask.criterion"}
+
+
+def changed(config, name, value):
+    *parts, option = name.split(".")
+    other = copy.deepcopy(config)
+    holder = other
+    for part in parts:
+        holder = getattr(holder, part)
+    if name in OTHER:
+        new = OTHER[name]
+    elif isinstance(value, bool):
+        new = not value
+    else:
+        new = value + 1 if isinstance(value, int) else value / 2 + 0.01
+    assert new != value, name
+    setattr(holder, option, new)
+    return other
+
+
+def test_keys_depend_on_what_determines_a_result_and_on_nothing_else(keys):
+    config = composed(*TINY, "seed=3")
+    dense, ticket = keys(config)
+    for name, f, value in options(config):
+        if name in ALONE:
+            continue
+        other_dense, other_ticket = keys(changed(config, name, value))
+        determines = f.metadata["identity"]
+        of_dense = name.partition(".")[0] in DENSE
+        assert (other_dense != dense) == (determines and of_dense), name
+        assert (other_ticket != ticket) == determines, name
+
+
+def test_what_is_plumbing():
+    """Spelt out, because an option wrongly marked would mix up or orphan runs."""
+    plumbing = {name for name, f, _ in options(Config()) if not f.metadata["identity"]}
+    whole = ("logger.", "paths.", "verdict.")
+    assert {name for name in plumbing if not name.startswith(whole)} == {
+        "data.root", "data.dir", "data.download", "data.in_memory", "data.memory_limit",
+        "trainer.strategy", "trainer.jit_compile", "trainer.steps_per_call",
+        "trainer.deterministic", "trainer.eval_batch_size", "trainer.checkpoint_epochs",
+        "rewind.keep",
+    }  # fmt: skip
+    assert all(name in plumbing for name, _, _ in options(Config()) if name.startswith(whole))
+
+
+def test_the_rewind_epoch_of_a_control_that_starts_afresh_is_no_part_of_its_key(keys):
+    one, other = (composed(*TINY, "rewind=reinit", f"rewind.epoch={k}") for k in (0, 1))
+    assert keys(one) == keys(other)
+
+
+# -- optimizers and schedules --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", choices("optimizer"))
+def test_every_optimizer_file_builds_what_it_says(name):
+    import keras
+
+    from lottery.training import optimizers
+
+    config = composed(f"optimizer={name}", "optimizer.weight_decay=0.5").optimizer
+    built = optimizers.optimizer(config, optimizers.constant(0.1))
+    kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}
+    assert type(built) is kind.get(name, keras.optimizers.AdamW)
+    for attribute in ("momentum", "nesterov", "beta_1", "beta_2", "epsilon"):
+        if hasattr(built, attribute):
+            assert getattr(built, attribute) == getattr(config, attribute)
+    # Without a gradient only weight decay moves a variable, and it spares biases and BatchNorm.
+    variables = [keras.Variable([2.0], name=n) for n in ("kernel", "bias", "gamma", "beta")]
+    built.apply([keras.ops.zeros(1) for _ in variables], variables)
+    moved = [float(v.value[0]) for v in variables]
+    assert moved == pytest.approx([2 - 2 * 0.1 * 0.5, 2, 2, 2])
+
+
+@pytest.mark.parametrize("name", choices("optimizer"))
+def test_every_optimizer_follows_its_schedule_and_clips(name):
+    import keras
+
+    from lottery.training import optimizers
+
+    config = composed(f"optimizer={name}", "optimizer.weight_decay=0", "optimizer.clip_norm=1")
+    rates = keras.optimizers.schedules.PiecewiseConstantDecay([0], [1.0, 0.25])
+    built = optimizers.optimizer(config.optimizer, rates)
+    variable = keras.Variable([0.0, 0.0], name="kernel")
+    seen = []
+    for _ in range(2):
+        seen.append(float(built.learning_rate))
+        built.apply([keras.ops.array([30.0, 40.0])], [variable])
+        if name == "sgd" and len(seen) == 1:  # Nesterov: gradient plus momentum times gradient
+            moved = np.array(variable.value)
+            np.testing.assert_allclose(moved, [-0.6 * 1.9, -0.8 * 1.9], rtol=1e-5)
+    assert seen == [1.0, 0.25]
+
+
+def rates(*overrides: str, steps_per_epoch: int = 10) -> list[float]:
+    from lottery.training import optimizers
+
+    config = composed("trainer.epochs=10", "rewind.epoch=1", *overrides)
+    schedule = optimizers.schedule(
+        config.schedule, PEAK, epochs=config.trainer.epochs, steps_per_epoch=steps_per_epoch
+    )
+    return [float(schedule(s)) for s in range(10 * steps_per_epoch + 1)]
+
+
+@pytest.mark.parametrize("name", choices("schedule"))
+@pytest.mark.parametrize("epochs", [2, 0.5])
+def test_every_schedule_rises_linearly_from_zero_in_warm_up(name, epochs):
+    steps = round(10 * epochs)
+    rate = rates(f"schedule={name}", f"schedule.warmup_epochs={epochs}")
+    assert rate[0] == 0
+    assert rate[: steps + 1] == pytest.approx([PEAK * s / steps for s in range(steps + 1)])
+    assert max(rate) == pytest.approx(PEAK)
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_cosine_ends_at_its_final_share(warmup):
+    rate = rates(
+        "schedule=cosine", "schedule.final=0.2", f"schedule.warmup_epochs={warmup}"
+    )[10 * warmup :]  # fmt: skip
+    total = len(rate) - 1
+    waves = [0.5 * (1 + math.cos(math.pi * s / total)) for s in range(total + 1)]
+    assert rate == pytest.approx([PEAK * (0.2 + 0.8 * w) for w in waves])
+    assert rate[0] == pytest.approx(PEAK)
+    assert rate[-1] == pytest.approx(0.2 * PEAK)
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_steps_drop_exactly_at_the_milestones(warmup):
+    rate = rates(
+        "schedule=step", "schedule.milestones=[0.5,0.75]", "schedule.factor=0.1",
+        f"schedule.warmup_epochs={warmup}",
+    )  # fmt: skip
+    after = rate[10 * warmup :]
+    drops = [s + 10 * warmup for s, (a, b) in enumerate(pairwise(after), 1) if b != a]
+    assert drops == [50, 75]
+    assert [rate[49], rate[50], rate[75], rate[100]] == pytest.approx(
+        [PEAK, PEAK / 10, PEAK / 100, PEAK / 100]
+    )
+
+
+def test_constant_is_constant():
+    assert rates("schedule=constant") == pytest.approx([PEAK] * 101)
+
+
+# -- the ellipsis --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed_in", "meant"),
+    [
+        ("65,70,...,99", "65,70,75,80,85,90,95,99"),
+        ("65,70,...,95", "65,70,75,80,85,90,95"),
+        (
+            "65,70,75,80,85,86,...,99",
+            "65,70,75,80,85,86,87,88,89,90,91,92,93,94,95,96,97,98,99",
+        ),
+        ("0.1,0.2,...,0.7", "0.1,0.2,0.3,0.4,0.5,0.6,0.7"),
+        ("98.5,98.75,...,99.3", "98.5,98.75,99.00,99.25,99.3"),
+        ("1e-3,2e-3,...,5e-3", "1e-3,2e-3,0.003,0.004,5e-3"),
+        ("5,4,...,1", "5,4,3,2,1"),
+        ("1,0,...,-3", "1,0,-1,-2,-3"),
+        ("10,7,...,0", "10,7,4,1,0"),
+        ("1,2,...,4,6,...,9", "1,2,3,4,6,8,9"),
+        ("1,2,...,2.5", "1,2,2.5"),
+        ("1,2,3", "1,2,3"),
+    ],
+)
+def test_ellipsis(typed_in, meant):
+    assert expand("mask.percentile", typed_in.split(",")) == meant.split(",")
+
+
+def test_the_users_sweep_has_19_values():
+    assert len(expand("mask.percentile", "65,70,75,80,85,86,...,99".split(","))) == 19
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        "...", "5,...", "5,6,...", "...,9", "5,...,9", "1,1,...,4", "1,2,...,...,9", "1,...,2,...,9",
+        "a,b,...,9", "1,2,...,z", "1,nan,...,9", "1,2,...,inf", "1,2,...,0", "2,1,...,3",
+        "65,70,...,70", "1,2,...,1e9",
+    ],
+)  # fmt: skip
+def test_malformed_ellipses_are_clear_errors(malformed):
+    with pytest.raises(ConfigError) as caught:
+        expand("mask.percentile", malformed.split(","))
+    message = str(caught.value)
+    assert message.startswith(f"mask.percentile={malformed}")  # says what was typed
+    assert "\n" not in message
+
+
+decimals = st.decimals(-1000, 1000, places=3).map(lambda d: d.normalize())
+steps = st.decimals("0.001", 50, places=3).flatmap(lambda d: st.sampled_from([d, -d]))
+
+
+@given(first=decimals, step=steps, count=st.integers(1, 200), share=st.decimals(0, 1, places=2))
+def test_an_ellipsis_is_an_exact_progression(first, step, count, share):
+    end = first + step * count + (1 - share) * step
+    words = [f"{first:f}", f"{first + step:f}", "...", f"{end:f}"]
+    values = [Decimal(v) for v in expand("x", words)]
+    assert values[0] == first
+    assert values[-1] == end
+    body = values[:-1]
+    assert all(b - a == step for a, b in pairwise(body))  # exact: these are decimals
+    assert 0 < abs(end - body[-1]) <= abs(step)
+    assert (end - body[-1]) * step > 0
+    assert len(values) == count + 1 + (share < 1)
