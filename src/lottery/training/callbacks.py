@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from lottery.files import read_csv, replacing
+from lottery.files import naming, read_csv, replacing
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class MetricsFile(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Append the epoch's row; GPU columns stay empty without a GPU."""
-        with self._path.open("a", newline="") as file:
+        with naming(self._path), self._path.open("a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerow({"epoch": epoch + 1, **(logs or {})})
 
 

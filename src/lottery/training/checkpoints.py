@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 
 from lottery.errors import CheckpointError
-from lottery.files import read_json, sha256, sync, write_json
+from lottery.files import naming, read_json, sha256, sync, write_json
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,9 @@ class CheckpointFolder:
             temporary.mkdir()
             # safetensors would write a transposed array in memory order: force C order.
             arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in state.items()}
-            (temporary / "state.safetensors").write_bytes(serialise(arrays))
-            sync(temporary / "state.safetensors")
+            with naming(final):
+                (temporary / "state.safetensors").write_bytes(serialise(arrays))
+                sync(temporary / "state.safetensors")
             write_json(
                 temporary / "manifest.json",
                 {

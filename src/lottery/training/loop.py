@@ -72,10 +72,11 @@ class Length:
 class Loop:
     """A network, its optimizer and the compiled steps over them.
 
-    ``network`` and ``optimizer`` are called within the strategy's scope. ``seed`` determines data
-    order and augmentation. ``mask`` maps variable paths to boolean arrays of survivors: gradients
-    of pruned weights are zero before the optimizer sees them, so they enter neither the gradient
-    norm nor a slot, and the weights are exactly zero after every step.
+    ``network`` and ``optimizer`` (one with a learning-rate schedule) are called within the
+    strategy's scope. ``seed`` determines data order and augmentation. ``mask`` maps variable
+    paths to boolean arrays of survivors: gradients of pruned weights are zero before the
+    optimizer sees them, so they enter neither the gradient norm nor a slot, and the weights are
+    exactly zero after every step.
     """
 
     network: Callable[[], Any]

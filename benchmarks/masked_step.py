@@ -1,0 +1,102 @@
+"""What a mask costs in a training step: ours, a Keras constraint, a callback with get/set_weights.
+
+python benchmarks/masked_step.py [--rounds 10] [--size 96] [--batch 128]
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from measure import alternating, report
+
+from lottery import models
+from lottery.data.preprocessing import Preprocessing
+from lottery.models.kernels import kernels
+from lottery.pruning import criteria, masks
+from lottery.training import devices
+from lottery.training.loop import Loop
+
+PERCENTILE = 88
+
+
+class Masked(keras.constraints.Constraint):
+    """The mask as a constraint, applied by the optimizer after each update."""
+
+    def __init__(self, mask):
+        self.mask = tf.constant(mask, tf.float32)
+
+    def __call__(self, weights):
+        return weights * self.mask
+
+
+def loop(size, batch, mask=None):
+    keras.utils.set_random_seed(0)
+    return Loop(
+        network=lambda: models.build("mobilenet_v2", (size, size, 3), 1000),
+        optimizer=lambda: keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+        preprocessing=Preprocessing((size, size, 3), 4, True, (0.5,), (0.5,)),
+        batch_size=batch,
+        eval_batch_size=batch,
+        seed=0,
+        strategy=devices.strategy("one"),
+        mask=mask or {},
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--batch", type=int, default=128)
+    options = parser.parse_args()
+    size, batch = options.size, options.batch
+
+    generator = np.random.default_rng(0)
+    images = tf.constant(generator.integers(0, 256, (1, batch, size, size, 3)), tf.uint8)
+    labels = tf.constant(generator.integers(0, 1000, (1, batch)), tf.int32)
+
+    dense = loop(size, batch)
+    weights = {v.path: v.numpy() for v in dense.model.variables}
+    score = criteria.find("magnitude").score
+    paths = masks.prunable(kernels(dense.model), depthwise=False, skip_first=False, skip_last=False)
+    mask = masks.prune(
+        {p: score(weights[p], weights[p]) for p in paths}, PERCENTILE, scope="global"
+    )
+    ours = loop(size, batch, mask)
+    constrained = loop(size, batch)
+    for v in constrained.model.trainable_variables:
+        if v.path in mask:
+            v.constraint = Masked(mask[v.path])
+    called_back = loop(size, batch)
+
+    def step(network):
+        return lambda: network._train_call(images, labels, tf.constant(0, tf.int64)).numpy()
+
+    def step_and_callback():
+        step(called_back)()
+        for layer in called_back.model.layers:  # as the reference study did after each batch
+            paths = [w.path for w in layer.weights]
+            if any(p in mask for p in paths):
+                values = layer.get_weights()
+                layer.set_weights(
+                    [w * mask[p] if p in mask else w for p, w in zip(paths, values, strict=True)]
+                )
+
+    seconds = alternating(
+        {
+            "dense": step(dense),
+            "ours": step(ours),
+            "constraint": step(constrained),
+            "callback": step_and_callback,
+        },
+        options.rounds,
+    )
+    report("masked_step", "dense", seconds, size=size, batch=batch, percentile=PERCENTILE)
+
+
+if __name__ == "__main__":
+    main()

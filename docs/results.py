@@ -1,0 +1,113 @@
+"""Tables and picture of docs/results.md, from the output folders of the studies it describes.
+
+python docs/results.py outputs/prune [--figure docs/lenet_fashion_mnist.png]
+"""
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import yaml
+
+
+def cells(folder: Path):
+    """(network, kind of run, percentile, rewind epoch) -> seed -> (result of prune.py)."""
+    found = defaultdict(dict)
+    for path in sorted(folder.glob("**/result.json")):
+        result = json.loads(path.read_text())
+        config = yaml.safe_load((path.parent / "config.yaml").read_text())
+        if "ticket" not in result:
+            continue
+        kind = "random mask" if config["mask"]["shuffle"] else config["rewind"]["name"]
+        network = config["model"]["name"]
+        key = (network, kind, config["mask"]["percentile"], config["rewind"]["epoch"])
+        found[key][config["seed"]] = result
+    return found
+
+
+def spread(values):
+    """Mean and sample standard deviation in percent."""
+    values = [100 * v for v in values]
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def tables(found):
+    for network in sorted({k[0] for k in found}):
+        own = {k: v for k, v in found.items() if k[0] == network}
+        dense = {s: r["dense"] for v in own.values() for s, r in v.items()}
+        print(f"\n### {network}, {len(dense)} seeds: top-1 in percent, mean ± standard deviation\n")
+        print("| run | rewound to | weights left | seeds | validation | test |")
+        print("|---|---|---|---|---|---|")
+        print(
+            f"| dense | | 100 % | {len(dense)} | {spread([d['val_top1'] for d in dense.values()])} "
+            f"| {spread([d['test_top1'] for d in dense.values()])} |"
+        )
+        for (_, kind, _, epoch), runs in sorted(own.items(), key=lambda i: (i[0][2], i[0][1:])):
+            density = next(iter(runs.values()))["mask"]["density"]
+            tickets = [r["ticket"] for r in runs.values()]
+            name = {"weights": "ticket", "reinit": "reinitialised"}.get(kind, kind)
+            print(
+                f"| {name} | {'' if kind == 'reinit' else epoch} | {100 * density:.1f} % "
+                f"| {len(runs)} | {spread([t['val_top1'] for t in tickets])} "
+                f"| {spread([t['test_top1'] for t in tickets])} |"
+            )
+
+
+def figure(found, network, path):
+    """Test accuracy against density, mean and range over the seeds."""
+    import matplotlib.pyplot as plt
+
+    styles = {
+        "weights": ("winning ticket (rewound)", "tab:blue", "o"),
+        "random mask": ("random mask, same layers", "tab:orange", "s"),
+        "reinit": ("same mask, fresh weights", "tab:red", "^"),
+    }
+    fig, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    dense = [r["dense"]["test_top1"] * 100 for k, v in found.items() if k[0] == network
+             for r in v.values()]  # fmt: skip
+    axes.axhspan(min(dense), max(dense), color="0.85", label="dense, range over seeds")
+    for kind, (label, colour, marker) in styles.items():
+        points = sorted(
+            (100 * next(iter(v.values()))["mask"]["density"],
+             [100 * r["ticket"]["test_top1"] for r in v.values()])
+            for k, v in found.items() if k[0] == network and k[1] == kind
+        )  # fmt: skip
+        if points:
+            x = [p[0] for p in points]
+            mean = [statistics.mean(p[1]) for p in points]
+            low = [m - min(p[1]) for m, p in zip(mean, points, strict=True)]
+            high = [max(p[1]) - m for m, p in zip(mean, points, strict=True)]
+            axes.errorbar(
+                x, mean, yerr=[low, high], label=label, color=colour, marker=marker, capsize=3
+            )
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    ticks = sorted({round(100 * next(iter(v.values()))["mask"]["density"], 1)
+                    for k, v in found.items() if k[0] == network})  # fmt: skip
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("weights left, percent (log scale)")
+    axes.set_ylabel("test top-1, percent")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    fig.savefig(path, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--network", default="lenet_300_100")
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    found = cells(options.folder)
+    tables(found)
+    if options.figure:
+        figure(found, options.network, options.figure)
+
+
+if __name__ == "__main__":
+    main()

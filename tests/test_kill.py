@@ -1,0 +1,157 @@
+"""Whatever ends a process, the next one ends where an unbroken run would, bit for bit."""
+
+import contextlib
+import random
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import TINY, command, environment, result_folder
+
+from lottery.files import read_json
+from lottery.runs import Run, load_run
+from lottery.training.checkpoints import equal
+
+# Long enough to be interrupted: 20 epochs of 38 steps, with augmentation, momentum and dropout.
+LONG = (
+    *TINY, "model.dropout=0.3", "trainer.epochs=20", "trainer.batch_size=32", "rewind.epoch=3",
+    "rewind.keep=[]", "mask.percentile=80",
+)  # fmt: skip
+TIMINGS = {"images_per_second", "step_seconds", "input_wait"}
+
+
+@dataclass
+class Attempt:
+    """One process of prune.py, and the store it works in."""
+
+    process: subprocess.Popen[str]
+    store: Path
+
+    def interrupt(self, kind: str, signum: int, rng: random.Random) -> None:
+        """Send a signal at a random instant after two more epochs of a dense or ticket run."""
+        before = self._checkpoints(kind)
+        while len(new := self._checkpoints(kind) - before) < 2:
+            assert self.process.poll() is None, ("ended before it was interrupted", self.end())
+            time.sleep(0.01)
+        (_, one), (_, other) = sorted(new)[-2:]
+        time.sleep(rng.uniform(0, 1.5) * abs(other - one) / 1e9)  # in units of an epoch
+        self.process.send_signal(signum)
+
+    def _checkpoints(self, kind: str) -> set[tuple[str, int]]:
+        """Those in the work folder; the time of writing tells a new one from an old one."""
+        found = set()
+        for path in self.store.glob(f"work/{kind}-*/checkpoints/step_*"):
+            with contextlib.suppress(FileNotFoundError):  # superseded this very moment
+                found.add((path.name, path.stat().st_mtime_ns))
+        return found
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and output."""
+        stdout, stderr = self.process.communicate(timeout=300)
+        return self.process.returncode, stdout + stderr
+
+
+def start(outputs: Path, *overrides: str) -> Attempt:
+    process = subprocess.Popen(
+        command("prune.py", *LONG, f"paths.outputs={outputs}", *overrides),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return Attempt(process, outputs / "store")
+
+
+def assert_same(a: Run, b: Run) -> None:
+    """Every kept state bit for bit, every figure that is no timing, the mask."""
+    assert a.key == b.key
+    assert a.epochs == b.epochs
+    assert all(equal(a.state(epoch), b.state(epoch)) for epoch in a.epochs)
+    assert equal(a.mask, b.mask)
+    for rows in zip(a.metrics, b.metrics, strict=True):
+        one, other = ({k: v for k, v in r.items() if k not in TIMINGS} for r in rows)
+        assert one == other
+    timings = ("seconds", "images_per_second")
+    one, other = ({k: v for k, v in r.result.items() if k not in timings} for r in (a, b))
+    assert one == other
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> list[str]:
+    """What two processes printed that wanted two tickets of one dense network at the same time."""
+    outputs = tmp_path_factory.mktemp("unbroken")
+    attempts = [start(outputs), start(outputs, "mask.percentile=90")]
+    ends = [attempt.end() for attempt in attempts]
+    assert [code for code, _ in ends] == [0, 0], ends
+    return [said for _, said in ends]
+
+
+@pytest.fixture(scope="module")
+def unbroken(pair) -> Run:
+    return load_run(result_folder(pair[0]))
+
+
+def test_two_processes_train_their_dense_parent_once(pair):
+    assert sum("training dense" in said for said in pair) == 1
+    waiting = next(said for said in pair if "training dense" not in said)
+    assert "waiting for process" in waiting
+    first, second = (load_run(result_folder(said)) for said in pair)
+    assert first.parent is not None
+    assert second.parent is not None
+    assert first.parent.path == second.parent.path
+    assert first.key != second.key
+    assert not list((first.path.parents[1] / "work").iterdir())
+
+
+def test_kills_at_random_instants_change_nothing(unbroken, tmp_path):
+    """Four of them; each attempt gets at least an epoch further than the one before."""
+    rng = random.Random()
+    for kind, kill in (("dense", 0), ("dense", 1), ("ticket", 2), ("ticket", 3)):
+        attempt = start(tmp_path)
+        attempt.interrupt(kind, signal.SIGKILL, rng)
+        code, said = attempt.end()
+        assert code == -signal.SIGKILL, ("ended before it was killed", said)
+        assert ("resuming after step" in said) == (kill > 0)
+        # Nothing half-done passes for done.
+        assert len(list((tmp_path / "store" / "dense").iterdir())) == (kind == "ticket")
+        assert not list((tmp_path / "store" / "ticket").iterdir())
+    code, said = start(tmp_path).end()
+    assert code == 0, said
+    assert "resuming after step" in said
+    assert "training dense" not in said
+    ticket = load_run(result_folder(said))
+    assert_same(ticket, unbroken)
+    assert_same(ticket.parent, unbroken.parent)
+    # What the killed ones left half-written is gone.
+    store = tmp_path / "store"
+    assert not list((store / "work").iterdir())
+    assert not [p for p in store.rglob(".*") if p.name != ".guard"]
+
+
+def test_a_termination_saves_says_so_and_the_next_run_goes_on(unbroken, tmp_path):
+    attempt = start(tmp_path)
+    attempt.interrupt("dense", signal.SIGTERM, random.Random())
+    code, said = attempt.end()
+    assert code == 128 + signal.SIGTERM
+    assert "Traceback" not in said
+    assert "the same command goes on from there" in said
+    (folder,) = (tmp_path / "prune").iterdir()
+    status = read_json(folder / "status.json")
+    assert status["status"] == "failed"
+    assert "SIGTERM" in status["error"]
+    assert status["error"] in said
+    assert not (folder / "result.json").exists()
+    # The lease is given back: nobody has to wait for it to lapse.
+    assert [p.name for p in (tmp_path / "store" / "leases").iterdir()] == [".guard"]
+
+    code, said = start(tmp_path).end()
+    assert code == 0, said
+    assert "resuming after step" in said
+    ticket = load_run(result_folder(said))
+    assert_same(ticket, unbroken)
+    assert_same(ticket.parent, unbroken.parent)
+    assert not list((tmp_path / "store" / "work").iterdir())
