@@ -77,11 +77,18 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def run(
-    script: str, *arguments: str, python: tuple[str, ...] = (), **extra: str
+    script: str,
+    *arguments: str,
+    python: tuple[str, ...] = (),
+    before: tuple[str, ...] = (),
+    **extra: str,
 ) -> subprocess.CompletedProcess[str]:
-    """An entry script, run to its end in a process of its own; nobody answers prompts."""
+    """An entry script, run to its end in a process of its own; nobody answers prompts.
+
+    ``before`` is a command that starts it, such as ``nice``; ``extra`` is added to the environment.
+    """
     return subprocess.run(
-        command(script, *arguments, python=python),
+        [*before, *command(script, *arguments, python=python)],
         env=environment(**extra),
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -38,18 +38,26 @@ BATCH_NORM = (
 
 
 @pytest.fixture(scope="module")
-def shared_lab(tmp_path_factory):
-    """Where our own code is checked: what one check has trained serves the next."""
-    lab = laboratory(tmp_path_factory.mktemp("ours"))
+def dense_runs(tmp_path_factory):
+    """A store with the dense runs that most checks start from, trained by our own code."""
+    lab = laboratory(tmp_path_factory.mktemp("dense"))
     for overrides in (TINY, BATCH_NORM):
         experiment.train_dense(composed(*overrides), lab)
-    return lab
+    return lab.store.root
+
+
+@pytest.fixture(scope="module")
+def shared_lab(dense_runs, tmp_path_factory):
+    """Where our own code is checked: what one check has trained serves the next."""
+    folder = tmp_path_factory.mktemp("ours")
+    shutil.copytree(dense_runs, folder / "store")
+    return laboratory(folder)
 
 
 @pytest.fixture
-def mutant_lab(shared_lab, tmp_path):
-    """Where a mutant is: with our dense runs to start from, but nothing else of ours."""
-    shutil.copytree(shared_lab.store.root / "dense", tmp_path / "store" / "dense")
+def mutant_lab(dense_runs, tmp_path):
+    """Where a mutant is checked: it must find nothing else that our own code has made."""
+    shutil.copytree(dense_runs, tmp_path / "store")
     return laboratory(tmp_path)
 
 
@@ -138,7 +146,7 @@ def negative_survivors_learn_as_positive_ones_do(lab):
     kept = flat(ticket.mask.values())
     start = flat(before[path] for path in ticket.mask)[kept]
     moved = abs(flat(after[path] for path in ticket.mask)[kept] - start)
-    assert moved[start < 0].mean() > moved[start > 0].mean() / 2
+    assert moved[start < 0].mean() > moved[start > 0].mean() / 10
 
 
 def nothing_of_batch_norm_is_prunable(lab):
@@ -295,30 +303,29 @@ def keep_trained_statistics(patch):
     patch.setattr(weights, "rewind", rewind)
 
 
-def mask_only_before_the_step(patch):
-    original = Loop._step
+def mask_only_weights(when):
+    """A mutation that leaves gradients dense and zeroes weights ``before`` or ``after`` a step."""
 
-    def step(self, images, labels, step):
-        self._zero_pruned(self.strategy)
-        hidden, self._masks = self._masks, [None] * len(self._masks)
-        sums = original(self, images, labels, step)
-        self._masks = hidden
-        return sums
+    def mutate(patch):
+        original = Loop._step
 
-    patch.setattr(Loop, "_step", step)
+        def step(self, images, labels, step):
+            if when == "before":
+                zero_pruned(self)
+            hidden, self._masks = self._masks, [None] * len(self._masks)
+            sums = original(self, images, labels, step)
+            self._masks = hidden
+            if when == "after":
+                zero_pruned(self)
+            return sums
+
+        patch.setattr(Loop, "_step", step)
+
+    return mutate
 
 
-def mask_only_after_the_step(patch):
-    original = Loop._step
-
-    def step(self, images, labels, step):
-        hidden, self._masks = self._masks, [None] * len(self._masks)
-        sums = original(self, images, labels, step)
-        self._masks = hidden
-        self._zero_pruned(self.strategy)
-        return sums
-
-    patch.setattr(Loop, "_step", step)
+def zero_pruned(loop):
+    tf.__internal__.distribute.interim.maybe_merge_call(loop._zero_pruned, loop.strategy)
 
 
 def leave_old_momentum(patch):
@@ -363,16 +370,16 @@ BUGS = [
      freeze_weights_below_a_threshold),
     # Several in PyTorch: kernels are what is called "weight", as the scales of BatchNorm are.
     ("batch norm pruned", nothing_of_batch_norm_is_prunable, find_kernels_by_name),
-    # Most: tickets are chosen by test accuracy …
+    # Several: tickets are chosen by test accuracy …
     ("judged by test", the_verdict_follows_validation_whatever_the_test, judge_by_test),
     # … and that is measured with ``drop_last``.
     ("last batch dropped", every_example_is_evaluated, drop_the_last_batch),
     # Several: parameters are rewound, BatchNorm's moving statistics are not.
     ("statistics not rewound", batch_norm_statistics_are_rewound, keep_trained_statistics),
     # open_lth, TFMOT: masked before the forward pass only, so weights regrow in every step.
-    ("weights regrow", pruned_weights_are_zero_in_every_checkpoint, mask_only_before_the_step),
+    ("weights regrow", pruned_weights_are_zero_in_every_checkpoint, mask_only_weights("before")),
     # jaxpruner: masked after the step only, so momentum is that of a dense network.
-    ("momentum regrows", pruned_momentum_is_zero_in_every_checkpoint, mask_only_after_the_step),
+    ("momentum regrows", pruned_momentum_is_zero_in_every_checkpoint, mask_only_weights("after")),
     # rigl: only gradients are masked, and the momentum of before moves what is pruned.
     ("momentum moves the pruned", pruned_weights_are_zero_in_every_checkpoint,
      mask_only_gradients),
@@ -381,7 +388,7 @@ BUGS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("check", [pytest.param(c, id=c.__name__) for _, c, _ in BUGS])
+@pytest.mark.parametrize("check", dict.fromkeys(c for _, c, _ in BUGS), ids=lambda c: c.__name__)
 def test_ours_is_free_of_it(shared_lab, check):
     check(shared_lab)
 

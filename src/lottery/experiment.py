@@ -257,6 +257,13 @@ def _write_mask(work: Path, mask: masks.Mask, percentile: float, total_parameter
     masks.write(mask, work / "mask.safetensors")
     summary = {"percentile": percentile, **masks.summary(mask, total_parameters)}
     files.write_json(work / "result.json", summary)
+    emptied = [path for path, count in summary["layers"].items() if count["kept"] == 0]
+    if emptied:  # layer collapse: Tanaka et al. 2020, arXiv:2006.05467
+        log.warning(
+            "the mask leaves no weight in %d layers (%s): if the ticket stays at chance, try "
+            "mask.scope=layer, mask.rate=20 or mask.skip_last=true",
+            len(emptied), ", ".join(emptied[:3]),
+        )  # fmt: skip
 
 
 def _weights(state: State) -> dict[str, np.ndarray[Any, Any]]:

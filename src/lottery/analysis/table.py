@@ -15,7 +15,7 @@ def show(result: Mapping[str, Any], path: Path, console: Console | None = None) 
     console.print(_table(result))
     if "ticket" in result:
         console.print(_verdict(result))
-    console.print(f"result: {path}", highlight=False)
+    console.print(f"result: {path}")
 
 
 def _table(result: Mapping[str, Any]) -> Table:
