@@ -202,7 +202,7 @@ def test_free_options_of_a_model_may_be_added():
 
 
 def test_defaults_are_no_part_of_an_identity():
-    assert identity(Config()) == {f: {} for f in GROUPS + ["verdict"] if f != "experiment"}
+    assert identity(Config()) == {f: {} for f in [*GROUPS, "verdict"] if f != "experiment"}
 
 
 def test_a_new_option_leaves_old_identities_as_they_were():
@@ -443,14 +443,15 @@ def test_ellipsis(typed_in, meant):
 
 
 def test_the_users_sweep_has_19_values():
-    assert len(expand("mask.percentile", "65,70,75,80,85,86,...,99".split(","))) == 19
+    values = ["65", "70", "75", "80", "85", "86", "...", "99"]
+    assert len(expand("mask.percentile", values)) == 19
 
 
 @pytest.mark.parametrize(
     "malformed",
     [
-        "...", "5,...", "5,6,...", "...,9", "5,...,9", "1,1,...,4", "1,2,...,...,9", "1,...,2,...,9",
-        "a,b,...,9", "1,2,...,z", "1,nan,...,9", "1,2,...,inf", "1,2,...,0", "2,1,...,3",
+        "...", "5,...", "5,6,...", "...,9", "5,...,9", "1,1,...,4", "1,2,...,...,9",
+        "1,...,2,...,9", "a,b,...,9", "1,2,...,z", "1,nan,...,9", "1,2,...,inf", "1,2,...,0", "2,1,...,3",
         "65,70,...,70", "1,2,...,1e9",
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ from rich.table import Table
 
 def show(result: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
     """Print dense against ticket (or dense alone), the verdict, and where ``result.json`` is."""
-    console = console or Console(soft_wrap=True)
+    console = console or Console(soft_wrap=True, highlight=False)
     console.print(_table(result))
     if "ticket" in result:
         console.print(_verdict(result))

@@ -6,7 +6,7 @@ from lottery.config import Data
 from lottery.data.interface import Description, Labels, Rows, Shape, Split, Splits
 from lottery.data.sources import Part, Source, open_source
 from lottery.data.splits import held_out, keep_classes, stratified
-from lottery.errors import ConfigError
+from lottery.errors import ConfigError, DataError
 
 
 def describe(config: Data) -> Description:
@@ -38,7 +38,12 @@ def load(config: Data) -> Splits:
         if in_memory:
             from lottery.data.arrays import ArraySplit
 
-            return ArraySplit(source.images(part, rows), labels)
+            try:
+                return ArraySplit(source.images(part, rows), labels)
+            except DataError:
+                # Count what is wrong with the whole part, not with this one of its splits.
+                source.stream(part, *keep_classes(source.labels(part), config.classes)).check()
+                raise
         return source.stream(part, rows, labels)
 
     rows, labels = keep_classes(source.labels("train"), config.classes)
