@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, command, environment, result_folder
 
-from lottery.files import read_json
+from lottery.files import read_csv, read_json
 from lottery.runs import Run, load_run
 from lottery.training.checkpoints import equal
 
@@ -130,6 +130,22 @@ def test_kills_at_random_instants_change_nothing(unbroken, tmp_path):
     store = tmp_path / "store"
     assert not list((store / "work").iterdir())
     assert not [p for p in store.rglob(".*") if p.name != ".guard"]
+
+
+def test_an_epoch_whose_checkpoint_was_never_written_has_no_row(tmp_path):
+    """The instant between the two is too short for a random kill to hit."""
+    from lottery.training.callbacks import MetricsFile
+
+    file = tmp_path / "metrics.csv"
+    first = MetricsFile(file, complete_epochs=0)
+    for epoch in range(3):
+        first.on_epoch_end(epoch, {"loss": 1.0})
+    resumed = MetricsFile(file, complete_epochs=1)
+    for epoch in range(1, 3):
+        resumed.on_epoch_end(epoch, {"loss": 2.0})
+    assert [(r["epoch"], r["loss"]) for r in read_csv(file)] == [
+        ("1", "1.0"), ("2", "2.0"), ("3", "2.0"),
+    ]  # fmt: skip
 
 
 def test_a_termination_saves_says_so_and_the_next_run_goes_on(unbroken, tmp_path):

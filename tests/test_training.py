@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, TINY, composed, laboratory
 
-from lottery import experiment, files
+from lottery import experiment, files, rewinding
 from lottery.errors import CheckpointError, DivergedError, StoppedError
 from lottery.runs import Run
 from lottery.training.checkpoints import CheckpointFolder, Progress, equal
@@ -259,7 +259,7 @@ def test_checkpoints_keep_every_bit(tmp_path):
 def test_a_network_that_cannot_decide_scores_at_chance():
     import tensorflow as tf
 
-    from lottery.training.loop import hits
+    from lottery.training.metrics import hits
 
     labels = tf.range(10)
     assert hits(tf.zeros([10, 10]), labels, 1).numpy().sum() == 1
@@ -290,3 +290,61 @@ def test_config_and_network_are_recorded(dense):
     assert dense.config["model"]["name"] == "resnet20"
     assert dense.parameters == sum(w.size for w in dense.weights().values()) - 2  # dropout's state
     assert files.read_json(dense.path / "done.json")["key"] == dense.key
+
+
+# -- every optimizer and precision ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("optimizer=adam", "optimizer.clip_norm=0.5"),
+        ("optimizer=adamw",),
+        ("optimizer=sgd", "trainer.precision=mixed_float16"),
+        ("optimizer=sgd", "trainer.precision=mixed_bfloat16", "trainer.label_smoothing=0.1"),
+    ],
+    ids=lambda overrides: " ".join(overrides),
+)
+def test_every_optimizer_and_precision_obeys_the_laws(lab, overrides):
+    whole = experiment.find_ticket(composed(*TINY, *overrides, "mask.percentile=0"), lab)
+    dense, same = (Run(lab.store.root / k / whole[k]["key"]) for k in ("dense", "ticket"))
+    assert equal(same.state(), dense.state())
+    assert figures(same) == figures(dense, after=1)
+
+    sparse = experiment.find_ticket(composed(*TINY, *overrides, "mask.percentile=80"), lab)
+    run = Run(lab.store.root / "ticket" / sparse["ticket"]["key"])
+    state = run.state()
+    paths = frozenset(run.weights())
+    for name, array in state.items():
+        path = rewinding.owner(name, paths)
+        if path in run.mask:
+            assert not array[~run.mask[path]].any(), name
+    slots = [n for n in state if not n.startswith("model/") and rewinding.owner(n, paths)]
+    assert len(slots) == len(paths) * (1 if overrides[0] == "optimizer=sgd" else 2)
+
+
+def test_clipping_and_decay_never_see_a_pruned_weight(lab):
+    """A network whose pruned weights are gone altogether trains the same way."""
+    import keras
+    import tensorflow as tf
+
+    from lottery.config import Optimizer
+    from lottery.training import optimizers
+
+    mask = np.array([[1.0], [0.0], [1.0], [0.0]], np.float32)
+    gradients = np.array([[0.3], [50.0], [-0.4], [-70.0]], np.float32)
+    options = Optimizer(name="adamw", learning_rate=0.1, weight_decay=0.1, clip_norm=0.25)
+
+    def after_two_steps(weights, gradient):
+        v = keras.Variable(weights, name="kernel")
+        optimizer = optimizers.optimizer(options, optimizers.constant(0.1))
+        optimizer.build([v])
+        for _ in range(2):
+            optimizer.apply([tf.constant(gradient)], [v])
+        return v.numpy()
+
+    full = after_two_steps(np.ones((4, 1), np.float32) * mask, gradients * mask)
+    kept = mask[:, 0] == 1
+    small = after_two_steps(np.ones((2, 1), np.float32), gradients[kept])
+    np.testing.assert_allclose(full[kept], small, rtol=1e-6)
+    assert not full[~kept].any()
