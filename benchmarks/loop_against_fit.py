@@ -29,7 +29,7 @@ from lottery.training.optimizers import constant
 
 # name: (images, side, channels, batch, width, steps per call of ours)
 NETWORKS = {
-    "lenet_300_100": (12_800, 28, 1, 128, 1.0, 50),
+    "lenet_300_100": (51_200, 28, 1, 128, 1.0, 50),
     "mobilenet_v2": (1_280, 8, 1, 64, 0.35, 1),
 }
 

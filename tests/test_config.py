@@ -137,7 +137,7 @@ def test_every_model_file_builds(name):
         ("data.validation=1", "data.validation=1.0 must be > 0 and < 1"),
         ("data.std=[0]", "data.std=[0.0] must be positive"),
         ("data.mean=[0.5,0.5]", "differ in length"),
-        ("schedule.warmup_epochs=30", "schedule.warmup_epochs=30 must be less than"),
+        ("schedule.warmup=1", "schedule.warmup=1.0 must be >= 0 and < 1"),
         ("schedule.milestones=[0.75,0.5]", "schedule.milestones=[0.75, 0.5] must increase"),
         ("schedule.milestones=[0.5,0.5]", "schedule.milestones=[0.5, 0.5] must increase"),
         ("schedule.milestones=[0,0.5]", "must increase between 0 and 1"),
@@ -176,7 +176,7 @@ def test_a_bad_value_is_one_clear_line(override, said):
 def test_the_largest_valid_values_are_valid():
     for override in (
         "mask.percentile=99.99", "mask.percentile=0", "rewind.epoch=30", "data.classes=[9,0]",
-        "schedule.warmup_epochs=29", "trainer.batch_size=1222", "schedule.milestones=[]",
+        "schedule.warmup=0.99", "trainer.batch_size=1222", "schedule.milestones=[]",
     ):  # fmt: skip
         assert validation.errors(composed(override)) == [], override
 
@@ -376,20 +376,19 @@ def rates(*overrides: str, steps_per_epoch: int = 10) -> list[float]:
 
 
 @pytest.mark.parametrize("name", choices("schedule"))
-@pytest.mark.parametrize("epochs", [2, 0.5])
-def test_every_schedule_rises_linearly_from_zero_in_warm_up(name, epochs):
-    steps = round(10 * epochs)
-    rate = rates(f"schedule={name}", f"schedule.warmup_epochs={epochs}")
+@pytest.mark.parametrize("steps", [20, 5])
+def test_every_schedule_rises_linearly_from_zero_in_warm_up(name, steps):
+    rate = rates(f"schedule={name}", f"schedule.warmup={steps / 100}")
     assert rate[0] == 0
     assert rate[: steps + 1] == pytest.approx([PEAK * s / steps for s in range(steps + 1)])
     assert max(rate) == pytest.approx(PEAK)
 
 
-@pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("warmup", [0, 20])  # of 100 steps
 def test_cosine_ends_at_its_final_share(warmup):
     rate = rates(
-        "schedule=cosine", "schedule.final=0.2", f"schedule.warmup_epochs={warmup}"
-    )[10 * warmup :]  # fmt: skip
+        "schedule=cosine", "schedule.final=0.2", f"schedule.warmup={warmup / 100}"
+    )[warmup:]  # fmt: skip
     total = len(rate) - 1
     waves = [0.5 * (1 + math.cos(math.pi * s / total)) for s in range(total + 1)]
     assert rate == pytest.approx([PEAK * (0.2 + 0.8 * w) for w in waves])
@@ -397,14 +396,14 @@ def test_cosine_ends_at_its_final_share(warmup):
     assert rate[-1] == pytest.approx(0.2 * PEAK)
 
 
-@pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("warmup", [0, 20])  # of 100 steps
 def test_steps_drop_exactly_at_the_milestones(warmup):
     rate = rates(
         "schedule=step", "schedule.milestones=[0.5,0.75]", "schedule.factor=0.1",
-        f"schedule.warmup_epochs={warmup}",
+        f"schedule.warmup={warmup / 100}",
     )  # fmt: skip
-    after = rate[10 * warmup :]
-    drops = [s + 10 * warmup for s, (a, b) in enumerate(pairwise(after), 1) if b != a]
+    after = rate[warmup:]
+    drops = [s + warmup for s, (a, b) in enumerate(pairwise(after), 1) if b != a]
     assert drops == [50, 75]
     assert [rate[49], rate[50], rate[75], rate[100]] == pytest.approx(
         [PEAK, PEAK / 10, PEAK / 100, PEAK / 100]
