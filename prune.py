@@ -4,12 +4,13 @@ import hydra
 from omegaconf import DictConfig
 
 from lottery import cli
-from lottery.experiment import find_ticket
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float:
     """Dense -> mask -> rewind -> retrain -> verdict, each step at most once."""
+    from lottery.experiment import find_ticket  # here, because --help shall not wait for it
+
     return cli.job(config, find_ticket)
 
 

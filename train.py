@@ -4,12 +4,13 @@ import hydra
 from omegaconf import DictConfig
 
 from lottery import cli
-from lottery.experiment import dense_result
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> float:
     """Train, or find the result of having trained, the dense network of a config."""
+    from lottery.experiment import dense_result  # here, because --help shall not wait for it
+
     return cli.job(config, dense_result)
 
 

@@ -21,8 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lottery import files, validation
-from lottery.analysis import table
+from lottery import files
 from lottery.config import Config, did_you_mean, typed
 from lottery.errors import ConfigError, LotteryError, StoppedError
 
@@ -46,6 +45,8 @@ def job(config: DictConfig, story: Callable[[Any, Any], dict[str, Any]]) -> floa
     Returns the validation top-1 of the ticket, or of the dense run if there is no ticket, for a
     Hydra sweeper to optimise.
     """
+    from lottery import validation
+    from lottery.analysis import table
     from lottery.experiment import Laboratory
     from lottery.store import Store
     from lottery.tracking import Tracker

@@ -158,4 +158,6 @@ def build(
         jit_compile=trainer.jit_compile,
         mask=mask,
     )
-    return loop, Length(last_epoch * spe, spe, trainer.steps_per_call)
+    # Replicas synchronise within a step, which a loop inside the compiled call does not allow.
+    per_call = trainer.steps_per_call if loop.replicas == 1 else 1
+    return loop, Length(last_epoch * spe, spe, per_call)
