@@ -247,9 +247,10 @@ def test_initial_kernels_have_the_scale_they_should(name):
         for variable, kind in kernels.layer_kernels(layer):
             *window, a, b = variable.shape
             inputs = np.prod(window) * (1 if kind == "depthwise" else a)
-            he = name == "resnet20" or (name == "mobilenet_v2" and kind != "dense")
             glorot = inputs + np.prod(window) * b
-            expected = np.sqrt(2 / (inputs if he else glorot))
+            expected = np.sqrt(2 / (inputs if name == "resnet20" else glorot))
+            if name == "mobilenet_v2":  # one scale for all layers; cut at two standard deviations
+                expected = 0.09 * 0.8796
             np.testing.assert_allclose(np.std(variable), expected, rtol=0.2, err_msg=variable.path)
 
 

@@ -155,7 +155,10 @@ class StopAt:
 @pytest.mark.parametrize(
     ("signum", "steps"), [(signal.SIGTERM, (3, 2)), (signal.SIGINT, (8,)), (signal.SIGUSR2, (15,))]
 )
-def test_a_stopped_run_continues_as_if_unbroken(dense, tmp_path, signum, steps):
+def test_a_stopped_run_continues_as_if_unbroken(dense, tmp_path, monkeypatch, signum, steps):
+    # A shell without job control starts background commands with SIGINT ignored.
+    usual = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+    monkeypatch.setattr(signal, "getsignal", lambda _: usual)
     lab = laboratory(tmp_path)
     config = composed(*SMALL, "rewind.keep=[]")
     original = type(lab.tracker).run
