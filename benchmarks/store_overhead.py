@@ -2,11 +2,13 @@
 
 python benchmarks/store_overhead.py [--rounds 10]
 
-Whole processes, alternating: ``prune.py --cfg job`` (compose and print) against ``prune.py`` on a
-finished study.
+Whole processes, alternating: a sweep of one finished cell against one of eleven. A tenth of the
+difference is what a cell costs, Hydra's composition of it included. ``prune.py --cfg job`` (compose
+and print) shows what a process costs before it starts.
 """
 
 import argparse
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,11 +30,20 @@ def main():
         ]  # fmt: skip
 
         def run(*extra):
-            return lambda: subprocess.run([*command, *extra], check=True, capture_output=True)
+            line = [*command[:2], *extra, *command[2:]]
+            return lambda: subprocess.run(line, check=True, capture_output=True)
 
-        seconds = alternating({"hydra": run("--cfg", "job"), "done cell": run()}, rounds)
-    extra = sorted(b - a for a, b in zip(seconds["hydra"], seconds["done cell"], strict=True))
-    report("store_overhead", "hydra", seconds, median_extra_seconds=round(extra[rounds // 2], 3))
+        seconds = alternating(
+            {
+                "hydra": run("--cfg", "job"),
+                "one done cell": run("-m", "mask.percentile=50"),
+                "eleven done cells": run("-m", "mask.percentile=50,51,...,60"),
+            },
+            rounds,
+        )
+    pairs = zip(seconds["one done cell"], seconds["eleven done cells"], strict=True)
+    cell = statistics.median((eleven - one) / 10 for one, eleven in pairs)
+    report("store_overhead", "hydra", seconds, seconds_per_done_cell=round(cell, 3))
 
 
 if __name__ == "__main__":
