@@ -72,6 +72,8 @@ def command(script: str, *arguments: str, python: tuple[str, ...] = ()) -> list[
 def environment(**extra: str) -> dict[str, str]:
     """This process's, without a developer's own settings, and with no GPU: runs must repeat."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_", "TFDS_"))}
+    if own.pop("PYTHONDONTWRITEBYTECODE", None):  # or each process compiles TensorFlow anew: 8 s
+        own["PYTHONPYCACHEPREFIX"] = str(REPOSITORY / ".pytest_cache" / "bytecode")
     path = os.pathsep.join(filter(None, [str(REPOSITORY / "src"), own.get("PYTHONPATH")]))
     return own | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"} | extra
 

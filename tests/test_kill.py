@@ -1,6 +1,5 @@
 """Whatever ends a process, the next one ends where an unbroken run would, bit for bit."""
 
-import contextlib
 import random
 import signal
 import subprocess
@@ -15,11 +14,12 @@ from lottery.files import read_csv, read_json
 from lottery.runs import Run, load_run
 from lottery.training.checkpoints import equal
 
-# Long enough to be interrupted: 20 epochs of 38 steps, with augmentation, momentum and dropout.
+# Long enough to be interrupted: 24 epochs of 76 steps, with augmentation, momentum and dropout.
 LONG = (
-    *TINY, "model.dropout=0.3", "trainer.epochs=20", "trainer.batch_size=32", "rewind.epoch=3",
+    *TINY, "model.dropout=0.3", "trainer.epochs=24", "trainer.batch_size=16", "rewind.epoch=3",
     "rewind.keep=[]", "mask.percentile=80",
 )  # fmt: skip
+STEPS_PER_EPOCH = 76
 TIMINGS = {"images_per_second", "step_seconds", "input_wait"}
 
 
@@ -31,22 +31,18 @@ class Attempt:
     store: Path
 
     def interrupt(self, kind: str, signum: int, rng: random.Random) -> None:
-        """Send a signal at a random instant after two more epochs of a dense or ticket run."""
-        before = self._checkpoints(kind)
-        while len(new := self._checkpoints(kind) - before) < 2:
+        """Send a signal at a random instant, 1 to 4 epochs further on in a dense or ticket run."""
+        goal = self._epoch(kind) + rng.randint(1, 4)
+        while self._epoch(kind) < goal:
             assert self.process.poll() is None, ("ended before it was interrupted", self.end())
             time.sleep(0.01)
-        (_, one), (_, other) = sorted(new)[-2:]
-        time.sleep(rng.uniform(0, 1.5) * abs(other - one) / 1e9)  # in units of an epoch
+        time.sleep(rng.uniform(0, 0.1))
         self.process.send_signal(signum)
 
-    def _checkpoints(self, kind: str) -> set[tuple[str, int]]:
-        """Those in the work folder; the time of writing tells a new one from an old one."""
-        found = set()
-        for path in self.store.glob(f"work/{kind}-*/checkpoints/step_*"):
-            with contextlib.suppress(FileNotFoundError):  # superseded this very moment
-                found.add((path.name, path.stat().st_mtime_ns))
-        return found
+    def _epoch(self, kind: str) -> int:
+        """That of the newest checkpoint in the work folder."""
+        steps = [p.name for p in self.store.glob(f"work/{kind}-*/checkpoints/step_*")]
+        return max((int(s.removeprefix("step_")) // STEPS_PER_EPOCH for s in steps), default=0)
 
     def end(self) -> tuple[int, str]:
         """Exit code and output."""

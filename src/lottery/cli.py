@@ -37,6 +37,9 @@ DISK_ERRORS = {
 def register_schema() -> None:
     """Make the schema known to Hydra, for ``conf/config.yaml`` to build on."""
     ConfigStore.instance().store("schema", Config)
+    # Hydra copies this singleton, which only it reads, for each group that --help lists: half a
+    # second. Its load() copies what it hands out.
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
 def job(config: DictConfig, story: Callable[[Any, Any], dict[str, Any]]) -> float:
