@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 from conftest import TINY, composed, laboratory
 
-from lottery import experiment, files, models
+from lottery import experiment, files, lineage, models
 from lottery.analysis import verdict
 from lottery.data.arrays import ArraySplit
 from lottery.models import kernels, mobilenet_v2
@@ -68,9 +68,10 @@ def dense_and_ticket(lab, *overrides):
 
 
 def magnitude_mask(lab, percentile):
-    config = composed(*TINY)
+    config = composed(*TINY, f"mask.percentile={percentile}")
     dense = experiment.train_dense(config, lab)
-    node = experiment.make_mask(config, lab, dense, dense, percentile)
+    (only,) = lineage.lineage(config, lab.store).rounds
+    node = experiment.make_mask(config, lab, dense, dense, only)
     return dense, masks.read(node.path / "mask.safetensors")
 
 
@@ -247,8 +248,8 @@ def remove_scores(below):
 
 
 def count_zeros_in_every_round(patch):
-    original = experiment.rounds
-    patch.setattr(experiment, "rounds", lambda p, rate: [float(rate)] * len(original(p, rate)))
+    original = lineage.rounds
+    patch.setattr(lineage, "rounds", lambda p, rate: [float(rate)] * len(original(p, rate)))
 
 
 def shuffle_nothing(patch):

@@ -7,8 +7,8 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,18 @@ import numpy as np
 
 from lottery import files, rewinding
 from lottery.analysis.verdict import matches
-from lottery.config import DENSE, Config, Data, identity
-from lottery.data import Splits, describe, load
+from lottery.config import Config, Data
+from lottery.data import Splits, load
 from lottery.errors import CheckpointError, ConfigError
+from lottery.lineage import (
+    Round,
+    dense_identity,
+    lineage,
+    mask_identity,
+    shuffled_identity,
+    ticket_identity,
+)
 from lottery.pruning import criteria, masks
-from lottery.pruning.allocation import rounds
 from lottery.rewinding import Origin, Start
 from lottery.runs import Run
 from lottery.store import Node, Store
@@ -45,13 +52,9 @@ def find_ticket(config: Config, lab: Laboratory) -> dict[str, Any]:
     An iterative mask repeats the middle three, each round ranking the weights of the last.
     """
     dense = ranked = train_dense(config, lab)
-    ladder = rounds(config.mask.percentile, config.mask.rate)
-    for percentile in ladder:
-        last = percentile == ladder[-1]
-        mask = make_mask(config, lab, dense, ranked, percentile)
-        if last and config.mask.shuffle:
-            mask = shuffle_mask(config, lab, mask)
-        ranked = retrain(config, lab, dense, ranked, mask, last=last)
+    for step in lineage(config, lab.store).rounds:
+        mask = make_mask(config, lab, dense, ranked, step)
+        ranked = retrain(config, lab, dense, ranked, step, mask)
     return report(config, lab, dense, ranked)
 
 
@@ -63,19 +66,32 @@ def train_dense(config: Config, lab: Laboratory) -> Run:
         config,
         lab,
         "dense",
-        _dense_identity(config),
+        dense_identity(config),
         start=Start(seed=config.seed),
         keep_epochs=frozenset(k for k in keep if k <= epochs),
     )
 
 
-def make_mask(config: Config, lab: Laboratory, dense: Run, ranked: Run, percentile: float) -> Node:
-    """The mask that removes ``percentile`` percent, by the weights of the run ``ranked``.
+def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> None:
+    """Compute what the cells of a sweep share, so that none has to wait for another.
+
+    That is their dense network, its states at their rewind epochs and their first masks.
+    """
+    dense = train_dense(config, lab)
+    for cell in cells:
+        first = lineage(cell, lab.store).rounds[0]
+        if first.first_epoch not in dense.epochs:
+            _dense_state(cell, lab, dense, first.first_epoch)
+        make_mask(cell, lab, dense, dense, first)
+
+
+def make_mask(config: Config, lab: Laboratory, dense: Run, ranked: Run, step: Round) -> Node:
+    """The mask of one round, by the weights of the run ``ranked``; shuffled for that control.
 
     What the mask of ``ranked`` removed stays removed. Raises :class:`ConfigError` if nothing is
     left to prune.
     """
-    options = replace(config.mask, percentile=percentile, rate=None, shuffle=False)
+    options = config.mask
 
     def produce(work: Path) -> None:
         paths = masks.prunable(
@@ -90,17 +106,18 @@ def make_mask(config: Config, lab: Laboratory, dense: Run, ranked: Run, percenti
         criterion = criteria.find(options.criterion)
         mask = masks.prune(
             {path: criterion.score(trained[path], initial[path]) for path in paths},
-            percentile,
+            step.percentile,
             scope=options.scope,
             within=ranked.mask or None,
         )
-        _write_mask(work, mask, percentile, dense.parameters)
+        _write_mask(work, mask, step.percentile, dense.parameters)
 
-    about = {"dense": dense.key, "ranked": ranked.key, "mask": identity(options)}
-    return lab.store.compute("mask", about, produce)
+    about = mask_identity(config, dense.key, ranked.key, step.percentile)
+    mask = lab.store.compute("mask", about, produce)
+    return _shuffle(config, lab, mask) if step.shuffled else mask
 
 
-def shuffle_mask(config: Config, lab: Laboratory, mask: Node) -> Node:
+def _shuffle(config: Config, lab: Laboratory, mask: Node) -> Node:
     """The control: the same layer-wise counts at random places."""
 
     def produce(work: Path) -> None:
@@ -108,36 +125,27 @@ def shuffle_mask(config: Config, lab: Laboratory, mask: Node) -> Node:
         shuffled = masks.shuffled(masks.read(mask.path / "mask.safetensors"), config.seed)
         _write_mask(work, shuffled, about["percentile"], about["total_parameters"])
 
-    return lab.store.compute("mask", {"shuffled": mask.key, "seed": config.seed}, produce)
+    return lab.store.compute("mask", shuffled_identity(config, mask.key), produce)
 
 
 def retrain(
-    config: Config, lab: Laboratory, dense: Run, ranked: Run, mask: Node, *, last: bool
+    config: Config, lab: Laboratory, dense: Run, ranked: Run, step: Round, mask: Node
 ) -> Run:
     """The sparse network, rewound and trained to the end of the schedule."""
-    options = config.rewind
-    rewind = rewinding.find(options.name)
-    if rewind.CONTROL and not last:  # a control replaces the last retraining only
-        options = replace(options, name="weights")
-        rewind = rewinding.find(options.name)
     origin = Origin(
         dense=functools.partial(_dense_state, config, lab, dense),
         final=ranked.state,
-        epoch=options.epoch,
+        epoch=config.rewind.epoch,
         seed=config.seed,
     )
-    about = identity(options)
-    if rewind.CONTROL:
-        about = {"name": options.name}  # starts afresh: neither epoch nor slots matter
-
     return _train(
         config,
         lab,
         "ticket",
-        {"dense": dense.key, "mask": mask.key, "rewind": about},
-        start=functools.partial(rewind.rewind, origin),
+        ticket_identity(config, dense.key, mask.key, step.rewinding),
+        start=functools.partial(rewinding.find(step.rewinding).rewind, origin),
         mask=mask,
-        reset_slots=options.optimizer == "reset",
+        reset_slots=config.rewind.optimizer == "reset",
     )
 
 
@@ -163,11 +171,6 @@ def dense_result(config: Config, lab: Laboratory) -> dict[str, Any]:
     """Train a dense network only; what train.py reports."""
     dense = train_dense(config, lab)
     return {"dense": {"key": dense.key, **dense.result}, "store": str(lab.store.root.resolve())}
-
-
-def _dense_identity(config: Config) -> dict[str, Any]:
-    determining = {part: value for part, value in identity(config).items() if part in DENSE}
-    return {"config": determining, "data": describe(config.data).fingerprint}
 
 
 def _train(

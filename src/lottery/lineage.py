@@ -1,0 +1,106 @@
+"""The nodes of the run store that a config stands for, known before anything is computed.
+
+A node's identity holds the keys of its parents, so the whole chain from the dense network to the
+ticket is named by pure functions of the config.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lottery import rewinding
+from lottery.config import DENSE, Config, Mask, identity
+from lottery.data import describe
+from lottery.pruning.allocation import rounds
+from lottery.store import Node, Store
+
+
+@dataclass(frozen=True)
+class Round:
+    """One pruning and retraining; a one-shot mask has one, an iterative one several."""
+
+    percentile: float
+    mask: Node
+    shuffled: Node | None
+    rewinding: str
+    ticket: Node
+    first_epoch: int  # where the ticket's training starts
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """dense -> mask -> ticket -> mask -> ticket …; of train.py the dense network alone."""
+
+    dense: Node
+    rounds: tuple[Round, ...] = ()
+
+    @property
+    def last(self) -> Node:
+        """What the config is about: its ticket, or the dense network if there is none."""
+        return self.rounds[-1].ticket if self.rounds else self.dense
+
+    @property
+    def runs(self) -> tuple[Node, ...]:
+        """All that has to be trained, in order."""
+        return (self.dense, *(r.ticket for r in self.rounds))
+
+
+def lineage(config: Config, store: Store, *, dense_only: bool = False) -> Lineage:
+    """The chain of nodes of a config; none of them need exist."""
+    dense = store.node("dense", dense_identity(config))
+    if dense_only:
+        return Lineage(dense)
+    chain: list[Round] = []
+    ladder = rounds(config.mask.percentile, config.mask.rate)
+    for number, percentile in enumerate(ladder, start=1):
+        last = number == len(ladder)
+        ranked = chain[-1].ticket.key if chain else dense.key
+        mask = store.node("mask", mask_identity(config, dense.key, ranked, percentile))
+        shuffled = None
+        if last and config.mask.shuffle:
+            shuffled = store.node("mask", shuffled_identity(config, mask.key))
+        name = config.rewind.name
+        if rewinding.find(name).CONTROL and not last:  # replaces the last retraining only
+            name = "weights"
+        control = rewinding.find(name).CONTROL
+        about = ticket_identity(config, dense.key, (shuffled or mask).key, name)
+        chain.append(
+            Round(
+                percentile,
+                mask,
+                shuffled,
+                name,
+                store.node("ticket", about),
+                first_epoch=0 if control else config.rewind.epoch,
+            )
+        )
+    return Lineage(dense, tuple(chain))
+
+
+def dense_identity(config: Config) -> dict[str, Any]:
+    """What determines a dense run."""
+    determining = {part: value for part, value in identity(config).items() if part in DENSE}
+    return {"config": determining, "data": describe(config.data).fingerprint}
+
+
+def mask_identity(config: Config, dense: str, ranked: str, percentile: float) -> dict[str, Any]:
+    """What determines the mask that removes ``percentile`` percent by the weights of ``ranked``."""
+    return {"dense": dense, "ranked": ranked, "mask": identity(round_of(config.mask, percentile))}
+
+
+def round_of(mask: Mask, percentile: float) -> Mask:
+    """The options of one round: what an iterative mask and a one-shot one have in common."""
+    return replace(mask, percentile=percentile, rate=None, shuffle=False)
+
+
+def shuffled_identity(config: Config, mask: str) -> dict[str, Any]:
+    """What determines the control that permutes a mask within each layer."""
+    return {"shuffled": mask, "seed": config.seed}
+
+
+def ticket_identity(config: Config, dense: str, mask: str, rewinding_name: str) -> dict[str, Any]:
+    """What determines the retrained network of one round."""
+    if rewinding.find(rewinding_name).CONTROL:
+        about = {"name": rewinding_name}  # starts afresh: neither epoch nor slots matter
+    else:
+        about = identity(replace(config.rewind, name=rewinding_name))
+    return {"dense": dense, "mask": mask, "rewind": about}
