@@ -220,7 +220,8 @@ def test_a_sweep_trains_one_dense_network_for_all_its_tickets(sweep):
     assert len({r["ticket"]["key"] for r in results}) == 6
     cells = {(r["mask"]["percentile"], r["rewind"]["epoch"]) for r in results}
     assert cells == {(p, k) for p in (70, 80, 90) for k in (0, 1)}
-    assert process.stdout.count("\nresult: ") == 6
+    assert process.stdout.count("\nresult: ") == 7  # the dense network has a job of its own
+    assert "6 cells: 6 done" in process.stdout
     assert all(read_json(folder / f"{job}/status.json")["status"] == "done" for job in range(6))
 
 
@@ -245,8 +246,14 @@ def test_a_sweep_repeated_trains_nothing(sweep):
     assert again.returncode == 0
     assert not imported(again) & HEAVY
     assert "training" not in again.stdout
-    assert again.stdout.count("\nresult: ") == 6
+    assert "6 cells: 6 done" in again.stdout
     assert store_of(outputs) == before
+    _, folder = sorted((outputs / "prune").iterdir())
+    for job in range(6):  # complete like the first
+        assert {f.name for f in (folder / str(job)).iterdir()} == {
+            "config.yaml", "metrics.csv", "result.json", "status.json",
+        }  # fmt: skip
+        assert read_json(folder / f"{job}/status.json")["status"] == "done"
 
 
 @pytest.mark.parametrize(
@@ -311,24 +318,29 @@ def test_a_failing_job_says_why_and_its_siblings_finish(tmp_path):
     )  # fmt: skip
     assert process.returncode == 1
     assert "Traceback" not in process.stderr
-    assert process.stderr.splitlines()[-1].startswith("error: the loss is not a finite number")
+    assert process.stderr.splitlines()[-1].startswith("error: 3 of 4 cells failed; the same comm")
     (folder,) = (tmp_path / "outputs" / "prune").iterdir()
     jobs = [read_json(folder / str(job) / "status.json") for job in range(4)]
     assert [job["status"] for job in jobs] == ["failed", "done", "failed", "failed"]
     assert (folder / "1" / "result.json").exists()
 
+    # All of them could not even train their dense network.
     diverged, undecodable = jobs[0], jobs[2]
-    assert diverged["error"].startswith("the loss is not a finite number by step")
+    assert diverged["error"].startswith(
+        "its dense network failed: the loss is not a finite number by step"
+    )
     assert "DivergedError" in diverged["traceback"]
     assert "Traceback (most recent call last)" in diverged["traceback"]
     bad_ones = "a/03.png, b/07.png, b/08.png"  # in whichever splits they are
-    assert undecodable["error"] == f"3 of 60 images cannot be decoded: {bad_ones}"
+    assert undecodable["error"].endswith(f"failed: 3 of 60 images cannot be decoded: {bad_ones}")
     assert "DataError" in undecodable["traceback"]
     for i, job in enumerate(jobs):
         if job["status"] == "failed":
             assert not (folder / str(i) / "result.json").exists()
-            assert f"failed: {job['error']}" in (folder / str(i) / "prune.log").read_text()
-            assert f"failed: {job['error']}" in process.stdout
+            assert job["error"].removeprefix("its dense network ") in process.stdout
+    logs = [path.read_text() for path in folder.glob("dense_*/prune.log")]
+    assert sum("failed: the loss is not a finite number" in text for text in logs) == 1
+    assert sum("failed: 3 of 60 images cannot be decoded" in text for text in logs) == 2
     assert len(list((tmp_path / "outputs/store/dense").iterdir())) == 1
 
 

@@ -1,27 +1,33 @@
-"""Hydra's grid sweeper with ellipses, and with every job checked before any is launched.
+"""Hydra's grid sweeper with ellipses, every job checked before any is launched, in stages.
 
 A thin shell over :mod:`lottery.sweep`. (Hydra imports this file for every command: keep it light,
 and free of ``from __future__ import annotations``, which breaks its dataclasses.)
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class LotterySweeperConf(BasicSweeperConf):
-    """Options of the sweeper: those of Hydra's basic one."""
+    """Options of the sweeper: those of Hydra's basic one, and what a cell is about."""
 
     _target_: str = "hydra_plugins.lottery_sweeper.LotterySweeper"
+    goal: str = "ticket"  # or dense: train.py
 
 
 ConfigStore.instance().store(
@@ -30,24 +36,92 @@ ConfigStore.instance().store(
 
 
 class LotterySweeper(BasicSweeper):
-    """All combinations of the swept values."""
+    """All combinations of the swept values: dense networks first, nothing that is done already."""
 
-    @staticmethod
-    def split_arguments(
-        overrides: list[Override], max_batch_size: int | None
-    ) -> list[list[list[str]]]:
-        """The overrides of each job, in batches, ellipses expanded."""
-        expanded = [_expanded(o) for o in overrides]
-        return BasicSweeper.split_arguments(expanded, max_batch_size)
+    def __init__(self, goal: str = "ticket", **options: Any) -> None:
+        super().__init__(**options)
+        self.goal = goal
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose and check all jobs of all batches, the first time; report every error at once."""
-        if self.batch_index > 1:
+    def sweep(self, arguments: list[str]) -> None:
+        """Check all cells, print the plan, and compute what is missing.
+
+        Raises :class:`ConfigCompositionException` if a cell cannot run, and
+        :class:`LotteryError` at the end if one failed.
+        """
+        from lottery import experiment
+        from lottery.analysis import overview
+        from lottery.config import typed
+        from lottery.store import Store
+        from lottery.sweep import plan, staged
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        cells = self._cells(arguments)
+        configs = self._composed(cells)
+        options = [typed(c) for c in configs]
+        first = options[0]
+        store = Store(first.paths.store)
+        made = plan.make(
+            zip(cells, options, strict=True),
+            store,
+            staged.underway(store),
+            dense_only=self.goal == "dense",
+        )
+        parallel, gpus = self._resources()
+        overview.show_plan(made, plan.estimate(made, store, parallel), gpus, parallel)
+        if first.sweep.dry_run:
             return
-        assert self.overrides is not None
-        wrong: dict[str, list[str]] = {}  # error -> the jobs that have it
-        for overrides in (job for jobs in self.overrides for job in jobs):
-            for error in self._errors(overrides):
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        stories = {"ticket": experiment.find_ticket, "dense": experiment.dense_result}
+        sweep = staged.StagedSweep(
+            folder,
+            store,
+            made,
+            configs,
+            main=self.task_function,
+            story=stories[self.goal],
+            launcher=self._launcher,
+            callbacks=self.hydra_context.callbacks,
+            batch=self.max_batch_size,
+        )
+        if first.sweep.detach:
+            sweep.detach()
+            print(sweep.farewell("detached"))
+            return
+        sweep.run()
+        outcome = [(cell, *sweep.state(cell)) for cell in made.cells]
+        overview.show_outcome(outcome, str(folder))
+        if error := staged.failed([(state, why) for _, state, why in outcome]):
+            raise error
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        """Remember what Hydra gives; launchers are made when there is something to launch."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def _launcher(self, context: Any, task: Any) -> Any:
+        assert self.config is not None
+        return Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=task, config=self.config
+        )
+
+    def _cells(self, arguments: list[str]) -> list[list[str]]:
+        """The overrides of each cell, ellipses expanded."""
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        (cells,) = self.split_arguments([_expanded(o) for o in overrides], None)
+        return cells
+
+    def _composed(self, cells: Sequence[Sequence[str]]) -> list[DictConfig]:
+        """Compose and check all cells; report every error at once."""
+        wrong: dict[str, list[str]] = {}  # error -> the cells that have it
+        configs = []
+        for overrides in cells:
+            config, errors = self._checked(overrides)
+            configs.append(config)
+            for error in errors:
                 wrong.setdefault(error, []).append(" ".join(overrides))
         if wrong:
             lines = [
@@ -55,9 +129,10 @@ class LotterySweeper(BasicSweeper):
                 for error, jobs in wrong.items()
             ]
             raise ConfigCompositionException("\n".join(["nothing was launched:", *lines]))
+        return [c for c in configs if c is not None]
 
-    def _errors(self, overrides: Sequence[str]) -> list[str]:
-        """What is wrong with one job: it cannot be composed, or it cannot run."""
+    def _checked(self, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
+        """One cell's config, and what is wrong with it: not composable, or not able to run."""
         from lottery import validation
         from lottery.cli import explain
         from lottery.config import typed
@@ -68,12 +143,22 @@ class LotterySweeper(BasicSweeper):
             config = self.hydra_context.config_loader.load_sweep_config(
                 master_config=self.config, sweep_overrides=list(overrides)
             )
-            return validation.errors(typed(config))
+            return config, validation.errors(typed(config))
         except Exception as error:
             message = explain(error)
             if message is None:
                 raise
-            return [message]
+            return None, [message]
+
+    def _resources(self) -> tuple[int, int]:
+        """How many jobs the launcher runs at a time, and with how many GPUs each."""
+        assert self.config is not None
+        launcher = self.config.hydra.launcher
+        if "joblib" in launcher.get("_target_", ""):
+            jobs = int(launcher.get("n_jobs") or 1)
+            return (jobs if jobs > 0 else os.cpu_count() or 1), 0
+        parallel = int(launcher.get("array_parallelism") or launcher.get("parallel") or 1)
+        return parallel, int(launcher.get("gpus_per_node") or 0) * int(launcher.get("nodes") or 1)
 
 
 def _expanded(override: Override) -> Override:

@@ -1,5 +1,6 @@
 """From a command line to a story: validation, status, results, and errors a person can read."""
 
+import contextlib
 import csv
 import dataclasses
 import errno
@@ -10,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from lottery.errors import ConfigError, LotteryError, StoppedError
 
 log = logging.getLogger(__name__)
 
+Story = Callable[[Any, Any], dict[str, Any]]
+
 # The disk is full, read-only or not ours: the user's to solve, so no traceback.
 DISK_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT,
@@ -42,7 +45,7 @@ def register_schema() -> None:
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
-def job(config: DictConfig, story: Callable[[Any, Any], dict[str, Any]]) -> float:
+def job(config: DictConfig, story: Story) -> float:
     """Run one job: check its config, tell its story, leave its results in the output folder.
 
     Returns the validation top-1 of the ticket, or of the dense run if there is no ticket, for a
@@ -50,26 +53,16 @@ def job(config: DictConfig, story: Callable[[Any, Any], dict[str, Any]]) -> floa
     """
     from lottery import validation
     from lottery.analysis import table
-    from lottery.experiment import Laboratory
-    from lottery.store import Store
-    from lottery.tracking import Tracker
 
     output = Path(HydraConfig.get().runtime.output_dir)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    started = time.time()
-    _write_status(output, "running", started)
     try:
-        options = typed(config)
-        if found := validation.errors(options):
-            raise ConfigError("; ".join(found))
-        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        files.write_text(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        tracker = Tracker(options.logger, output, group=_group(output), config=resolved)
-        result = story(options, Laboratory(Store(options.paths.store), tracker))
-        _write_metrics(output, result)
-        files.write_json(output / "result.json", result)
+        with status(output):
+            options = typed(config)
+            if found := validation.errors(options):
+                raise ConfigError("; ".join(found))
+            result = tell(options, config, output, story, _group(output))
     except BaseException as error:
-        _write_status(output, "failed", started, error)
         if isinstance(error, StoppedError):
             log.warning("%s", error)
             raise SystemExit(128 + error.signum) from None
@@ -78,9 +71,41 @@ def job(config: DictConfig, story: Callable[[Any, Any], dict[str, Any]]) -> floa
         elif isinstance(error, Exception):
             raise _PastHydra(error) from None
         raise
-    _write_status(output, "done", started)
     table.show(result, output / "result.json")
     return float(result.get("ticket", result["dense"])["val_top1"])
+
+
+def tell(
+    options: Config, config: DictConfig, output: Path, story: Story, group: str
+) -> dict[str, Any]:
+    """Tell a story and leave config.yaml, metrics.csv and result.json in ``output``."""
+    from lottery.experiment import Laboratory
+    from lottery.store import Store
+    from lottery.tracking import Tracker
+
+    resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    files.write_text(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    tracker = Tracker(options.logger, output, group=group, config=resolved)
+    result = story(options, Laboratory(Store(options.paths.store), tracker))
+    _write_metrics(output, result)
+    files.write_json(output / "result.json", result)
+    return result
+
+
+@contextlib.contextmanager
+def status(output: Path) -> Iterator[None]:
+    """Keep ``status.json`` true: running, then done, or failed with the error and traceback."""
+    started = time.time()
+    write_status(output, "running", started)
+    try:
+        yield
+    except SystemExit:  # submitit's, when it has put the job back into the queue
+        write_status(output, "queued", started)
+        raise
+    except BaseException as error:
+        write_status(output, "failed", started, error)
+        raise
+    write_status(output, "done", started)
 
 
 def launch(main: Callable[[], Any]) -> None:
@@ -148,9 +173,10 @@ def _group(output: Path) -> str:
     return output.parent.name if HydraConfig.get().mode is RunMode.MULTIRUN else output.name
 
 
-def _write_status(
+def write_status(
     output: Path, status: str, started: float, error: BaseException | None = None
 ) -> None:
+    """Write ``status.json``: queued, running, done or failed, since when, and why."""
     about: dict[str, Any] = {"status": status, "started": started, "updated": time.time()}
     if error is not None:
         about["error"] = explain(error) or repr(error)

@@ -212,6 +212,16 @@ class Verdict:
 
 
 @dataclass
+class Sweep:
+    """How a sweep is launched."""
+
+    dry_run: bool = option(False, "print the plan and launch nothing", identity=False)
+    detach: bool = option(
+        False, "SLURM: submit everything with dependencies and return", identity=False
+    )
+
+
+@dataclass
 class Config:
     """A study: what makes a dense network, how it is pruned and judged, where results go."""
 
@@ -226,6 +236,7 @@ class Config:
     verdict: Verdict = field(default_factory=Verdict)
     logger: Logger = field(default_factory=Logger)
     paths: Paths = field(default_factory=Paths)
+    sweep: Sweep = field(default_factory=Sweep)
 
 
 DENSE = ("seed", "data", "model", "optimizer", "schedule", "trainer")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery import files, rewinding
+from lottery import files, provenance, rewinding
 from lottery.analysis.verdict import matches
 from lottery.config import Config, Data
 from lottery.data import Splits, load
@@ -72,10 +72,11 @@ def train_dense(config: Config, lab: Laboratory) -> Run:
     )
 
 
-def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> None:
+def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[str, Any]:
     """Compute what the cells of a sweep share, so that none has to wait for another.
 
-    That is their dense network, its states at their rewind epochs and their first masks.
+    That is their dense network, its states at their rewind epochs and their first masks. Returns
+    what :func:`dense_result` does.
     """
     dense = train_dense(config, lab)
     for cell in cells:
@@ -83,6 +84,7 @@ def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> None:
         if first.first_epoch not in dense.epochs:
             _dense_state(cell, lab, dense, first.first_epoch)
         make_mask(cell, lab, dense, dense, first)
+    return dense_result(config, lab)
 
 
 def make_mask(config: Config, lab: Laboratory, dense: Run, ranked: Run, step: Round) -> Node:
@@ -188,6 +190,7 @@ def _train(
     node = lab.store.node(kind, about)
 
     def produce(work: Path) -> None:
+        provenance.record(work)
         files.write_json(work / "config.json", dataclasses.asdict(config))
         if mask is not None:
             files.write_json(work / "mask.json", files.read_json(mask.path / "result.json"))

@@ -121,6 +121,10 @@ class Store:
         )  # fmt: skip
         return self.compute(kind, identity, produce)
 
+    def owner(self, node: Node) -> str | None:
+        """Who computes a node at the moment, as far as one look can tell; None if nobody."""
+        return Lease(self.root / "leases", f"{node.kind}-{node.key}").holder()
+
     def _prepare(self) -> None:
         for folder in ("dense", "mask", "ticket", "state", "work", "leases"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
@@ -187,6 +191,14 @@ class Lease:
         self._stop.clear()
         threading.Thread(target=self._beat, daemon=True, name="lease-heartbeat").start()
         return True
+
+    def holder(self) -> str | None:
+        """Its owner if alive: judged by its process here, by its last sign of life elsewhere."""
+        try:
+            silent = time.time() - self.path.stat().st_mtime
+            return None if self._abandoned() or silent > LEASE_TIMEOUT else self.owner
+        except FileNotFoundError:
+            return None
 
     def held(self) -> bool:
         """Whether this process still has it: nobody took it over while it was silent."""

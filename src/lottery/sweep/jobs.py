@@ -1,0 +1,113 @@
+"""What the jobs of a sweep run: the configs they were submitted with, and nothing else."""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobStatus, run_job
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+Task = Callable[[Any], Any]
+
+
+def frozen(config: DictConfig, sweep_dir: str, folder: str) -> DictConfig:
+    """A composed config with every interpolation of the study resolved, and its own folder."""
+    settled = config.copy()
+    with read_write(settled), open_dict(settled):
+        hydra = settled.pop("hydra")
+        OmegaConf.resolve(settled)
+        settled.hydra = hydra
+    with read_write(settled.hydra), open_dict(settled.hydra):
+        settled.hydra.sweep.dir = sweep_dir
+        settled.hydra.sweep.subdir = folder
+    return settled
+
+
+@dataclass(frozen=True)
+class FrozenConfigs:
+    """Stands in for Hydra's config loader: composes nothing, hands out what was submitted.
+
+    Hydra composes a job's config where the job runs, so a YAML file edited while the job is
+    queued, or between two of its time slices, would change it.
+    """
+
+    configs: Mapping[tuple[str, ...], DictConfig]
+
+    def load_sweep_config(self, master_config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+        """The config of the job that these overrides name."""
+        return self.configs[tuple(overrides)].copy()
+
+    def only(self, overrides: Sequence[str]) -> "FrozenConfigs":
+        """The loader of one job."""
+        return FrozenConfigs({tuple(overrides): self.configs[tuple(overrides)]})
+
+
+@dataclass(frozen=True)
+class CellsTask:
+    """Runs a cell, and after it the cells that share tickets with it, each in its own folder."""
+
+    main: Task
+    followers: Mapping[str, Sequence[DictConfig]]
+    callbacks: Any
+
+    def __call__(self, config: DictConfig) -> Any:
+        """The first cell's value. Raises the first error, after all cells had their turn."""
+        followers = self.followers.get(str(HydraConfig.get().sweep.subdir), ())
+        value, error = None, None
+        try:
+            value = self.main(config)
+        except Exception as failure:
+            error = failure
+        for follower in followers:
+            result = run_job(
+                self.main,
+                follower,
+                "hydra.sweep.dir",
+                "hydra.sweep.subdir",
+                HydraContext(None, self.callbacks),  # type: ignore[arg-type]
+            )
+            if result.status is JobStatus.FAILED:
+                error = error or result._return_value
+        if error is not None:
+            raise error
+        return value
+
+
+@dataclass(frozen=True)
+class ParentTask:
+    """Trains a dense network, and makes what its cells share, so that none waits for another.
+
+    ``cells`` are folder name and config of each, by the folder name of the dense network's job.
+    """
+
+    cells: Mapping[str, Mapping[str, Any]]
+
+    def __call__(self, config: DictConfig) -> Any:
+        """The dense network's validation top-1. If it fails, its cells' status says so."""
+        from lottery import cli
+        from lottery.experiment import prepare
+
+        sweep = HydraConfig.get().sweep
+        cells = self.cells[str(sweep.subdir)]
+        try:
+            return cli.job(config, functools.partial(prepare, cells=list(cells.values())))
+        except Exception as error:
+            mark_orphans([Path(str(sweep.dir), name) for name in cells], error)
+            raise
+
+
+def mark_orphans(folders: Iterable[Path], error: BaseException) -> None:
+    """Record that cells cannot be computed because their dense network could not."""
+    from lottery import cli
+    from lottery.errors import LotteryError
+
+    reason = LotteryError(f"its dense network failed: {cli.explain(error) or repr(error)}")
+    reason.__cause__ = error
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        cli.write_status(folder, "failed", time.time(), reason)

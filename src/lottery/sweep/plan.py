@@ -1,0 +1,204 @@
+"""What a sweep has to compute: dense networks first, then the cells, nothing twice."""
+
+import dataclasses
+import heapq
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from lottery import files
+from lottery.config import Config
+from lottery.lineage import Lineage, lineage
+from lottery.store import Node, Store
+
+Underway = Callable[[Node], str | None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of the swept values."""
+
+    number: int
+    overrides: tuple[str, ...]
+    config: Config
+    lineage: Lineage
+    underway: str | None = None  # who computes it already
+
+    @property
+    def done(self) -> bool:
+        """Whether its last node is in the store."""
+        return self.lineage.last.done
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """Epochs to train for each run that is not in the store, by the run's key."""
+        epochs = {self.lineage.dense.key: self.config.trainer.epochs}
+        for step in self.lineage.rounds:
+            epochs[step.ticket.key] = self.config.trainer.epochs - step.first_epoch
+        return {n.key: epochs[n.key] for n in self.lineage.runs if not n.done}
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A dense network that cells wait for, or one that lacks a state they rewind to."""
+
+    config: Config
+    node: Node
+    cells: tuple[Cell, ...]
+    underway: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a sweep, and the jobs that compute what is missing.
+
+    ``jobs`` are groups of cells that share a ticket still to be trained (rounds of one iterative
+    chain, or cells that are the same). One job computes a group in turn, so no job waits for
+    another.
+    """
+
+    cells: tuple[Cell, ...]
+    parents: tuple[Parent, ...]
+    jobs: tuple[tuple[Cell, ...], ...]
+
+    @property
+    def done(self) -> tuple[Cell, ...]:
+        """Cells with nothing left to compute."""
+        return tuple(c for c in self.cells if c.done)
+
+    @property
+    def underway(self) -> tuple[Cell, ...]:
+        """Cells that another process or a submitted job computes."""
+        return tuple(c for c in self.cells if c.underway and not c.done)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs to train, every shared run counted once."""
+        return sum({k: e for job in self.jobs for c in job for k, e in c.missing.items()}.values())
+
+    @property
+    def epochs_unshared(self) -> int:
+        """The same if each of these cells trained its own dense network and rounds."""
+        return sum(e for job in self.jobs for c in job for e in c.missing.values())
+
+
+def make(
+    cells: Iterable[tuple[Sequence[str], Config]],
+    store: Store,
+    underway: Underway = lambda node: None,
+    *,
+    dense_only: bool = False,
+) -> Plan:
+    """The plan of a sweep. ``underway`` names who computes a node at the moment, if anyone."""
+    grid = []
+    for number, (overrides, config) in enumerate(cells):
+        chain = lineage(config, store, dense_only=dense_only)
+        who = None if chain.last.done else underway(chain.last)
+        grid.append(Cell(number, tuple(overrides), config, chain, who))
+    open_cells = [c for c in grid if not c.done and not c.underway]
+    return Plan(
+        tuple(grid),
+        () if dense_only else _parents(open_cells, store, underway),
+        _jobs(open_cells),
+    )
+
+
+def _parents(cells: list[Cell], store: Store, underway: Underway) -> tuple[Parent, ...]:
+    families: dict[str, list[Cell]] = {}
+    for cell in cells:
+        families.setdefault(cell.lineage.dense.key, []).append(cell)
+    parents = []
+    for family in families.values():
+        dense = family[0].lineage.dense
+        starts = {step.first_epoch for c in family for step in c.lineage.rounds}
+        if dense.done and all(_has_state(store, dense, epoch) for epoch in starts):
+            continue
+        keep = sorted({*family[0].config.rewind.keep, *starts})
+        config = replace(family[0].config, rewind=replace(family[0].config.rewind, keep=keep))
+        parents.append(Parent(config, dense, tuple(family), underway(dense)))
+    return tuple(parents)
+
+
+def _has_state(store: Store, dense: Node, epoch: int) -> bool:
+    """Whether the dense run kept that epoch, or it was replayed since."""
+    steps = epoch * int(files.read_json(dense.path / "network.json")["steps_per_epoch"])
+    kept = dense.path / "checkpoints" / f"step_{steps:08d}"
+    return kept.exists() or store.node("state", {"dense": dense.key, "epoch": epoch}).done
+
+
+def _jobs(cells: list[Cell]) -> tuple[tuple[Cell, ...], ...]:
+    """Cells in groups that have no missing ticket in common, each in ascending depth."""
+    group: dict[str, list[Cell]] = {}  # missing ticket -> the cells that need it
+    for cell in cells:
+        wanted = [k for k in cell.missing if k != cell.lineage.dense.key] or list(cell.missing)
+        joined = [cell]
+        for key in wanted:
+            joined += [c for c in group.get(key, []) if c not in joined]
+        for c in joined:
+            for key in c.missing:
+                if key != c.lineage.dense.key or not c.lineage.rounds:
+                    group[key] = joined
+    unique = {id(g): g for g in group.values()}
+    ordered = [sorted(g, key=lambda c: (len(c.lineage.rounds), c.number)) for g in unique.values()]
+    return tuple(tuple(g) for g in sorted(ordered, key=lambda g: g[0].number))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a plan will take: seconds of all jobs together, and by the clock."""
+
+    seconds: float
+    wall: float
+    measured: int  # runs it is based on
+
+
+def estimate(plan: Plan, store: Store, parallel: int) -> Estimate | None:
+    """From the time an epoch took in runs of the same work; None if one was never measured."""
+    rates = _epoch_seconds(store)
+    costs: list[list[float]] = [[], []]
+    measured: set[str] = set()
+    counted: set[str] = set()
+    parents = [(p.cells[0], p.cells[:1]) for p in plan.parents if not p.node.done]
+    for stage, jobs in enumerate([[cells for _, cells in parents], plan.jobs]):
+        for cells in jobs:
+            epochs = 0
+            for cell in cells:
+                missing = cell.missing
+                if stage == 0:
+                    missing = {k: e for k, e in missing.items() if k == cell.lineage.dense.key}
+                epochs += sum(e for k, e in missing.items() if k not in counted)
+                counted |= set(missing)
+            workload = _workload(dataclasses.asdict(cells[0].config))
+            if workload not in rates:
+                return None
+            measured.add(workload)
+            costs[stage].append(epochs * statistics.median(rates[workload]))
+    wall = sum(_makespan(stage, parallel) for stage in costs)
+    return Estimate(sum(map(sum, costs)), wall, sum(len(rates[w]) for w in measured))
+
+
+def _makespan(seconds: Iterable[float], parallel: int) -> float:
+    """When the last job ends, if each starts as soon as one of ``parallel`` slots is free."""
+    slots = [0.0] * max(parallel, 1)
+    for job in seconds:
+        heapq.heappush(slots, heapq.heappop(slots) + job)
+    return max(slots)
+
+
+def _epoch_seconds(store: Store) -> dict[str, list[float]]:
+    """Seconds an epoch took in the dense runs of the store, by what an epoch consists of."""
+    rates: dict[str, list[float]] = {}
+    for path in sorted((store.root / "dense").glob("*/result.json")):
+        result = files.read_json(path)
+        if result["epochs"]:
+            workload = _workload(files.read_json(path.with_name("config.json")))
+            rates.setdefault(workload, []).append(result["seconds"] / result["epochs"])
+    return rates
+
+
+def _workload(config: dict[str, dict[str, object]]) -> str:
+    """What decides how long an epoch takes."""
+    data = {k: config["data"][k] for k in ("source", "name", "classes", "stored_size")}
+    trainer = {k: config["trainer"][k] for k in ("batch_size", "precision")}
+    return json.dumps([config["model"], data, trainer], sort_keys=True)
