@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from slurm_cluster import cluster as cluster
 
 from lottery import cli  # registers the schema
 from lottery.config import typed

@@ -86,31 +86,25 @@ class _Launcher(BaseSubmititLauncher):
             raise result._return_value
         return result
 
+    def _executor(self, folder: Path, max_num_timeout: int, settings: dict[str, Any]) -> Any:
+        """A submitit executor with these settings."""
+        raise NotImplementedError
+
     def _submit(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int, **parameters: Any
     ) -> list[Any]:
         """Hand jobs over and return their submitit handles at once; ``parameters`` are extra."""
-        import submitit
+        from lottery import provenance
 
         assert self.config is not None
-        from lottery import provenance
 
         self.revision = provenance.revision()
         settings = {k: v for k, v in self.params.items() if v is not None} | parameters
-        own = {"submitit_folder", "max_num_timeout", "parallel"}
-        shared = {f.name for f in dataclasses.fields(BaseQueueConf)}
-        folder = Path(settings["submitit_folder"])
-        executor = submitit.AutoExecutor(
-            folder,
-            cluster=self._EXECUTOR,
-            **{f"{self._EXECUTOR}_max_num_timeout": settings["max_num_timeout"]},
-        )
-        executor.update_parameters(
-            **{
-                k if k in shared else f"{self._EXECUTOR}_{k}": v
-                for k, v in settings.items()
-                if k not in own
-            }
+        for name, value in parameters.items():
+            if isinstance(value, dict):  # add to what the preset says, do not replace it
+                settings[name] = {**self.params.get(name, {}), **value}
+        executor = self._executor(
+            Path(settings.pop("submitit_folder")), settings.pop("max_num_timeout"), settings
         )
         with _apart(), executor.batch():
             return [
@@ -146,6 +140,11 @@ class _Launcher(BaseSubmititLauncher):
                     ends[job.job_id] = _outcome(job)
             for job_id, state in self._vanished([j for j in left if j.job_id not in ends]):
                 ends[job_id] = _failed(f"job {job_id} ended without a result: {state}")
+            for job in left:
+                if job.job_id in ends and len(jobs) > 1:
+                    ok = ends[job.job_id].status is JobStatus.COMPLETED
+                    log.info("job %s %s (%d of %d ended)", job.job_id, "done" if ok else "failed",
+                             len(ends), len(jobs))  # fmt: skip
             time.sleep(POLL)
         return [ends[j.job_id] for j in jobs]
 
@@ -158,6 +157,18 @@ class SlurmLauncher(_Launcher):
     """Jobs of a sweep as one SLURM job array."""
 
     _EXECUTOR = "slurm"
+
+    def _executor(self, folder: Path, max_num_timeout: int, settings: dict[str, Any]) -> Any:
+        import submitit
+
+        shared = {f.name for f in dataclasses.fields(BaseQueueConf)}
+        executor = submitit.AutoExecutor(
+            folder, cluster="slurm", slurm_max_num_timeout=max_num_timeout
+        )
+        executor.update_parameters(
+            **{k if k in shared else f"slurm_{k}": v for k, v in settings.items()}
+        )
+        return executor
 
     def submit(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int, **parameters: Any
@@ -176,8 +187,15 @@ class SlurmLauncher(_Launcher):
             return self._submit(job_overrides, initial_job_idx, **parameters)
         except (FailedJobError, FailedSubmissionError) as error:
             raise LotteryError(f"SLURM refused the jobs: {error}") from error
-        except ValueError as error:  # submitit's: a parameter that it does not know
-            raise LotteryError(f"hydra.launcher: {str(error).splitlines()[0]}") from error
+        except (ValueError, NameError) as error:  # submitit's: an option it does not know
+            known = {f.name for f in dataclasses.fields(SlurmConf)} | {"dependency", "srun_args"}
+            odd = sorted(set(self.params) - known)
+            raise LotteryError(
+                f"hydra.launcher.{odd[0]} is unknown; options of sbatch go into "
+                "hydra.launcher.additional_parameters"
+                if odd
+                else f"hydra.launcher: {error}"
+            ) from error
 
     def wait(self, jobs: Sequence[Any]) -> list[JobReturn]:
         """As for both; and look at the queue, because a killed job leaves nothing else."""
@@ -210,6 +228,13 @@ class LocalLauncher(_Launcher):
     """Jobs of a sweep as processes of this machine, a few at a time."""
 
     _EXECUTOR = "local"
+
+    def _executor(self, folder: Path, max_num_timeout: int, settings: dict[str, Any]) -> Any:
+        import submitit
+
+        executor = submitit.LocalExecutor(folder, max_num_timeout=max_num_timeout)
+        executor.update_parameters(**settings)
+        return executor
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

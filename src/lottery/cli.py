@@ -69,7 +69,7 @@ def job(config: DictConfig, story: Story) -> float:
         if HydraConfig.get().mode is RunMode.MULTIRUN:  # the sweep goes on; say it now
             log.error("failed: %s", explain(error) or repr(error))
         elif isinstance(error, Exception):
-            raise _PastHydra(error) from None
+            raise PastHydra(error) from None
         raise
     table.show(result, output / "result.json")
     return float(result.get("ticket", result["dense"])["val_top1"])
@@ -122,7 +122,7 @@ def launch(main: Callable[[], Any]) -> None:
     sys.exit(1)
 
 
-class _PastHydra(BaseException):
+class PastHydra(BaseException):
     """Carries the error of a single job by Hydra, which would print all overrides before it."""
 
     def __init__(self, error: Exception) -> None:
@@ -133,7 +133,7 @@ class _PastHydra(BaseException):
 def _failure(main: Callable[[], Any]) -> Exception | None:
     try:
         main()
-    except _PastHydra as carrier:
+    except PastHydra as carrier:
         return carrier.error
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

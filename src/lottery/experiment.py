@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,11 @@ def retrain(
         start=functools.partial(rewinding.find(step.rewinding).rewind, origin),
         mask=mask,
         reset_slots=config.rewind.optimizer == "reset",
+        tags=(f"percentile={step.percentile:g}", f"rewind={step.first_epoch}", step.rewinding),
+        verdict=lambda ticket: {
+            "dense_val_top1": dense.result["val_top1"],
+            "matched": matches(dense.result, ticket, config.verdict.tolerance),
+        },
     )
 
 
@@ -185,6 +190,8 @@ def _train(
     keep_epochs: frozenset[int] = frozenset(),
     mask: Node | None = None,
     reset_slots: bool = False,
+    tags: tuple[str, ...] = (),
+    verdict: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: {},
 ) -> Run:
     """A finished training from the store. ``start`` may be a function, called only if needed."""
     node = lab.store.node(kind, about)
@@ -196,7 +203,7 @@ def _train(
             files.write_json(work / "mask.json", files.read_json(mask.path / "result.json"))
         begin = start() if callable(start) else start
         run = _training()
-        with StopSignals() as signals, lab.tracker.run(node.key, kind) as track:
+        with StopSignals() as signals, lab.tracker.run(node.key, kind, tags) as track:
             run.train(
                 work,
                 config,
@@ -209,7 +216,8 @@ def _train(
                 callbacks=track.callbacks,
                 signals=signals,
             )
-            track.summarise(Run(work).summary)
+            finished = Run(work)
+            track.summarise(finished.summary | verdict(finished.result))
 
     return Run(lab.store.compute(kind, about, produce).path)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery.config import Logger
+from lottery.errors import StoppedError
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Tracker:
     config: dict[str, Any]
 
     @contextlib.contextmanager
-    def run(self, key: str, job_type: str) -> Iterator["Track"]:
+    def run(self, key: str, job_type: str, tags: tuple[str, ...] = ()) -> Iterator["Track"]:
         """What follows one run; its W&B run ends as failed if the block raises."""
         from lottery.training.callbacks import EpochLines, ProgressBar
 
@@ -49,13 +50,14 @@ class Tracker:
         if sys.stdout.isatty():
             callbacks.append(ProgressBar())
         if self.logger.name == "wandb" and self.logger.mode != "disabled":
-            with self._wandb(key, job_type) as run:
+            with self.wandb_run(key, job_type, tags) as run:
                 yield Track([*callbacks, _wandb_callback(run)], run.summary.update)
         else:
             yield Track(callbacks)
 
     @contextlib.contextmanager
-    def _wandb(self, key: str, job_type: str) -> Iterator[Any]:
+    def wandb_run(self, key: str, job_type: str, tags: tuple[str, ...] = ()) -> Iterator[Any]:
+        """A W&B run of that id; it ends as preempted or failed if the block is left so."""
         for kind in ("DATA", "CACHE", "CONFIG"):  # home directories on clusters have small quotas
             os.environ.setdefault(f"WANDB_{kind}_DIR", str(self.output.resolve() / "wandb"))
         import wandb
@@ -67,7 +69,7 @@ class Tracker:
             group=self.logger.group or self.group,
             project=self.logger.project,
             entity=self.logger.entity,
-            tags=self.logger.tags,
+            tags=[*self.logger.tags, *tags],
             config=self.config,
             dir=str(self.output),
             mode=self.logger.mode,  # type: ignore[arg-type]
@@ -78,7 +80,9 @@ class Tracker:
         run.define_metric("*", step_metric="epoch")
         try:
             yield run
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, SystemExit | StoppedError):  # to be continued, in the same run
+                run.mark_preempting()
             run.finish(exit_code=1)
             raise
         run.finish()

@@ -79,7 +79,10 @@ class StagedSweep:
             items, cells = self._cell_jobs(group)
             extra = {}
             if after.get(dense):
-                extra = {"dependency": f"afterok:{after[dense]}", "kill_on_invalid_dep": "yes"}
+                extra = {
+                    "dependency": f"afterok:{after[dense]}",
+                    "additional_parameters": {"kill-on-invalid-dep": "yes"},
+                }
             submitted = self._submit(cells, items, **extra)
             self._record([(c[0].lineage.last, c) for c in group], submitted, "cells")
         return [job["job"] for job in self.jobs]

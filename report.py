@@ -1,0 +1,21 @@
+"""Report on a sweep, finished or not: `python report.py --help`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from lottery import cli
+from lottery.analysis import report
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="report")
+def main(config: DictConfig) -> None:
+    """Collect -> judge on validation -> tables, pictures, page, winning_ticket.json."""
+    try:
+        report.main(config)
+    except Exception as error:
+        raise cli.PastHydra(error) from None
+
+
+if __name__ == "__main__":
+    report.register_schema()
+    cli.launch(main)

@@ -1,0 +1,252 @@
+"""The figures as plotly.js takes them: plain dictionaries of data and layout."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from lottery.analysis.figures import Curve, Figures, Heat, Line, colour_range, density_ticks
+
+SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
+DASHES = ("solid", "dash", "dot", "dashdot")
+INK, GRID = "#1c2024", "#e6e9ed"
+# Red to blue, safe for colour-blind readers (ColorBrewer's RdBu); white in the middle.
+SCALE = [[0, "#b2182b"], [0.25, "#ef8a62"], [0.5, "#f7f7f7"], [0.75, "#67a9cf"], [1, "#2166ac"]]
+SAYS_TEXT = "%{text}<extra></extra>"
+
+
+def all_of(drawn: Figures) -> dict[str, dict[str, Any]]:
+    """{id of the plot: {"data", "layout"}}; plots without data are left out."""
+    if not drawn.accuracy:
+        return {}
+    charts = {"accuracy": _accuracy(drawn)}
+    for number, heat in enumerate(drawn.heats):
+        charts[f"heat-{number}"] = _heat(heat, drawn)
+    if drawn.layers:
+        charts["layers"] = _layers(drawn)
+    if drawn.curves:
+        charts["curves"] = {
+            "data": curves(drawn.curves[shown(drawn)]),
+            "layout": _layout("epoch", "validation top-1, percent", 460),
+        }
+    charts["minutes"] = _cost(drawn.minutes, "retraining time, minutes")
+    charts["throughput"] = _cost(drawn.throughput, "images per second")
+    return charts
+
+
+def shown(drawn: Figures) -> str:
+    """The group of learning curves to begin with."""
+    return drawn.shown if drawn.shown in drawn.curves else next(iter(drawn.curves), "")
+
+
+def curves(group: Sequence[Curve]) -> list[dict[str, Any]]:
+    """Traces of one group of learning curves."""
+    width = {"dense": 2.5, "winner": 3.5, "ticket": 1.3}
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines" if len(c.epochs) > 1 else "markers",
+            "name": escape(c.label),
+            "x": c.epochs,
+            "y": c.values,
+            "line": {
+                "color": c.colour,
+                "width": width[c.role],
+                "dash": "dash" if c.role == "dense" else "solid",
+            },
+            # Colour says the density, dark to light; twenty entries would fill a small screen.
+            "showlegend": c.role != "ticket",
+            "hovertemplate": f"{escape(c.label)}<br>epoch %{{x}}: %{{y:.2f}} %<extra></extra>",
+        }
+        for c in group
+    ]
+
+
+def _accuracy(drawn: Figures) -> dict[str, Any]:
+    x = [d.x for line in drawn.accuracy for d in line.dots]
+    ends = [1.06 * max(x), min(x) / 1.06]
+    traces: list[dict[str, Any]] = []
+    shapes, labels = [], []
+    alone = len(drawn.bands) == 1  # then its lines are labelled where they end
+    for band in drawn.bands:
+        spread = "" if band.sd is None else f" ± {band.sd:.2f}"
+        least = band.mean - drawn.tolerance
+        for name, y, dash, anchor in (
+            (f"{band.label} {band.mean:.2f}{spread}", band.mean, "solid", "bottom"),
+            (f"{drawn.tolerance:g} below {band.label}", least, "dot", "top"),
+        ):
+            traces.append(_level(name, ends, y, dash, legend=not alone))
+            labels += [_label(name, y, anchor)] if alone else []
+        if band.sd is not None:
+            shapes.append({
+                "type": "rect", "xref": "paper", "x0": 0, "x1": 1, "layer": "below",
+                "y0": band.mean - band.sd, "y1": band.mean + band.sd,
+                "fillcolor": "#000", "opacity": 0.13, "line": {"width": 0},
+            })  # fmt: skip
+    traces += [_line(line, "lines+markers") for line in drawn.accuracy]
+    traces += [_star(line) for line in drawn.accuracy if any(d.winner for d in line.dots)]
+    layout = _layout("", "validation top-1, percent", 520)
+    layout |= {"xaxis": _density_axis(drawn.accuracy), "shapes": shapes, "annotations": labels}
+    if drawn.close:
+        layout["yaxis"]["range"] = list(drawn.close)
+    return {"data": traces, "layout": layout}
+
+
+def _label(text: str, y: float, anchor: str) -> dict[str, Any]:
+    return {
+        "text": escape(text), "xref": "paper", "x": 1, "xanchor": "right", "y": y,
+        "yanchor": anchor, "showarrow": False, "font": {"size": 12, "color": "#444"},
+    }  # fmt: skip
+
+
+def _level(name: str, x: Sequence[float], y: float, dash: str, *, legend: bool) -> dict[str, Any]:
+    return {
+        "type": "scatter", "mode": "lines", "name": escape(name), "x": list(x), "y": [y, y],
+        "showlegend": legend,
+        "line": {"color": "#444", "width": 1.3, "dash": dash}, "hoverinfo": "skip",
+    }  # fmt: skip
+
+
+def _line(line: Line, mode: str) -> dict[str, Any]:
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "mode": mode,
+        "name": escape(line.label) or "tickets",
+        "x": [d.x for d in line.dots],
+        "y": [d.y for d in line.dots],
+        "text": [_lines(d.about) for d in line.dots],
+        "customdata": [d.cell for d in line.dots],
+        "hovertemplate": SAYS_TEXT,
+        "marker": {
+            "color": line.colour, "size": 8, "symbol": SYMBOLS[line.marker % len(SYMBOLS)],
+        },
+        "line": {"color": line.colour, "width": 1.8, "dash": DASHES[line.dash % len(DASHES)]},
+    }  # fmt: skip
+    if any(d.sd for d in line.dots):
+        trace["error_y"] = {
+            "type": "data", "array": [d.sd or 0 for d in line.dots], "thickness": 1, "width": 3,
+        }  # fmt: skip
+    return trace
+
+
+def _star(line: Line) -> dict[str, Any]:
+    dots = [d for d in line.dots if d.winner]
+    star = {"color": "#F0E442", "size": 18, "symbol": "star", "line": {"color": INK, "width": 1.5}}
+    return {
+        "type": "scatter", "mode": "markers", "name": "winning ticket", "marker": star,
+        "x": [d.x for d in dots], "y": [d.y for d in dots],
+        "text": [_lines(d.about) for d in dots], "customdata": [d.cell for d in dots],
+        "hovertemplate": SAYS_TEXT,
+    }  # fmt: skip
+
+
+def _heat(heat: Heat, drawn: Figures) -> dict[str, Any]:
+    _, low, high = colour_range(drawn)
+    rows, columns = range(len(heat.percentiles)), range(len(heat.epochs))
+    about = [[_lines(lines) for lines in row] for row in heat.about]
+    values: dict[str, Any] = {
+        "type": "heatmap", "x": list(columns), "y": list(rows), "z": heat.difference,
+        "zmin": low, "zmax": high, "colorscale": SCALE, "xgap": 2, "ygap": 2,
+        "customdata": heat.cell, "text": heat.text, "hovertext": about,
+        "texttemplate": "%{text}", "hovertemplate": "%{hovertext}<extra></extra>",
+        "hoverongaps": False,
+        "colorbar": {
+            "title": {"text": "points from dense", "side": "top"}, "orientation": "h",
+            "thickness": 10, "len": 0.7, "y": 1.0, "yanchor": "bottom", "outlinewidth": 0,
+        },
+    }  # fmt: skip
+    empty = [(x, y) for y in rows for x in columns if heat.difference[y][x] is None]
+    holes = {
+        # The map writes their status, but only knows hovering and clicks where it has a value.
+        "type": "scatter", "mode": "markers", "showlegend": False, "opacity": 0,
+        "x": [x for x, _ in empty], "y": [y for _, y in empty], "marker": {"size": 20},
+        "hovertext": [about[y][x] for x, y in empty], "hoverinfo": "text",
+        "customdata": [heat.cell[y][x] for x, y in empty],
+    }  # fmt: skip
+    layout = _layout("rewind epoch", "weights pruned, percent", 150 + 26 * len(heat.percentiles))
+    epochs = ["any" if e is None else str(e) for e in heat.epochs]
+    layout["xaxis"] |= {"tickvals": list(columns), "ticktext": epochs, "showgrid": False}
+    layout["yaxis"] |= {
+        "tickvals": list(rows), "ticktext": [f"{p:g}" for p in heat.percentiles],
+        "range": [len(rows) - 0.5, -0.5], "showgrid": False,
+    }  # fmt: skip
+    layout["xaxis"]["range"] = [-0.5, len(columns) - 0.5]
+    layout["plot_bgcolor"] = "#eceff2"
+    if heat.winner:
+        y, x = heat.winner
+        layout["shapes"] = [{
+            "type": "rect", "x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5,
+            "line": {"color": INK, "width": 3},
+        }]  # fmt: skip
+    return {"data": [values, holes], "layout": layout}
+
+
+def _layers(drawn: Figures) -> dict[str, Any]:
+    layers = drawn.layers
+    assert layers is not None
+    bars = {
+        "type": "bar", "orientation": "h", "name": "layer", "marker": {"color": "#0072B2"},
+        "x": layers.densities, "y": list(range(len(layers.names))),
+        "text": [f"{d:.3g}" for d in layers.densities], "textposition": "outside",
+        "hovertext": [
+            f"{escape(name)}<br>{escape(about)}"
+            for name, about in zip(layers.names, layers.about, strict=True)
+        ],
+        "hoverinfo": "text", "cliponaxis": False, "showlegend": False,
+    }  # fmt: skip
+    overall = {
+        "type": "scatter", "mode": "lines", "name": f"all prunable weights: {layers.overall:.4g} %",
+        "x": [layers.overall] * 2, "y": [-0.5, len(layers.names) - 0.5], "hoverinfo": "skip",
+        "line": {"color": "#D55E00", "width": 2},
+    }  # fmt: skip
+    layout = _layout("weights left, percent", "", 110 + 20 * len(layers.names))
+    layout["showlegend"] = True
+    layout["margin"]["r"] = 36
+    layout["xaxis"]["range"] = [0, 1.12 * max(*layers.densities, layers.overall)]
+    layout["yaxis"] |= {
+        "tickvals": list(range(len(layers.names))), "ticktext": [escape(n) for n in layers.names],
+        "range": [len(layers.names) - 0.4, -0.6], "showgrid": False, "tickfont": {"size": 11},
+    }  # fmt: skip
+    return {"data": [bars, overall], "layout": layout}
+
+
+def _cost(lines: Sequence[Line], title: str) -> dict[str, Any]:
+    layout = _layout("", title, 400)
+    layout["xaxis"] = _density_axis(lines)
+    layout["yaxis"]["rangemode"] = "tozero"
+    return {"data": [_line(line, "markers") for line in lines], "layout": layout}
+
+
+def _density_axis(lines: Sequence[Line]) -> dict[str, Any]:
+    ticks = density_ticks(lines)
+    return _axis("weights left, percent (log scale)") | {
+        "type": "log", "autorange": "reversed", "tickvals": ticks,
+        "ticktext": [f"{t:g}" for t in ticks],
+    }  # fmt: skip
+
+
+def _axis(title: str) -> dict[str, Any]:
+    return {
+        "title": {"text": title, "standoff": 10, "font": {"size": 13}},
+        "gridcolor": GRID, "zeroline": False,
+        "automargin": True, "ticks": "outside", "tickcolor": GRID,
+    }  # fmt: skip
+
+
+def _layout(x: str, y: str, height: int) -> dict[str, Any]:
+    return {
+        "height": height,
+        "margin": {"l": 54, "r": 12, "t": 20, "b": 50},
+        "font": {"family": "system-ui, DejaVu Sans, sans-serif", "size": 13, "color": INK},
+        "paper_bgcolor": "#fff",
+        "plot_bgcolor": "#fff",
+        "xaxis": _axis(x),
+        "yaxis": _axis(y),
+        # Above the plot, where it never covers data, nor the axis on a narrow screen.
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "hoverlabel": {"align": "left", "bgcolor": "#fff", "font": {"color": INK}},
+        "hovermode": "closest",
+    }
+
+
+def _lines(about: Sequence[str]) -> str:
+    return "<br>".join(map(escape, about))

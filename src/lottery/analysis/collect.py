@@ -1,0 +1,436 @@
+"""The cells of a study, finished or not, from a sweep's folder or from the run store."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lottery import files, rewinding
+from lottery.config import Config, did_you_mean, options
+from lottery.errors import LotteryError
+
+Flat = Mapping[str, Any]
+"""A config as {dotted name of an option: value}."""
+
+# A sweep has hundreds of small files: libyaml reads them ten times as fast.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+GRID = ("seed", "mask.percentile", "rewind.epoch")
+STATUSES = ("done", "running", "queued", "failed", "missing")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One ticket that a study asks for, and what is known of it so far.
+
+    ``dense``, ``ticket`` and ``mask`` are those of ``result.json``; accuracies are shares of 1.
+    ``folder`` is the job's output folder, or the ticket's folder in the store.
+    """
+
+    name: str
+    status: str
+    config: Flat
+    overrides: tuple[str, ...] = ()
+    folder: Path | None = None
+    dense: Mapping[str, Any] | None = None
+    ticket: Mapping[str, Any] | None = None
+    mask: Mapping[str, Any] | None = None
+    store: Path | None = None
+    error: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the ticket is trained and measured."""
+        return self.status == "done"
+
+    @property
+    def percentile(self) -> float | None:
+        """Percent of the prunable weights that are removed."""
+        return self.config.get("mask.percentile")
+
+    @property
+    def epoch(self) -> int | None:
+        """Epoch rewound to; None if it does not matter."""
+        return self.config.get("rewind.epoch")
+
+    @property
+    def seed(self) -> int:
+        """Seed of the dense run and of the ticket."""
+        return int(self.config.get("seed", 0))
+
+    @property
+    def control(self) -> bool:
+        """Whether it is an experimental control, which may match but cannot be a winning ticket."""
+        name = self.config.get("rewind.name", "weights")
+        known = name in rewinding.known()
+        return bool(
+            self.config.get("mask.shuffle")
+            or (known and getattr(rewinding.find(name), "CONTROL", False))
+        )
+
+    @property
+    def config_file(self) -> Path | None:
+        """The resolved config on disk, if there is one."""
+        if self.folder is None:
+            return None
+        names = ("config.yaml", "config.json", ".hydra/config.yaml", ".hydra/overrides.yaml")
+        return next((self.folder / n for n in names if (self.folder / n).exists()), None)
+
+    def curve(self, kind: str) -> list[dict[str, float]]:
+        """One dictionary an epoch of the ``dense`` or the ``ticket`` run; empty if unknown."""
+        run = getattr(self, kind)
+        rows: list[dict[str, str]] = []
+        if self.store and run and "key" in run:
+            rows = files.read_csv(self.store / kind / run["key"] / "metrics.csv")
+        if not rows and self.folder:  # the store is elsewhere: a job's own copy has both runs
+            own = files.read_csv(self.folder / "metrics.csv")
+            rows = [{k: v for k, v in r.items() if k != "run"} for r in own if r.get("run") == kind]
+        return [{k: float(v) for k, v in row.items() if v not in ("", None)} for row in rows]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The cells to report on. ``varied`` are the options, besides the grid's, that tell them apart.
+
+    ``revision`` is the code's commit when the sweep began, if recorded; ``notes`` say what could
+    not be read.
+    """
+
+    folder: Path
+    cells: tuple[Cell, ...]
+    varied: tuple[str, ...] = ()
+    script: str = "prune.py"
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def series(self, cell: Cell) -> str:
+        """What a cell is a point of: its values of ``varied``; empty if there is one series."""
+        values = ((name, cell.config.get(name)) for name in self.varied)
+        return ", ".join(f"{n}={'null' if v is None else v}" for n, v in values)
+
+    @property
+    def name(self) -> str:
+        """A short title: the folder's name."""
+        return self.folder.resolve().name
+
+
+def from_sweep(folder: Path) -> Study:
+    """The cells of a sweep, by its ``sweep.json`` or, without one, by its numbered job folders.
+
+    Raises :class:`LotteryError` if the folder is no sweep or its ``sweep.json`` is damaged.
+    """
+    jobs = _job_folders(folder)
+    notes: list[str] = []
+    if (folder / "sweep.json").exists():
+        plan, damage = _read(folder / "sweep.json")
+        if damage or not isinstance(plan, dict) or not isinstance(plan.get("cells"), list):
+            raise LotteryError(f"{folder / 'sweep.json'} is damaged: {damage or 'no cells in it'}")
+    elif jobs:
+        plan = {"cells": [{"num": int(job.name)} for job in jobs]}
+        notes.append("no sweep.json: cells that never began cannot be known")
+    else:
+        raise LotteryError(_no_sweep(folder))
+    cells = [_job(folder, cell, plan, notes) for cell in plan["cells"]]
+    notes += _failed_parents(folder)
+    if not cells:
+        raise LotteryError(f"the sweep {folder} has no cells")
+    if plan.get("script") == "train.py":
+        raise LotteryError(f"{folder} is a sweep of train.py: dense networks, no tickets")
+    return _study(
+        folder,
+        _with_assumed_configs(cells),
+        script=str(plan.get("script") or "prune.py"),
+        revision=_revision(plan.get("revision")),
+        notes=tuple(notes),
+    )
+
+
+def from_store(folder: Path, defaults: Flat) -> Study:
+    """Every finished ticket of a run store, the rounds of iterative pruning among them.
+
+    ``defaults`` is the config that ``prune.py`` has without overrides: what differs from it
+    reproduces a ticket. Raises :class:`LotteryError` if there is no store or no ticket.
+    """
+    if not (folder / "store.json").exists():
+        raise LotteryError(f"{folder} is no run store (no store.json)")
+    runs = sorted(path.parent for path in folder.glob("ticket/*/done.json"))
+    if not runs:
+        raise LotteryError(f"the store {folder} has no finished ticket")
+    notes: list[str] = []
+    cells = []
+    for run in runs:
+        try:
+            cells.append(_stored(folder, run, defaults))
+        except (OSError, ValueError, KeyError) as error:
+            notes.append(f"ticket {run.name} is left out, its folder is damaged: {error!r}")
+    return _study(folder, cells, notes=tuple(notes))
+
+
+def where(study: Study, wanted: Mapping[str, Any]) -> Study:
+    """The study's cells whose options have the wanted values; a list means any of its values.
+
+    Raises :class:`LotteryError` for an option that no cell has, and if no cell is left.
+    """
+    known = sorted({name for cell in study.cells for name in cell.config})
+    cells = study.cells
+    for name, value in wanted.items():
+        if name not in known:
+            raise LotteryError(f"where: option {name} is unknown{did_you_mean(name, known)}")
+        # An option that is a list itself is compared whole.
+        matching = [c for c in cells if _is_one_of(c.config.get(name), value)]
+        if not matching:
+            there = sorted({str(c.config.get(name)) for c in cells})
+            raise LotteryError(f"where: no cell has {name}={value} (there are {', '.join(there)})")
+        cells = tuple(matching)
+    return replace(study, cells=cells, varied=_varied(cells))
+
+
+def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config by dotted names; an empty dictionary stays a value."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _is_one_of(have: Any, wanted: Any) -> bool:
+    return bool(have == wanted or (isinstance(wanted, list) and have in wanted))
+
+
+def _study(folder: Path, cells: Sequence[Cell], **about: Any) -> Study:
+    return Study(folder, tuple(cells), _varied(cells), **about)
+
+
+def _varied(cells: Iterable[Cell]) -> tuple[str, ...]:
+    """The fewest options that tell the series apart, names of things first.
+
+    ``model=a,b`` changes a dozen options at once, and ``model.name`` says it all.
+    """
+    # Paths and devices cannot change a result, and every job may have its own.
+    plumbing = {name for name, f, _ in options(Config()) if not f.metadata["identity"]}
+    configs = [cell.config for cell in cells]
+    names = dict.fromkeys(n for c in configs for n in c if n not in plumbing and n not in GRID)
+    ordered = sorted(names, key=lambda n: ("." in n, not n.endswith((".name", ".criterion"))))
+    chosen: list[str] = []
+    for name in ordered:
+        if _kinds(configs, [*chosen, name]) > _kinds(configs, chosen):
+            chosen.append(name)
+    return tuple(chosen)
+
+
+def _kinds(configs: Iterable[Flat], names: Sequence[str]) -> int:
+    return len({json.dumps([c.get(n) for n in names], default=str) for c in configs})
+
+
+def _job_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    marks = ("status.json", "config.yaml", "result.json", ".hydra/overrides.yaml")
+    jobs = (f for f in folder.iterdir() if f.name.isdecimal() and f.is_dir())
+    return sorted((j for j in jobs if any((j / m).exists() for m in marks)), key=_number)
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name)
+
+
+def _no_sweep(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    if (folder / "store.json").exists():
+        return f"{folder} is a run store, not a sweep: store={folder} reports on it"
+    if (folder / "result.json").exists() or (folder / "status.json").exists():
+        return f"{folder} is a single run, not a sweep"
+    inside = [f for f in folder.iterdir() if (f / "sweep.json").exists() or _job_folders(f)]
+    newest = max(inside, key=lambda f: f.stat().st_mtime, default=None)
+    hint = f"; the newest sweep in it is {newest}" if newest else ""
+    return f"{folder} is no sweep (no sweep.json, no numbered job folders){hint}"
+
+
+def _failed_parents(folder: Path) -> list[str]:
+    """What became of dense networks, trained by jobs of their own, that cells wait for in vain."""
+    found = []
+    for path in sorted(folder.glob("dense_*/status.json")):
+        status, _ = _read(path)
+        if status and status.get("status") == "failed":
+            found.append(f"the dense network of {path.parent.name} failed: {status.get('error')}")
+    return found
+
+
+def _revision(recorded: Any) -> str | None:
+    if isinstance(recorded, dict):
+        return f"{recorded.get('commit')}{'-dirty' if recorded.get('dirty') else ''}"
+    return str(recorded) if recorded else None
+
+
+def _job(
+    sweep: Path, planned: Mapping[str, Any], plan: Mapping[str, Any], notes: list[str]
+) -> Cell:
+    """One cell of a sweep. What a job left counts if it is the planned run's."""
+    name = str(planned["num"])
+    folder = sweep / name
+    store = Path(plan["store"]) if plan.get("store") else None
+    overrides, _ = _read_yaml(folder / ".hydra/overrides.yaml")
+    if not isinstance(overrides, list):
+        overrides = _whole(planned.get("overrides", ()), plan.get("typed", ()))
+    config, damage = _read_yaml(folder / "config.yaml")
+    status, _ = _read(folder / "status.json")
+    result, broken = _read(folder / "result.json")
+    for path, what in ((folder / "config.yaml", damage), (folder / "result.json", broken)):
+        if what:
+            notes.append(f"{path} is damaged: {what}")
+    cell = Cell(
+        name,
+        (status or {}).get("status", "missing"),
+        flat(config or {}),
+        tuple(str(o) for o in overrides),
+        folder if folder.is_dir() else None,
+        store=store,
+        error=(status or {}).get("error"),
+    )
+    if cell.status not in STATUSES:
+        cell = replace(cell, status="missing", error=f"unknown status {cell.status}")
+    key = planned.get("ticket")
+    if result and "ticket" in result and key in (None, result["ticket"]["key"]):
+        if cell.status in ("done", "missing"):
+            return _finished(cell, result, Path(result["store"]))
+    elif result and "ticket" in result:
+        notes.append(f"{folder / 'result.json'} is of another run than planned, so left out")
+    in_store = _result_in_store(store, planned.get("dense"), key)
+    if in_store and "ticket" in in_store and store:
+        return _finished(cell, in_store, store)
+    cell = replace(cell, dense=in_store.get("dense"))
+    if cell.status == "done":
+        what = "a result without a ticket" if result else "no result.json"
+        return replace(cell, status="failed", error=f"said to be done, but left {what}")
+    return cell
+
+
+def _finished(cell: Cell, result: Mapping[str, Any], store: Path) -> Cell:
+    parts = {part: result[part] for part in ("dense", "ticket", "mask")}
+    return replace(cell, status="done", error=None, store=store, **parts)
+
+
+def _result_in_store(store: Path | None, dense: str | None, ticket: str | None) -> dict[str, Any]:
+    """What the store has of a cell's planned runs."""
+    found: dict[str, Any] = {}
+    for kind, key in (("dense", dense), ("ticket", ticket)):
+        run = store / kind / key if store and key else None
+        if run and (run / "done.json").exists():
+            found[kind] = {"key": key, **files.read_json(run / "result.json")}
+            if kind == "ticket":
+                found["mask"] = files.read_json(run / "mask.json")
+    return found if "dense" in found else {}
+
+
+def _whole(overrides: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """A cell's overrides with those of the command line that are the same for all cells."""
+    own = {_option(o) for o in overrides}
+    shared = [t for t in typed if _option(t) not in own and not _option(t).startswith("hydra")]
+    return [*shared, *overrides]
+
+
+def _option(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _with_assumed_configs(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells that never began get the config of the likest one that did, and their overrides."""
+    known = [c for c in cells if c.config]
+    complete = []
+    for cell in cells:
+        if not cell.config:
+            like = max(
+                known, key=lambda c: len(set(c.overrides) & set(cell.overrides)), default=None
+            )
+            differing = [o for o in cell.overrides if like is None or o not in like.overrides]
+            config = dict(like.config) if like else {}
+            for override in differing:
+                config |= flat(_nested(override))
+            cell = replace(cell, config=config)
+        complete.append(cell)
+    return complete
+
+
+def _nested(override: str) -> dict[Any, Any]:
+    try:
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([override.lstrip("+~")]))
+    except (OmegaConfBaseException, yaml.YAMLError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
+    about, config = files.read_json(run / "done.json"), flat(files.read_json(run / "config.json"))
+    mask, identity = files.read_json(run / "mask.json"), about["identity"]
+    # The config is that of whoever asked first, for whom this may have been a round on the way:
+    # then the mask was not shuffled yet, and a control had not replaced the rewinding yet.
+    if mask["percentile"] != config["mask.percentile"]:
+        config |= {"mask.percentile": mask["percentile"], "mask.shuffle": False}
+    rewind = {"name": "weights", "epoch": None, "optimizer": "restore", **identity["rewind"]}
+    config |= flat({"rewind": rewind})
+    dense = store / "dense" / identity["dense"]
+    return Cell(
+        run.name,
+        "done",
+        config,
+        tuple(_differences(config, defaults)),
+        run,
+        dense={"key": dense.name, **files.read_json(dense / "result.json")},
+        ticket={"key": run.name, **files.read_json(run / "result.json")},
+        mask=mask,
+        store=store,
+    )
+
+
+def _differences(config: Flat, defaults: Flat) -> Iterator[str]:
+    """The overrides that turn the default config into this one, as far as results go."""
+    places = {"data.root", "data.dir", "paths.outputs", "paths.store"}
+    for name, f, _ in options(Config()):
+        value = config.get(name, defaults.get(name))
+        matters = f.metadata["identity"] or name in places
+        if name == "rewind.epoch" and value is None:
+            continue  # any will do
+        if matters and value != defaults.get(name):
+            yield f"{name}={_spelled(value)}"
+    free = (n for n in config if n.startswith("model.options."))
+    yield from (f"+{n}={_spelled(config[n])}" for n in free if n not in defaults)
+
+
+def _spelled(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_spelled, value))}]"
+    text = str(value)
+    if re.fullmatch(r"[\w./+-]+", text):
+        return text
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def _read(path: Path) -> tuple[Any, str | None]:
+    """A JSON file's value, or None; and what is wrong with the file if it is there."""
+    try:
+        return files.read_json(path), None
+    except FileNotFoundError:
+        return None, None
+    except ValueError as error:
+        return None, str(error)
+
+
+def _read_yaml(path: Path) -> tuple[Any, str | None]:
+    try:
+        return yaml.load(path.read_text(), Loader=_LOADER), None
+    except FileNotFoundError:
+        return None, None
+    except (yaml.YAMLError, OSError) as error:
+        return None, str(error).splitlines()[0]

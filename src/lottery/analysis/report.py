@@ -1,0 +1,120 @@
+"""What report.py does: collect, judge, and write tables, pictures, the page and the verdict."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from lottery.errors import ConfigError, LotteryError
+
+if TYPE_CHECKING:  # report.py --help shall not wait for them
+    from lottery.analysis.collect import Study
+    from lottery.analysis.selection import Selection
+
+
+@dataclass
+class Wandb:
+    """Where the W&B workspace goes: `offline` writes its JSON, `online` sends it too."""
+
+    mode: str = "offline"
+    project: str = "lottery"
+    entity: str | None = None
+
+
+@dataclass
+class Options:
+    """What report.py can be told."""
+
+    sweep: str | None = None
+    store: str | None = None
+    where: Any = None  # a typed dictionary would take no new keys from the command line
+    tolerance: float | None = None
+    level: float = 0.05
+    output: str | None = None
+    logger: Wandb = field(default_factory=Wandb)
+
+
+def register_schema() -> None:
+    """Make the schema known to Hydra, for ``conf/report.yaml`` to build on."""
+    ConfigStore.instance().store("report_schema", Options)
+
+
+def typed(config: DictConfig) -> Options:
+    """The options of a command line. Raises :class:`ConfigError` for what cannot be meant."""
+    chosen: Options = OmegaConf.to_object(config)  # type: ignore[assignment]
+    if (chosen.sweep is None) == (chosen.store is None):
+        raise ConfigError(
+            "say what to report on: sweep=<folder of a sweep>, or store=<run store>"
+            + (", not both" if chosen.sweep else "")
+        )
+    if chosen.where is not None and not isinstance(chosen.where, dict):
+        raise ConfigError("where needs options and values: 'where={model.name: resnet20, seed: 0}'")
+    if not 0 < chosen.level < 1:
+        raise ConfigError(f"level={chosen.level:g} must be > 0 and < 1")
+    if chosen.tolerance is not None and not 0 <= chosen.tolerance <= 100:
+        raise ConfigError(f"tolerance={chosen.tolerance:g} must be >= 0 and <= 100")
+    if chosen.logger.mode not in ("online", "offline", "disabled"):
+        raise ConfigError(
+            f"logger.mode={chosen.logger.mode} is unknown (known: online, offline, disabled)"
+        )
+    return chosen
+
+
+def main(config: DictConfig) -> None:
+    """Write the report and print its table. Raises :class:`LotteryError` for bad input."""
+    from lottery.analysis import figures, page, plots, tables, ticket
+
+    options = typed(config)
+    study, chosen = judge(options)
+    output = Path(options.output) if options.output else study.folder / "report"
+    output.mkdir(parents=True, exist_ok=True)
+    drawn = figures.prepare(chosen)
+    written = [
+        ticket.write(ticket.verdict(study, chosen), output),
+        *tables.write(study, chosen, output),
+        *plots.write(drawn, output),
+    ]
+    wandb = options.logger
+    if wandb.mode != "disabled":
+        from lottery.analysis import workspace  # imports W&B: a second and a half
+
+        written.append(workspace.write(study, output, wandb.project, wandb.entity))
+    written.append(page.write(study, chosen, drawn, output))
+    tables.show(study, chosen, written)
+    if wandb.mode == "online":  # last, for it may fail
+        print(f"workspace: {workspace.send(study, wandb.project, wandb.entity)}")
+
+
+def judge(options: Options) -> "tuple[Study, Selection]":
+    """The study that the options name, and its winner."""
+    from lottery.analysis import collect, selection
+
+    folder = Path(options.sweep or options.store or "")
+    study = collect.from_sweep(folder) if options.sweep else collect.from_store(folder, _defaults())
+    if options.where:
+        study = collect.where(study, options.where)
+    tolerance = options.tolerance
+    if tolerance is None:
+        tolerance = _tolerance_of_runs(selection.tolerance_of(study.cells))
+    return study, selection.select(selection.points(study), tolerance, options.level)
+
+
+def _defaults() -> dict[str, Any]:
+    """The config of prune.py without overrides, by Hydra, which runs already."""
+    from hydra import compose
+
+    from lottery.analysis.collect import flat
+
+    config: Any = OmegaConf.to_container(compose("config"), resolve=True)
+    return flat(config)
+
+
+def _tolerance_of_runs(found: set[float]) -> float:
+    if len(found) > 1:
+        raise LotteryError(
+            f"the runs have different tolerances ({', '.join(f'{t:g}' for t in sorted(found))}): "
+            "say which with tolerance=…"
+        )
+    return found.pop() if found else 1.0

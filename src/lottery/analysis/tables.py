@@ -1,0 +1,262 @@
+"""A study as tables: the grid on the terminal, every cell and every point as CSV and Parquet."""
+
+import csv
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+from lottery import files
+from lottery.analysis import ticket
+from lottery.analysis.collect import STATUSES, Cell, Study
+from lottery.analysis.selection import Judged, Selection
+
+RESULTS = ("val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss")
+COSTS = ("epochs", "seconds", "images_per_second")
+MARKS = {"running": "…", "queued": "-", "failed": "x", "missing": "·"}
+
+
+def write(study: Study, chosen: Selection, folder: Path) -> list[Path]:
+    """Write ``cells`` (one row a cell) and ``grid`` (one a point), each as CSV and Parquet."""
+    written = []
+    for name, rows in (("cells", cells(study)), ("grid", grid(chosen))):
+        _write_csv(rows, folder / f"{name}.csv")
+        _write_parquet(rows, folder / f"{name}.parquet")
+        written += [folder / f"{name}.csv", folder / f"{name}.parquet"]
+    return written
+
+
+def cells(study: Study) -> list[dict[str, Any]]:
+    """One row a cell, also without a result. Accuracies are shares of 1, as in result.json."""
+    return [_row(study, cell) for cell in study.cells]
+
+
+def grid(chosen: Selection) -> list[dict[str, Any]]:
+    """One row a point: seeds, mean and spread in percent, the comparison with dense in points."""
+    return [
+        {
+            "series": j.point.series,
+            "percentile": j.point.percentile,
+            "rewind_epoch": j.point.epoch,
+            "density": j.point.density,
+            "seeds": len(j.point.cells),
+            "seeds_done": len(j.point.done),
+            "val_top1": _mean(j.point.values("ticket", "val_top1")),
+            "dense_val_top1": _mean(j.point.values("dense", "val_top1")),
+            "difference": j.comparison.difference if j.comparison else None,
+            "sd": j.comparison.sd if j.comparison else None,
+            "lower_bound": j.comparison.lower if j.comparison else None,
+            "p_value": j.comparison.p_value if j.comparison else None,
+            "power": j.comparison.power if j.comparison else None,
+            "not_inferior": j.comparison.not_inferior if j.comparison else None,
+            "control": j.point.control,
+            "winner": j is chosen.winner,
+            "test_top1": _mean(j.point.values("ticket", "test_top1")),
+        }
+        for j in chosen.judged
+    ]
+
+
+def _row(study: Study, cell: Cell) -> dict[str, Any]:
+    dense, own, mask = cell.dense or {}, cell.ticket or {}, cell.mask or {}
+    rows = cell.curve("ticket") if cell.done else []
+    return {
+        "cell": cell.name,
+        "status": cell.status,
+        "percentile": cell.percentile,
+        "rewind_epoch": cell.epoch,
+        "seed": cell.seed,
+        **{name: _plain(cell.config.get(name)) for name in study.varied},
+        "density": mask.get("density"),
+        "kept": mask.get("kept"),
+        "prunable": mask.get("prunable"),
+        "density_of_all": mask.get("density_of_all"),
+        **{f"dense_{m}": dense.get(m) for m in RESULTS},
+        **{m: own.get(m) for m in (*RESULTS, *COSTS)},
+        "dense_seconds": dense.get("seconds"),
+        "input_wait": _column_mean(rows, "input_wait"),
+        "gpu_utilisation": _column_mean(rows, "gpu_utilisation"),
+        "dense": dense.get("key"),
+        "ticket": own.get("key"),
+        "folder": str(cell.folder.resolve()) if cell.folder else None,
+        "overrides": " ".join(cell.overrides),
+        "error": cell.error,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, int | float | str) else json.dumps(value)
+
+
+def _column_mean(rows: Sequence[Mapping[str, float]], name: str) -> float | None:
+    return _mean([row[name] for row in rows if name in row])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    with files.replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0] if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    arrays = {}
+    for name, values in columns.items():
+        try:
+            arrays[name] = pa.array(values)
+        except pa.ArrowException:  # a swept option whose values differ in type
+            arrays[name] = pa.array([None if v is None else str(v) for v in values])
+    with files.replacing(path) as temporary:
+        parquet.write_table(pa.table(arrays), temporary)
+
+
+def show(
+    study: Study, chosen: Selection, written: Sequence[Path], console: Console | None = None
+) -> None:
+    """Print the grid of validation top-1, the verdict, what is missing, and the files written.
+
+    ``written`` are files in one folder; the last one, the page, comes last.
+    """
+    console = console or Console(soft_wrap=True, highlight=False)
+    for table in _grid_tables(chosen):
+        # A wide grid is shown whole; Rich would cut its columns to the terminal.
+        wide = Measurement.get(console, console.options, table).maximum
+        console.print(table, width=max(console.width, wide))
+    if chosen.judged:
+        console.print(_legend(chosen), style="dim")
+    colour = "bold green" if chosen.winner else "bold yellow"
+    console.print(f"[{colour}]{escape(ticket.summary(chosen))}[/]")
+    if text := ticket.evidence(chosen):
+        console.print(text)
+    if chosen.winner:
+        console.print(
+            _test_line(chosen.winner), ticket.command(study, chosen.winner.point), sep="\n"
+        )
+    for line in problems(study, chosen):
+        console.print(f"[yellow]note:[/] {escape(line)}")
+    names = " ".join(path.name for path in written[:-1])
+    console.print(f"written to {written[-1].parent}: {names}", markup=False)
+    console.print(f"report: {written[-1]}", markup=False)
+
+
+def problems(study: Study, chosen: Selection) -> list[str]:
+    """What a reader should know is missing or was left out."""
+    counts = {s: sum(c.status == s for c in study.cells) for s in STATUSES}
+    lines = list(study.notes)
+    if counts["done"] < len(study.cells):
+        shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+        lines.append(f"{len(study.cells)} cells: {shown}")
+    errors: dict[str, list[str]] = {}
+    for cell in study.cells:
+        if cell.status == "failed":
+            errors.setdefault(cell.error or "no reason recorded", []).append(cell.name)
+    for error, names in errors.items():
+        listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        lines.append(f"failed ({listed}): {error}")
+    if chosen.left_out:
+        lines.append(
+            f"{len(chosen.left_out)} points have fewer than {chosen.seeds} seeds and could not win"
+        )
+    unplaced = [c.name for c in study.cells if c.percentile is None]
+    if unplaced:
+        lines.append(f"not in the grid, since no config is known: {', '.join(unplaced[:10])}")
+    return lines
+
+
+def _grid_tables(chosen: Selection) -> Iterator[Table]:
+    """One table a series: percentiles down, rewind epochs across."""
+    for series in dict.fromkeys(j.point.series for j in chosen.judged):
+        yield _grid_table(series, [j for j in chosen.judged if j.point.series == series], chosen)
+
+
+def _grid_table(series: str, judged: Sequence[Judged], chosen: Selection) -> Table:
+    several = ", mean over seeds" if chosen.seeds > 1 else ""
+    title = f"{escape(series)}\n" if series else ""
+    title += f"validation top-1 in percent{several}, by rewind epoch\n{_dense_line(judged)}"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
+    epochs = sorted({j.point.epoch for j in judged}, key=lambda e: -1 if e is None else e)
+    for name in ("pruned", "weights left", *("any" if e is None else str(e) for e in epochs)):
+        table.add_column(name, justify="right", no_wrap=True)
+    by_place = {(j.point.percentile, j.point.epoch): j for j in judged}
+    for percentile in dict.fromkeys(j.point.percentile for j in judged):
+        row = [by_place.get((percentile, epoch)) for epoch in epochs]
+        density = next((j.point.density for j in row if j and j.point.density), None)
+        table.add_row(
+            f"{percentile:g} %",
+            "" if density is None else f"{100 * density:.4g} %",
+            *(_entry(j, chosen) for j in row),
+        )
+    return table
+
+
+def _dense_line(judged: Sequence[Judged]) -> str:
+    values = list(dense_values(judged).values())
+    if not values:
+        return "dense: no result yet"
+    sd = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"dense: {statistics.fmean(values):.2f}{sd}"
+
+
+def dense_values(judged: Sequence[Judged]) -> dict[str, float]:
+    """Validation top-1 in percent of every dense network behind the points, by its key."""
+    return {
+        c.dense["key"]: 100 * c.dense["val_top1"] for j in judged for c in j.point.cells if c.dense
+    }
+
+
+def _entry(judged: Judged | None, chosen: Selection) -> str:
+    if judged is None:
+        return "[dim]·[/]"
+    if judged.comparison is None:
+        worst = max((c.status for c in judged.point.cells), key=_urgency)
+        return f"[red]{MARKS[worst]}[/]" if worst == "failed" else f"[dim]{MARKS[worst]}[/]"
+    text = f"{statistics.fmean(judged.point.values('ticket', 'val_top1')):.2f}"
+    if judged is chosen.winner:
+        return f"[bold black on green]*{text}[/]"
+    if not judged.complete:
+        return f"[dim]{text}?[/]"
+    return f"[green]{text}[/]" if judged.matches else text
+
+
+def _urgency(status: str) -> int:
+    return ("done", "missing", "queued", "running", "failed").index(status)
+
+
+def _legend(chosen: Selection) -> str:
+    points = ticket.in_points(chosen.tolerance)
+    rule = (
+        f"at most {points} below dense"
+        if chosen.seeds < 2
+        else f"shown to be at most {points} below dense"
+    )
+    words = ["* the winning ticket"] if chosen.winner else []
+    words.append(f"green: {rule}")
+    if chosen.left_out:
+        words.append("? fewer seeds than others")
+    words.append("x failed  … running or killed  - queued  · no such cell, or not begun")
+    return "  ".join(words)
+
+
+def _test_line(winner: Judged) -> str:
+    test = ticket.spread(winner.point.values("ticket", "test_top1"))
+    dense = ticket.spread(winner.point.values("dense", "test_top1"))
+    sd = "" if test["sd"] is None else f" ± {test['sd']:.2f}"
+    return (
+        f"Its test top-1 is {test['mean']:.2f}{sd} % (dense {dense['mean']:.2f} %); "
+        "test data decided nothing. Again:"
+    )

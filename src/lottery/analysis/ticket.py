@@ -1,0 +1,215 @@
+"""``winning_ticket.json``: the verdict on a study, and what it takes to check and repeat it."""
+
+import shlex
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lottery import files
+from lottery.analysis.collect import Study
+from lottery.analysis.selection import Comparison, Judged, Point, Selection
+
+VERSION = 1
+
+
+def verdict(study: Study, chosen: Selection) -> dict[str, Any]:
+    """The content of ``winning_ticket.json``; accuracies in percent, differences in points."""
+    nearest = chosen.nearest
+    return {
+        "version": VERSION,
+        "study": str(study.folder.resolve()),
+        "winner": _about(study, chosen, chosen.winner) if chosen.winner else None,
+        "reason": chosen.reason,
+        "nearest_miss": _about(study, chosen, nearest) if nearest else None,
+        "selection": {
+            "metric": "top-1 on validation data",
+            "tolerance_points": chosen.tolerance,
+            "seeds": chosen.seeds,
+            **_test(chosen),
+            "candidates": sum(j.complete and not j.point.control for j in chosen.judged),
+            "left_out": [
+                {**_place(j.point), "seeds": [c.seed for c in j.point.done]}
+                for j in chosen.left_out
+            ],
+            "validation_only": (
+                "test data decide nothing: the best of many cells by test accuracy would look "
+                "better than it is. Test accuracy is measured once a run and only reported"
+            ),
+            "controls": "random masks and fresh weights are compared, never chosen",
+        },
+        "sparsest_match_by_series": {
+            series: _place(j.point) | {"control": j.point.control} if j else None
+            for series, j in chosen.best_of_series().items()
+        },
+        "cells": {"done": sum(c.done for c in study.cells), "all": len(study.cells)},
+        "revision": study.revision,
+        "notes": list(study.notes),
+    }
+
+
+def write(about: dict[str, Any], folder: Path) -> Path:
+    """Save what :func:`verdict` returned; returns the file's path."""
+    path = folder / "winning_ticket.json"
+    files.write_json(path, about)
+    return path
+
+
+def summary(chosen: Selection) -> str:
+    """The verdict in one sentence."""
+    judged = chosen.winner or chosen.nearest
+    if judged is None or judged.comparison is None:
+        return f"No winning ticket: {chosen.reason}."
+    point, found = judged.point, judged.comparison
+    where = f"{100 * (point.density or 0):.4g} % of the weights{_rewound(point)}"
+    if point.series:
+        where += f" ({point.series})"
+    change = (
+        f"validation top-1 {statistics.fmean(point.values('ticket', 'val_top1')):.2f} %, "
+        f"{found.difference:+.2f} points from dense"
+    )
+    if chosen.winner:
+        return f"Winning ticket: {where}; {change}."
+    return f"No winning ticket: {chosen.reason}. The nearest miss keeps {where}: {change}."
+
+
+def evidence(chosen: Selection) -> str:
+    """How the verdict was reached, in one or two sentences."""
+    judged = chosen.winner or chosen.nearest
+    if judged is None or judged.comparison is None:
+        return ""
+    found = judged.comparison
+    if found.n == 1:
+        return (
+            f"One seed, a single sample: at most {in_points(chosen.tolerance)} below dense counts "
+            "as matching, and nothing is known of the spread between seeds."
+        )
+    text = (
+        f"{found.n} seeds, paired with their dense networks: one-sided t-test that the loss is "
+        f"less than {in_points(chosen.tolerance)}, level {chosen.level:g}, "
+        f"p = {found.p_value:.2g}; power {found.power:.2f} if there is no true loss. "
+        "Each cell is tested alone, with no correction for their number."
+    )
+    if found.sd == 0:
+        text += " The seeds differ by the same amount, so the test knows no spread: add seeds."
+    return text
+
+
+def command(study: Study, point: Point) -> str:
+    """What to type to compute a point again, all its seeds, quoted for the shell."""
+    first = point.done[0] if point.done else point.cells[0]
+    seeds = [c.seed for c in (point.done or point.cells)]
+    overrides = list(first.overrides)
+    if len(seeds) > 1:
+        own = [o for o in overrides if not o.startswith("seed=")]
+        overrides = ["-m", *own, f"seed={','.join(map(str, seeds))}"]
+    return shlex.join(["python", study.script, *overrides])
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation between seeds (None for one) and the values themselves."""
+    return {
+        "mean": statistics.fmean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "values": list(values),
+    }
+
+
+def in_points(value: float) -> str:
+    """``1 point``, ``0.5 points``."""
+    return f"{value:g} point{'' if value == 1 else 's'}"
+
+
+def _test(chosen: Selection) -> dict[str, Any]:
+    if chosen.seeds < 2:
+        return {
+            "test": None,
+            "rule": "validation top-1 at most the tolerance below dense, in whole examples",
+            "caveat": "one seed is a single sample: the spread between seeds is unknown",
+        }
+    return {
+        "test": (
+            "one-sided paired t-test across seeds of H0: mean(ticket - dense) <= -tolerance; "
+            "not inferior if p < level"
+        ),
+        "level": chosen.level,
+        "caveat": "tested cell by cell, not corrected for the number of cells looked at",
+    }
+
+
+def _about(study: Study, chosen: Selection, judged: Judged) -> dict[str, Any]:
+    """All there is to say of one point, its neighbours included."""
+    point = judged.point
+    first = point.done[0]
+    mask = first.mask or {}
+    return {
+        **_place(point),
+        "density": point.density,
+        "sparsity": 1 - (point.density or 0.0),
+        "kept": mask.get("kept"),
+        "prunable": mask.get("prunable"),
+        "density_of_all": mask.get("density_of_all"),
+        "seeds": [c.seed for c in point.done],
+        "validation_top1": spread(point.values("ticket", "val_top1")),
+        "test_top1": spread(point.values("ticket", "test_top1")),
+        "dense": {
+            "validation_top1": spread(point.values("dense", "val_top1")),
+            "test_top1": spread(point.values("dense", "test_top1")),
+        },
+        "comparison": _numbers(judged.comparison),
+        "neighbours": {
+            direction: {
+                **_place(j.point),
+                "density": j.point.density,
+                "status": _status(j),
+                "validation_top1": _mean(j.point, "val_top1"),
+                "difference": j.comparison.difference if j.comparison else None,
+                "not_inferior": j.comparison.not_inferior if j.comparison else None,
+            }
+            for direction, j in chosen.neighbours(judged).items()
+        },
+        "command": command(study, point),
+        "runs": [
+            {
+                "cell": c.name,
+                "seed": c.seed,
+                "folder": str(c.folder.resolve()) if c.folder else None,
+                "dense": (c.dense or {}).get("key"),
+                "ticket": (c.ticket or {}).get("key"),
+            }
+            for c in point.done
+        ],
+    }
+
+
+def _place(point: Point) -> dict[str, Any]:
+    return {"series": point.series, "percentile": point.percentile, "rewind_epoch": point.epoch}
+
+
+def _numbers(found: Comparison | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "seeds": found.n,
+        "difference": found.difference,
+        "sd": found.sd,
+        "lower_bound": found.lower,
+        "p_value": found.p_value,
+        "power": found.power,
+        "not_inferior": found.not_inferior,
+    }
+
+
+def _status(judged: Judged) -> str:
+    if judged.complete:
+        return "done"
+    return "partly done" if judged.comparison else judged.point.cells[0].status
+
+
+def _mean(point: Point, metric: str) -> float | None:
+    values = point.values("ticket", metric)
+    return statistics.fmean(values) if values else None
+
+
+def _rewound(point: Point) -> str:
+    return "" if point.epoch is None else f", rewound to epoch {point.epoch}"

@@ -1,0 +1,741 @@
+"""report.py: what it collects, whom it declares the winner, and what it writes."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import shlex
+import shutil
+import statistics
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import wandb_workspaces.workspaces
+import yaml
+from conftest import TINY, composed, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from pyarrow import parquet
+from rich.console import Console
+
+from lottery import files
+from lottery.analysis import collect, report, selection, tables, ticket, workspace
+from lottery.analysis.collect import Cell
+from lottery.errors import LotteryError
+
+EXAMPLES = 10_000
+LAYERS = {"conv/kernel": {"size": 400, "kept": 0}, "classifier/kernel": {"size": 600, "kept": 0}}
+
+
+@pytest.fixture(scope="session")
+def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of four cells that prune.py left."""
+    outputs = tmp_path_factory.mktemp("real")
+    process = run(
+        "prune.py", "-m", *TINY, "mask.percentile=50,80", "rewind.epoch=0,1",
+        f"paths.outputs={outputs}",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    return next((outputs / "prune").iterdir())
+
+
+def outcome(val: float, test: float = 0.5, seconds: float = 90.0) -> dict[str, Any]:
+    """The results of one run, as the store has them."""
+    return {
+        "val_loss": 1.0, "val_top1": round(val * EXAMPLES) / EXAMPLES, "val_top5": 0.9,
+        "test_loss": 1.0, "test_top1": test, "test_top5": 0.9,
+        "val_examples": EXAMPLES, "test_examples": EXAMPLES,
+        "epochs": 2, "seconds": seconds, "images_per_second": 1000.0,
+    }  # fmt: skip
+
+
+def mask_of(percentile: float) -> dict[str, Any]:
+    kept = 1000 - int(10 * percentile)
+    return {
+        "percentile": percentile, "prunable": 1000, "kept": kept, "density": kept / 1000,
+        "total_parameters": 1100, "density_of_all": (kept + 100) / 1100,
+        "layers": {n: {**c, "kept": int(c["size"] * kept / 1000)} for n, c in LAYERS.items()},
+    }  # fmt: skip
+
+
+class Sweep:
+    """A sweep's folder and store, written file by file as prune.py writes them."""
+
+    def __init__(self, root: Path, plan: bool = True) -> None:
+        self.folder, self.store, self.plan = root / "prune" / "sweep", root / "store", plan
+        self.cells: list[dict[str, Any]] = []
+        self.folder.mkdir(parents=True)
+        (self.store / "leases").mkdir(parents=True)
+        files.write_json(self.store / "store.json", {"version": 1})
+
+    def add(
+        self,
+        percentile: float,
+        epoch: int,
+        val: float | None = None,
+        *,
+        dense: float = 0.9,
+        seed: int = 0,
+        status: str = "done",
+        result: bool = True,
+        stored: bool = True,
+        test: float = 0.5,
+        error: str | None = None,
+        **options: Any,
+    ) -> Path:
+        """One cell; without ``val`` it has no result."""
+        number = len(self.cells)
+        swept = {"mask.percentile": percentile, "rewind.epoch": epoch, "seed": seed, **options}
+        overrides = [f"{k}={v}" for k, v in swept.items()]
+        name = "-".join(str(v) for v in swept.values())
+        keys = {"dense": f"dense-{seed}", "ticket": f"ticket-{name}"}
+        self.cells.append({"num": number, "overrides": overrides, **keys})
+        if self.plan:
+            about = {"version": 1, "script": "prune.py", "typed": ["model=lenet_300_100"],
+                     "revision": "0123456789ab-dirty",
+                     "store": str(self.store), "cells": self.cells, "plan": {}}  # fmt: skip
+            files.write_json(self.folder / "sweep.json", about)
+        folder = self.folder / str(number)
+        if status == "missing" and val is None:
+            return folder
+        (folder / ".hydra").mkdir(parents=True)
+        typed = ["model=lenet_300_100", *overrides]
+        (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(typed))
+        config = OmegaConf.create(
+            dataclasses.asdict(composed("model=lenet_300_100", "logger=csv", *overrides))
+        )
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+        about = {"status": status, "started": 1.0, "updated": 2.0}
+        files.write_json(folder / "status.json", about | ({"error": error} if error else {}))
+        if val is None:
+            return folder
+        mask = mask_of(percentile)
+        runs = {"dense": outcome(dense), "ticket": outcome(val, test)}
+        if stored:
+            for kind, first in (("dense", 0), ("ticket", epoch)):
+                path = self.store / kind / keys[kind]
+                path.mkdir(parents=True, exist_ok=True)
+                rewind = {k: v for k, v in (("epoch", epoch), ("name", options.get("rewind.name")))
+                          if v is not None}  # fmt: skip
+                identity = {"dense": keys["dense"], "mask": "m", "rewind": rewind}
+                files.write_json(path / "done.json", {"key": keys[kind], "identity": identity})
+                files.write_json(path / "result.json", runs[kind])
+                files.write_json(path / "config.json", OmegaConf.to_container(config))
+                rows = ["epoch,loss,val_top1,input_wait,gpu_utilisation"]
+                final = runs[kind]["val_top1"]
+                rows += [f"{e + 1},1.0,{final},0.02," for e in range(first, 2)]
+                (path / "metrics.csv").write_text("\n".join(rows) + "\n")
+            files.write_json(self.store / "ticket" / keys["ticket"] / "mask.json", mask)
+        if result:
+            files.write_json(folder / "result.json", {
+                **{kind: {"key": keys[kind], **runs[kind]} for kind in runs},
+                "mask": mask, "rewind": {"name": "weights", "epoch": epoch, "optimizer": "restore"},
+                "matched": True, "tolerance": 1.0, "store": str(self.store),
+            })  # fmt: skip
+        return folder
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return Sweep(tmp_path)
+
+
+def reported(folder: Path, mode: str = "disabled") -> Path:
+    """The folder of a whole report on a sweep, made in this process."""
+    options = report.Options(sweep=str(folder), logger=report.Wandb(mode=mode))
+    report.main(OmegaConf.structured(options))
+    return folder / "report"
+
+
+def verdict(folder: Path, **told: Any) -> dict[str, Any]:
+    """The content of winning_ticket.json, without the pictures, which take seconds."""
+    return ticket.verdict(*report.judge(report.Options(sweep=str(folder), **told)))
+
+
+def printed(folder: Path) -> str:
+    """What a report on a sweep prints."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    tables.show(*report.judge(report.Options(sweep=str(folder))), [Path("page")], console)
+    return console.export_text()
+
+
+def rows(folder: Path, name: str = "cells") -> list[dict[str, str]]:
+    with (folder / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# Collecting
+
+
+def test_a_real_sweep_is_reported(real_sweep: Path, tmp_path: Path) -> None:
+    before = set(Path.cwd().iterdir())
+    process = run("report.py", f"sweep={real_sweep}", f"output={tmp_path}", "tolerance=100")
+    assert process.returncode == 0, process.stderr
+    assert set(Path.cwd().iterdir()) == before  # nothing of Hydra's lies about
+    names = {path.name for path in tmp_path.iterdir()}
+    pictures = {f"{n}.{s}" for n in ("accuracy", "heatmap", "layers", "curves", "cost")
+                for s in ("png", "svg")}  # fmt: skip
+    assert names == pictures | {
+        "cells.csv", "cells.parquet", "grid.csv", "grid.parquet", "report.html",
+        "winning_ticket.json", "wandb_workspace.json",
+    }  # fmt: skip
+    results = {f.name: json.loads((f / "result.json").read_text())
+               for f in real_sweep.iterdir() if f.name.isdecimal()}  # fmt: skip
+    table = parquet.read_table(tmp_path / "cells.parquet").to_pylist()
+    assert {r["cell"]: r["val_top1"] for r in table} == {
+        n: r["ticket"]["val_top1"] for n, r in results.items()
+    }
+    winner = json.loads((tmp_path / "winning_ticket.json").read_text())["winner"]
+    assert winner["percentile"] == 80
+    own = results[winner["runs"][0]["cell"]]
+    assert winner["runs"][0]["ticket"] == own["ticket"]["key"]
+    assert winner["test_top1"]["values"] == [100 * own["ticket"]["test_top1"]]
+    for result in results.values():
+        assert f"{100 * result['ticket']['val_top1']:.2f}" in process.stdout
+    assert process.stdout.rstrip().endswith(f"report: {tmp_path / 'report.html'}")
+
+
+@pytest.mark.parametrize("source", ["sweep", "store"])
+def test_the_printed_command_repeats_the_winner(
+    real_sweep: Path, tmp_path: Path, source: str
+) -> None:
+    store = real_sweep.parents[1] / "store"
+    told = {"sweep": real_sweep, "store": store}[source]
+    process = run(
+        "report.py", f"{source}={told}", f"output={tmp_path}", "tolerance=100",
+        "logger.mode=disabled",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    winner = json.loads((tmp_path / "winning_ticket.json").read_text())["winner"]
+    python, script, *arguments = shlex.split(winner["command"])
+    assert (python, script) == ("python", "prune.py")
+    again = run(script, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert "training" not in again.stdout  # the store has it: it is the same run
+    result = Path(again.stdout.rstrip().rpartition("result: ")[2])
+    assert json.loads(result.read_text())["ticket"]["key"] == winner["runs"][0]["ticket"]
+
+
+def test_nothing_is_lost_of_an_unfinished_sweep(sweep: Sweep) -> None:
+    sweep.add(50, 0, 0.9)
+    sweep.add(50, 1, status="failed", error="the loss is no longer a finite number")
+    sweep.add(80, 0, status="running")
+    sweep.add(80, 1, status="missing")
+    sweep.add(90, 0, 0.8)
+    output, text = reported(sweep.folder), printed(sweep.folder)
+    assert [r["status"] for r in rows(output)] == [
+        "done", "failed", "running", "missing", "done",
+    ]  # fmt: skip
+    assert verdict(sweep.folder)["cells"] == {"done": 2, "all": 5}
+    assert "the loss is no longer a finite number" in text
+    assert "5 cells: 2 done, 1 running, 1 failed, 1 missing" in text
+    grid = [line.split() for line in text.splitlines() if "%" in line][:3]
+    assert [line[-2:] for line in grid] == [["*90.00", "x"], ["…", "·"], ["80.00", "·"]]
+    page = (output / "report.html").read_text()
+    assert "the loss is no longer a finite number" in page
+
+
+def test_a_cell_that_never_began_has_its_place_in_the_grid(sweep: Sweep) -> None:
+    sweep.add(50, 0, 0.9)
+    sweep.add(80, 1, status="missing")
+    cell = collect.from_sweep(sweep.folder).cells[1]
+    assert (cell.percentile, cell.epoch, cell.status) == (80, 1, "missing")
+    assert cell.config["model.name"] == "lenet_300_100"
+    assert cell.overrides[0] == "model=lenet_300_100"
+
+
+def test_a_ticket_in_the_store_counts_though_its_job_left_nothing(sweep: Sweep) -> None:
+    folder = sweep.add(50, 0, 0.9, result=False, status="queued")
+    cell = collect.from_sweep(sweep.folder).cells[0]
+    assert cell.done
+    assert cell.ticket is not None
+    assert cell.ticket["val_top1"] == 0.9
+    shutil.rmtree(folder)
+    assert collect.from_sweep(sweep.folder).cells[0].done
+
+
+def test_the_result_of_an_earlier_sweep_in_the_folder_does_not_count(sweep: Sweep) -> None:
+    folder = sweep.add(50, 0, 0.9, stored=False)
+    result = json.loads((folder / "result.json").read_text())
+    result["ticket"]["key"] = "another"
+    files.write_json(folder / "result.json", result)
+    study = collect.from_sweep(sweep.folder)
+    assert not study.cells[0].done
+    assert "of another run than planned" in study.notes[0]
+
+
+def test_a_damaged_result_is_noted(sweep: Sweep) -> None:
+    folder = sweep.add(50, 0, 0.9, stored=False)
+    (folder / "result.json").write_text('{"dense": ')
+    study = collect.from_sweep(sweep.folder)
+    assert not study.cells[0].done
+    assert "is damaged" in study.notes[0]
+
+
+def test_an_old_sweep_without_a_plan_is_read_from_its_folders(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, plan=False)
+    for percentile in range(50, 61):  # eleven: 10 comes after 9
+        sweep.add(percentile, 0, 0.9)
+    study = collect.from_sweep(sweep.folder)
+    assert [c.percentile for c in study.cells] == list(range(50, 61))
+    assert "no sweep.json" in study.notes[0]
+
+
+def test_curves_survive_the_loss_of_the_store(sweep: Sweep) -> None:
+    folder = sweep.add(50, 0, 0.9)
+    shutil.rmtree(sweep.store)
+    (folder / "metrics.csv").write_text(
+        "run,epoch,val_top1,gpu_utilisation\ndense,1,0.5,\nticket,1,0.6,\nticket,2,0.7,\n"
+    )
+    cell = collect.from_sweep(sweep.folder).cells[0]
+    assert [r["val_top1"] for r in cell.curve("ticket")] == [0.6, 0.7]
+    assert cell.curve("dense") == [{"epoch": 1.0, "val_top1": 0.5}]
+
+
+def test_a_round_on_the_way_is_the_ticket_it_is_not_the_one_asked_for(sweep: Sweep) -> None:
+    """Iterative rounds carry the config of the study that asked: its final percentile, control."""
+    sweep.add(50, 1, 0.9, **{"mask.rate": 20, "rewind.name": "reinit", "mask.shuffle": True})
+    (run_folder,) = (sweep.store / "ticket").iterdir()
+    files.write_json(run_folder / "mask.json", mask_of(36.0))
+    about = json.loads((run_folder / "done.json").read_text())
+    about["identity"]["rewind"] = {"epoch": 1}
+    files.write_json(run_folder / "done.json", about)
+    defaults = collect.flat(dataclasses.asdict(composed()))
+    (cell,) = collect.from_store(sweep.store, defaults).cells
+    assert (cell.percentile, cell.epoch, cell.control) == (36.0, 1, False)
+    assert cell.config["rewind.name"] == "weights"
+    assert "mask.percentile=36.0" in cell.overrides
+    assert "mask.rate=20.0" in cell.overrides
+    assert not any(o.startswith(("mask.shuffle", "rewind.name")) for o in cell.overrides)
+
+
+def test_series_are_told_apart_by_the_fewest_options(sweep: Sweep) -> None:
+    for name in ("lenet_300_100", "mobilenet_v2_small"):
+        sweep.add(50, 0, 0.9, model=name)
+    assert collect.from_sweep(sweep.folder).varied == ("model.name",)
+
+
+def test_where_keeps_what_matches(sweep: Sweep) -> None:
+    for percentile in (50, 80, 90):
+        for seed in (0, 1):
+            sweep.add(percentile, 0, 0.9, seed=seed)
+    study = collect.from_sweep(sweep.folder)
+    kept = collect.where(study, {"seed": 1, "mask.percentile": [50, 90]}).cells
+    assert [(c.percentile, c.seed) for c in kept] == [(50, 1), (90, 1)]
+    with pytest.raises(LotteryError, match=r"seeed is unknown; did you mean seed"):
+        collect.where(study, {"seeed": 1})
+    with pytest.raises(LotteryError, match=r"no cell has seed=7 \(there are 0, 1\)"):
+        collect.where(study, {"seed": 7})
+
+
+# Selecting
+
+settings.register_profile("report", deadline=None)  # the first test imports SciPy
+settings.load_profile("report")
+ACCURACY = st.integers(0, EXAMPLES).map(lambda n: n / EXAMPLES)
+
+
+def cell(percentile: float, epoch: int, seed: int, val: float, dense: float, test: float) -> Cell:
+    config = {"mask.percentile": percentile, "rewind.epoch": epoch, "seed": seed}
+    return Cell(
+        f"{percentile}-{epoch}-{seed}", "done", config,
+        dense={"key": str(seed), **outcome(dense, test)},
+        ticket={"key": "t", **outcome(val, test)}, mask=mask_of(percentile),
+    )  # fmt: skip
+
+
+@st.composite
+def studies(draw: st.DrawFn, seeds: int | None = None) -> list[Cell]:
+    """Grids of a few cells with one to three seeds; near dense, so that some match."""
+    count = seeds or draw(st.integers(1, 3))
+    dense = [draw(st.integers(8900, 9100)) / EXAMPLES for _ in range(count)]
+    return [
+        cell(p, e, s, dense[s] + draw(st.integers(-250, 100)) / EXAMPLES, dense[s], draw(ACCURACY))
+        for p in draw(st.lists(st.sampled_from([50.0, 80.0, 90.0, 95.0]), unique=True, min_size=1))
+        for e in draw(st.lists(st.integers(0, 3), unique=True, min_size=1))
+        for s in range(count)
+    ]
+
+
+def chosen(cells: list[Cell], tolerance: float = 1.0, level: float = 0.05) -> selection.Selection:
+    study = collect.Study(Path(), tuple(cells))
+    return selection.select(selection.points(study), tolerance, level)
+
+
+def where(judged: selection.Judged | None) -> tuple[float, int | None] | None:
+    return judged and (judged.point.percentile, judged.point.epoch)
+
+
+@given(studies(), st.randoms())
+def test_test_data_decide_nothing(cells: list[Cell], random: Any) -> None:
+    values = [c.ticket["test_top1"] for c in cells if c.ticket]
+    random.shuffle(values)
+    swapped = [
+        dataclasses.replace(
+            c, ticket={**(c.ticket or {}), "test_top1": v, "test_top5": v, "test_loss": -v},
+            dense={**(c.dense or {}), "test_top1": 1 - v},
+        )
+        for c, v in zip(cells, values, strict=True)
+    ]  # fmt: skip
+    before, after = chosen(cells), chosen(swapped)
+    assert where(before.winner) == where(after.winner)
+    assert where(before.nearest) == where(after.nearest)
+    assert [j.comparison for j in before.judged] == [j.comparison for j in after.judged]
+
+
+@given(studies())
+def test_the_sparsest_that_matches_wins(cells: list[Cell]) -> None:
+    found = chosen(cells)
+    matching = [j.point.percentile for j in found.judged if j.matches]
+    if matching:
+        assert found.winner is not None
+        assert found.winner.matches
+        assert found.winner.point.percentile == max(matching)
+        assert found.reason is None
+    else:
+        assert found.winner is None
+        assert found.reason
+        assert found.nearest is not None
+
+
+@given(studies(), st.randoms())
+def test_the_order_of_the_cells_does_not_matter(cells: list[Cell], random: Any) -> None:
+    shuffled = list(cells)
+    random.shuffle(shuffled)
+    before, after = chosen(cells), chosen(shuffled)
+    assert before == after
+
+
+@given(studies(seeds=1))
+def test_one_seed_is_compared_in_whole_examples(cells: list[Cell]) -> None:
+    for judged in chosen(cells).judged:
+        (one,) = judged.point.done
+        assert one.dense is not None
+        assert one.ticket is not None
+        lost = round(EXAMPLES * one.dense["val_top1"]) - round(EXAMPLES * one.ticket["val_top1"])
+        assert judged.matches == (lost <= EXAMPLES // 100)
+
+
+@pytest.mark.parametrize("dense", [0.9, 0.57, 0.29, 0.03])
+def test_one_seed_exactly_the_tolerance_below_matches(dense: float) -> None:
+    for lost, accepted in ((100, True), (101, False)):
+        found = chosen([cell(50, 0, 0, dense - lost / EXAMPLES, dense, 0.5)])
+        assert (found.winner is not None) == accepted
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.floats(-3, 3), min_size=2, max_size=6).filter(lambda d: np.std(d) > 1e-6),
+    st.floats(0, 3),
+    st.floats(0.001, 0.5),
+)
+def test_the_test_is_students(differences: list[float], tolerance: float, level: float) -> None:
+    from scipy import stats
+
+    found = selection.non_inferiority(differences, tolerance, level)
+    expected = stats.ttest_1samp(differences, -tolerance, alternative="greater")
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9, abs=1e-12)
+    assert found.not_inferior == (expected.pvalue < level)
+    bound = expected.confidence_interval(1 - level).low
+    assert found.lower == pytest.approx(bound, rel=1e-6, abs=1e-9)
+
+
+def test_the_power_is_that_of_a_simulation() -> None:
+    draws = np.random.default_rng(0).normal(0.0, 0.8, (20_000, 3))
+    sample = [-0.8, 0.0, 0.8]  # standard deviation 0.8
+    stated = selection.non_inferiority(sample, 1.0, 0.05).power
+    t = (draws.mean(1) + 1.0) / (draws.std(1, ddof=1) / math.sqrt(3))
+    assert stated == pytest.approx(float(np.mean(t > 2.919986)), abs=0.01)  # t(0.95, 2)
+
+
+@pytest.mark.parametrize(("difference", "accepted"), [(-0.5, True), (-1.0, False), (-1.5, False)])
+def test_differences_without_spread_are_decided_by_their_mean(
+    difference: float, accepted: bool
+) -> None:
+    found = selection.non_inferiority([difference] * 3, 1.0, 0.05)
+    assert (found.not_inferior, found.sd, found.lower) == (accepted, 0.0, difference)
+
+
+def test_too_few_seeds_to_be_sure_do_not_win() -> None:
+    """Two seeds whose mean is within the tolerance, but whose spread does not exclude more."""
+    cells = [cell(90, 0, s, 0.9 + d, 0.9, 0.5) for s, d in enumerate((-0.015, 0.005))]
+    found = chosen(cells)
+    assert found.winner is None
+    assert "shown" in str(found.reason)
+    assert where(found.nearest) == (90, 0)
+
+
+def test_a_cell_with_fewer_seeds_than_others_is_noted_and_cannot_win() -> None:
+    cells = [cell(80, 0, s, 0.9 + s / 1000, 0.9, 0.5) for s in range(3)]
+    cells += [cell(95, 0, s, 0.9 + s / 1000, 0.9, 0.5) for s in range(2)]
+    found = chosen(cells)
+    assert where(found.winner) == (80, 0)
+    assert [where(j) for j in found.left_out] == [(95, 0)]
+
+
+def test_controls_are_compared_but_never_win(sweep: Sweep) -> None:
+    sweep.add(50, 0, 0.9)
+    sweep.add(90, 0, 0.9, **{"mask.shuffle": True})
+    sweep.add(95, 0, 0.9, **{"rewind.name": "reinit"})
+    found = verdict(sweep.folder)
+    assert found["winner"]["percentile"] == 50
+    series = found["sparsest_match_by_series"].values()
+    assert sorted((s["percentile"], s["control"]) for s in series) == [
+        (50, False), (90, True), (95, True),
+    ]  # fmt: skip
+
+
+# The verdict
+
+
+def test_the_verdict_of_several_seeds_states_its_test(sweep: Sweep) -> None:
+    for seed in range(3):
+        for percentile, loss in ((50, 0.0), (80, 0.004), (90, 0.03)):
+            sweep.add(percentile, 1, 0.9 - loss + seed / 2000, seed=seed, test=0.8)
+    found = verdict(sweep.folder)
+    winner = found["winner"]
+    assert (winner["percentile"], winner["seeds"]) == (80, [0, 1, 2])
+    assert winner["test_top1"]["mean"] == pytest.approx(80)
+    assert set(winner["neighbours"]) == {"denser", "sparser"}
+    assert winner["neighbours"]["sparser"]["not_inferior"] is False
+    assert winner["comparison"]["p_value"] < 0.05 < winner["comparison"]["power"]
+    assert found["selection"]["level"] == 0.05
+    assert "not corrected" in found["selection"]["caveat"]
+    words = shlex.split(winner["command"])
+    assert words[:3] == ["python", "prune.py", "-m"]
+    assert {"model=lenet_300_100", "mask.percentile=80", "seed=0,1,2"} <= set(words)
+    assert found["revision"] == "0123456789ab-dirty"
+
+
+def test_one_seed_is_said_to_be_a_single_sample(sweep: Sweep) -> None:
+    sweep.add(50, 0, 0.9)
+    found = verdict(sweep.folder)
+    assert "single sample" in found["selection"]["caveat"]
+    assert "single sample" in printed(sweep.folder)
+    assert found["winner"]["comparison"]["p_value"] is None
+
+
+def test_no_winner_says_why_and_names_the_nearest_miss(sweep: Sweep) -> None:
+    sweep.add(50, 0, 0.85)
+    sweep.add(80, 0, 0.86)
+    output = reported(sweep.folder)
+    found = json.loads((output / "winning_ticket.json").read_text())
+    assert found["winner"] is None
+    assert found["reason"] == "no cell is at most 1 point below dense on validation"
+    assert found["nearest_miss"]["percentile"] == 80
+    page = (output / "report.html").read_text()
+    for text in (printed(sweep.folder), page):
+        assert "No winning ticket: no cell is at most 1 point below dense" in text
+    assert verdict(sweep.folder, tolerance=4.0)["winner"]["percentile"] == 80
+
+
+def test_a_sweep_that_failed_whole_is_reported(sweep: Sweep) -> None:
+    for percentile in (50, 80):
+        sweep.add(percentile, 0, status="failed", error="the disk is full")
+    output = reported(sweep.folder)
+    found = json.loads((output / "winning_ticket.json").read_text())
+    assert (found["winner"], found["nearest_miss"]) == (None, None)
+    assert found["reason"] == "no cell has a result yet"
+    assert "failed (0, 1): the disk is full" in printed(sweep.folder)
+    assert [r["error"] for r in rows(output)] == ["the disk is full"] * 2
+    assert (output / "report.html").exists()
+
+
+def test_runs_that_disagree_on_the_tolerance_need_one(sweep: Sweep) -> None:
+    sweep.add(50, 0, 0.9, **{"verdict.tolerance": 0.5})
+    sweep.add(80, 0, 0.9, **{"verdict.tolerance": 2})
+    with pytest.raises(LotteryError, match=r"different tolerances \(0.5, 2\)"):
+        verdict(sweep.folder)
+    assert verdict(sweep.folder, tolerance=1.0)["winner"]["percentile"] == 80
+
+
+def test_means_are_over_the_seeds_of_a_point(sweep: Sweep) -> None:
+    values = [0.9, 0.905, 0.91]
+    for seed, value in enumerate(values):
+        sweep.add(50, 0, value, seed=seed, dense=value)
+    _, chosen = report.judge(report.Options(sweep=str(sweep.folder)))
+    (row,) = tables.grid(chosen)
+    assert row["val_top1"] == pytest.approx(100 * statistics.fmean(values))
+    assert (row["seeds_done"], row["difference"]) == (3, 0.0)
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say what to report on: sweep=<folder of a sweep>, or store=<run store>"),
+        (["sweep={sweep}", "tolerence=1"], "option tolerence is unknown"),
+        (["sweep={sweep}", "level=high"], "could not be converted to Float"),
+        (["sweep={sweep}", "where={model.nam: x}"], "did you mean model.name"),
+        (["sweep={sweep}", "logger.mode=online"], "the report is written, but W&B did not take"),
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path, sweep: Sweep, arguments: list[str], message: str
+) -> None:
+    sweep.add(50, 0, 0.9)
+    told = [a.replace("{sweep}", str(sweep.folder)) for a in arguments]
+    nowhere = str(tmp_path / "nowhere")  # no account
+    process = run("report.py", *told, NETRC=nowhere, WANDB_CONFIG_DIR=nowhere)
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: ")
+    assert len(process.stderr.splitlines()) == 1
+    assert message in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"sweep": "{sweep}", "store": "x"}, "not both"),
+        ({"sweep": "{root}/nowhere"}, "there is no folder"),
+        ({"sweep": "{root}"}, r"is no sweep \(no sweep.json, no numbered job folders\)$"),
+        ({"sweep": "{sweep}/.."}, "the newest sweep in it is .*/sweep$"),
+        ({"sweep": "{sweep}/0"}, "is a single run, not a sweep"),
+        ({"sweep": "{root}/store"}, "is a run store, not a sweep: store="),
+        ({"sweep": "{sweep}", "level": 0.0}, "level=0 must be > 0 and < 1"),
+        ({"sweep": "{sweep}", "tolerance": -1.0}, "tolerance=-1 must be >= 0"),
+        ({"sweep": "{sweep}", "where": 3}, "where needs options and values"),
+        ({"sweep": "{sweep}", "logger": report.Wandb(mode="on")}, "logger.mode=on is unknown"),
+    ],
+)
+def test_what_cannot_be_reported_is_said(
+    tmp_path: Path, sweep: Sweep, told: dict[str, Any], message: str
+) -> None:
+    sweep.add(50, 0, 0.9)
+    places = {"{root}": str(tmp_path), "{sweep}": str(sweep.folder)}
+    for mark, place in places.items():
+        told = {k: v.replace(mark, place) if isinstance(v, str) else v for k, v in told.items()}
+    with pytest.raises(LotteryError, match=message):
+        report.main(OmegaConf.structured(report.Options(**told)))
+
+
+def test_a_folder_that_is_no_store_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LotteryError, match="is no run store"):
+        collect.from_store(tmp_path, {})
+
+
+def test_help_imports_nothing_heavy() -> None:
+    process = run("report.py", "--help", python=("-X", "importtime"))
+    assert "sweep=" in process.stdout
+    heavy = ("tensorflow", "numpy", "matplotlib", "plotly", "pyarrow", "scipy", "wandb")
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0]
+              for line in process.stderr.splitlines()}  # fmt: skip
+    assert not loaded & set(heavy)
+
+
+def test_the_workspace_shows_what_matters(sweep: Sweep) -> None:
+    sweep.add(50, 0, 0.9)
+    study = collect.from_sweep(sweep.folder)
+    path = workspace.write(study, sweep.folder, "lottery", None)
+    spec = json.loads(path.read_text())
+    sections = spec["section"]["panelBankConfig"]["sections"]
+    panels = [p["config"] for s in sections for p in s["panels"]]
+    metrics = {m for p in panels for m in p.get("metrics", [])}
+    assert {"val_top1", "gpu_utilisation", "images_per_second", "input_wait"} <= metrics
+    scatter = next(p for p in panels if p.get("yAxis"))
+    assert (scatter["xAxis"], scatter["yAxis"]) == ("summary:mask_density", "summary:val_top1")
+    assert scatter["xAxisLogScale"] is True
+    assert "dense-0" in json.dumps(spec["section"]["runSets"])
+
+
+def test_online_sends_the_workspace(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep.add(50, 0, 0.9)
+    sent = []
+
+    def save(built: Any) -> Any:
+        sent.append(built)
+        return SimpleNamespace(url="https://address")
+
+    monkeypatch.setattr(wandb_workspaces.workspaces.Workspace, "save", save)
+    address = workspace.send(collect.from_sweep(sweep.folder), "lottery", "team")
+    assert address == "https://address"
+    assert (sent[0].entity, sent[0].project) == ("team", "lottery")
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on two series, several seeds, a hole and a failure."""
+    sweep = Sweep(tmp_path_factory.mktemp("page"))
+    for seed in range(2):
+        for percentile, val in ((50, 0.9), (80, 0.899), (90, 0.6)):
+            for epoch in (0, 1):
+                for scope in ("global", "layer"):
+                    sweep.add(percentile, epoch, val + seed / 5000, seed=seed, dense=0.9,
+                              **{"mask.scope": scope})  # fmt: skip
+    sweep.add(95, 0, status="failed", error="<script>alert('no')</script>")
+    sweep.add(95, 1, status="missing")
+    return reported(sweep.folder) / "report.html"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_in_a_browser(page: Path, width: int) -> None:
+    """It draws everything, with no network, script error or sideways scrolling; links lead on."""
+    browser_path = shutil.which("chromium")
+    if browser_path is None:
+        pytest.skip("no chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    complaints: list[str] = []
+    requests: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": width, "height": 900})
+        tab.on("console", lambda m: complaints.append(m.text))
+        tab.on("pageerror", lambda e: complaints.append(str(e)))
+
+        def gate(route: Any) -> None:
+            if route.request.url == page.as_uri():
+                route.continue_()
+            else:
+                requests.append(route.request.url)
+                route.abort()
+
+        tab.route("**/*", gate)
+        tab.goto(page.as_uri())
+        plots = "accuracy", "heat-0", "heat-1", "layers", "curves", "minutes", "throughput"
+        for name in plots:
+            tab.wait_for_selector(f"#{name} svg.main-svg", state="attached")
+        marks = {n: tab.locator(f"#{n} .point, #{n} .hm image, #{n} .js-line").count()
+                 for n in plots}  # fmt: skip
+        assert all(marks.values()), marks
+        assert marks["accuracy"] >= 12  # a dot for each point
+        assert marks["minutes"] == marks["throughput"] == 24  # and here for each seed
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        for name in plots:  # its drawing fits its card
+            box = tab.locator(f"#{name} svg.main-svg").first.bounding_box()
+            assert box["width"] <= width - 32
+
+        links = tab.eval_on_selector_all("a[href]", "all => all.map(a => a.getAttribute('href'))")
+        on_disk = {link for link in links if not link.startswith("#")}
+        assert {f"../{n}/config.yaml" for n in range(24)} <= on_disk
+        assert all((page.parent / link).exists() for link in on_disk)
+
+        tab.locator("#accuracy .scatterlayer .point").first.scroll_into_view_if_needed()
+        dot = tab.locator("#accuracy .scatterlayer .point").first.bounding_box()
+        tab.mouse.click(dot["x"] + dot["width"] / 2, dot["y"] + dot["height"] / 2)
+        tab.wait_for_selector("#run[open]")
+        assert "mask.percentile: 50" in tab.inner_text("#run-config")
+        assert tab.get_attribute("#run-file", "href").endswith("/config.yaml")
+        tab.click("#run-close")
+        tab.select_option("#group", index=1)
+        assert tab.locator("#curves .js-line").count() > 0
+        browser.close()
+    assert complaints == []
+    assert requests == []
+
+
+def test_the_command_is_quoted_for_the_shell() -> None:
+    one = cell(50, 0, 0, 0.9, 0.9, 0.5)
+    one = dataclasses.replace(one, overrides=("data.classes=[0,1]", "data.dir=/my data"))
+    study = collect.Study(Path(), (one,))
+    command = ticket.command(study, selection.points(study)[0])
+    assert command == "python prune.py 'data.classes=[0,1]' 'data.dir=/my data'"

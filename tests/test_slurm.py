@@ -1,0 +1,392 @@
+"""The daily command on a real SLURM cluster, and all that clusters do to jobs."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, TINY, command, environment, run
+from slurm_cluster import Cluster
+from test_kill import assert_same
+from test_tracking import tracked
+
+from lottery.files import read_json
+from lottery.runs import Run
+
+pytestmark = pytest.mark.slow
+
+SLURM = (
+    "hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1",
+    "hydra.launcher.signal_delay_s=20",
+)  # fmt: skip
+# Long enough to be interrupted: many short epochs, with dropout and momentum.
+LONG = (*TINY, "model.dropout=0.3", "trainer.batch_size=16", "rewind.epoch=0", "rewind.keep=[]")
+
+
+@dataclass
+class Sweep:
+    """A submitting process, and what it leaves."""
+
+    process: subprocess.Popen[str]
+    outputs: Path
+    cluster: Cluster
+
+    def end(self, timeout: float = 500) -> tuple[int, str]:
+        """Exit code and output."""
+        stdout, stderr = self.process.communicate(timeout=timeout)
+        return self.process.returncode, stdout + stderr
+
+    @property
+    def folder(self) -> Path:
+        """The newest sweep's."""
+        scripts = [p for p in self.outputs.iterdir() if p.name in ("prune", "train")]
+        return max((f for s in scripts for f in s.iterdir()), key=lambda f: f.name)
+
+    def status(self, cell: object) -> str:
+        try:
+            return str(read_json(self.folder / str(cell) / "status.json")["status"])
+        except (FileNotFoundError, ValueError):
+            return "missing"
+
+    def epochs(self, kind: str, per_epoch: int = 76) -> int:
+        """How far the runs being trained have come."""
+        found = (self.outputs / "store").glob(f"work/{kind}-*/checkpoints/step_*")
+        return max((int(p.name.removeprefix("step_")) // per_epoch for p in found), default=0)
+
+    def reach(self, kind: str, epoch: int) -> None:
+        """Wait until a run is in the middle of its training."""
+        self.cluster.wait_until(lambda: self.epochs(kind) >= epoch, 120)
+
+
+@pytest.fixture
+def submit(cluster: Cluster, tmp_path: Path) -> Callable[..., Sweep]:
+    def start(script: str, *overrides: str, root: Path = REPOSITORY) -> Sweep:
+        line = command(script, "-m", *SLURM, *overrides, f"paths.outputs={tmp_path / 'outputs'}")
+        line[line.index(str(REPOSITORY / script))] = str(root / script)
+        process = subprocess.Popen(
+            line, env=environment(**cluster.environment), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        return Sweep(process, tmp_path / "outputs", cluster)
+
+    return start
+
+
+def jobs_of(sweep: Sweep) -> list[dict[str, Any]]:
+    return list(read_json(sweep.folder / "sweep.json")["jobs"])
+
+
+def logs(sweep: Sweep) -> str:
+    return "".join(p.read_text() for p in sweep.folder.glob(".submitit/*/*_log.out"))
+
+
+# -- the daily command -------------------------------------------------------------------------
+
+GRID = ("mask.percentile=50,60,...,70", "rewind.epoch=0,1")
+
+
+def test_the_daily_command(submit):
+    first = submit("prune.py", *TINY, *GRID)
+    code, said = first.end()
+    assert code == 0, said
+    assert "6 cells: 6 done" in said
+    # One dense network, alone and first; then the cells as one array, and nobody waited.
+    stages = [(job["stage"], job["job"].partition("_")[0]) for job in jobs_of(first)]
+    assert [stage for stage, _ in stages] == ["dense"] + 6 * ["cells"]
+    assert len({job for _, job in stages}) == 2
+    assert logs(first).count("training dense") == 1
+    assert logs(first).count("training ticket") == 6
+    assert "waiting for" not in logs(first)
+    accounts = first.cluster.accounting
+    first.cluster.wait_until(
+        lambda: all(accounts(job["job"]) == ["COMPLETED"] for job in jobs_of(first))
+    )
+    epochs = 2 + 3 * (2 + 1)  # E + M x sum(E - k)
+    assert f"epochs to train {epochs}, each dense network and mask shared; {5 * 2 + 11}" in said
+
+    # A wider grid submits what is missing only.
+    wider = submit("prune.py", *TINY, "mask.percentile=50,60,...,80", "rewind.epoch=0,1")
+    code, said = wider.end()
+    assert code == 0, said
+    assert "8 cells: 8 done" in said
+    assert [job["cells"] for job in jobs_of(wider)] == [[3], [7]]  # numbered by the grid
+
+    # And the same again, nothing.
+    again = submit("prune.py", *TINY, *GRID)
+    code, said = again.end()
+    assert code == 0, said
+    assert "6 done, 0 underway elsewhere, 0 to run" in said
+    assert "submitted" not in said
+    assert all(again.status(cell) == "done" for cell in range(6))
+
+
+def test_iterative_rounds_chain_in_one_job(submit):
+    """Cells of one chain share its rounds: one job for all, and no other waits for it."""
+    sweep = submit(
+        "prune.py", *TINY, "mask=iterative", "mask.rate=50", "mask.percentile=60,80",
+        "rewind.epoch=0,1", "rewind=weights,reinit",
+    )  # fmt: skip
+    code, said = sweep.end()
+    assert code == 0, said
+    assert "8 cells: 8 done" in said
+    assert "waiting for" not in logs(sweep)
+    cells = sorted(tuple(j["cells"]) for j in jobs_of(sweep) if j["stage"] == "cells")
+    assert sum(map(len, cells)) == 8
+    assert len(cells) == 2  # a chain for each rewind epoch; the controls share its rounds
+    assert all(sweep.status(cell) == "done" for cell in range(8))
+    assert all((sweep.folder / str(c) / "result.json").exists() for c in range(8))
+
+
+# -- what clusters do ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Run:
+    outputs = tmp_path_factory.mktemp("unbroken")
+    done = run("train.py", *LONG, "trainer.epochs=200", f"paths.outputs={outputs}")
+    assert done.returncode == 0, done.stderr
+    (path,) = (outputs / "store" / "dense").iterdir()
+    return Run(path)
+
+
+def only_run(sweep: Sweep, kind: str = "dense") -> Run:
+    (path,) = (sweep.outputs / "store" / kind).iterdir()
+    return Run(path)
+
+
+def test_the_signal_of_a_time_limit_again_and_again(submit, unbroken):
+    """Each time the job saves, queues again, and goes on in its folder and its W&B run."""
+    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=200", "logger=wandb")
+    for goal in (20, 90):
+        sweep.reach("dense", goal)
+        (job,) = jobs_of(sweep)
+        sweep.cluster.run("scancel", "--signal=USR2", job["job"])
+        sweep.cluster.wait_until(lambda: sweep.status(0) == "queued", 60)
+    code, said = sweep.end()
+    assert code == 0, said
+    assert sweep.status(0) == "done"
+    assert len(read_json(only_run(sweep).path / "provenance.json")) == 3
+    assert logs(sweep).count("resuming after step") == 2
+    assert_same(only_run(sweep), unbroken)
+    slices = [tracked(p) for p in sorted((sweep.folder / "0").rglob("run-*.wandb"))]
+    assert len(slices) == 3
+    assert {s.run.run_id for s in slices} == {unbroken.key}
+    logged = [row["epoch"] for s in slices for row in s.history]
+    assert logged == list(range(1, 201))  # each epoch once
+
+
+def test_a_time_limit_that_strikes_several_times(submit):
+    """SLURM's own limit, three slices of a minute: every one gets further than the one before."""
+    sweep = submit(
+        "train.py", *LONG, "seed=0", "trainer.epochs=100000", "hydra.launcher.timeout_min=1",
+        "hydra.launcher.signal_delay_s=10",
+    )  # fmt: skip
+
+    def resumed() -> list[int]:
+        return [int(rest.split()[0]) for rest in logs(sweep).split("resuming after step ")[1:]]
+
+    sweep.cluster.wait_until(lambda: len(resumed()) >= 2, 400)
+    assert 0 < resumed()[0] < resumed()[1]
+    (job,) = jobs_of(sweep)
+    sweep.cluster.run("scancel", job["job"])
+    code, said = sweep.end()
+    assert code == 1
+    assert "CANCELLED" in said
+
+
+def test_preemption(submit, unbroken):
+    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=200", "+hydra.launcher.nodelist=n1")
+    sweep.reach("dense", 20)
+    sweep.cluster.run(
+        "sbatch", "--partition=urgent", "--nodelist=n1", "--gpus-per-node=4", "--wrap=sleep 1",
+        "--output=/dev/null",
+    )  # fmt: skip
+    code, said = sweep.end()
+    assert code == 0, said
+    (job,) = jobs_of(sweep)
+    ends = ["REQUEUED", "COMPLETED"]
+    sweep.cluster.wait_until(lambda: sweep.cluster.accounting(job["job"])[-2:] == ends)
+    assert_same(only_run(sweep), unbroken)
+
+
+def test_a_node_that_fails(submit, unbroken):
+    """No signal, no warning: at most one epoch is lost."""
+    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=200")
+    sweep.reach("dense", 20)
+    (job,) = jobs_of(sweep)
+    node = sweep.cluster.run("squeue", "--noheader", "--format=%N", f"--jobs={job['job']}").strip()
+    reached = sweep.epochs("dense")
+    sweep.cluster.kill_node(node)
+    try:
+        code, said = sweep.end()
+    finally:
+        sweep.cluster.revive_node(node)
+    assert code == 0, said
+    resumed = int(logs(sweep).partition("resuming after step ")[2].split()[0])
+    assert resumed >= (reached - 1) * 76
+    assert_same(only_run(sweep), unbroken)
+
+
+def test_a_job_killed_outright_is_noticed_and_the_same_command_goes_on(submit, unbroken):
+    arguments = ("train.py", *LONG, "seed=0,1", "trainer.epochs=200")
+    sweep = submit(*arguments)
+    sweep.reach("dense", 20)
+    killed = jobs_of(sweep)[0]["job"]
+    sweep.cluster.run("scancel", "--signal=KILL", killed)
+    code, said = sweep.end()
+    assert code == 1, said
+    assert "2 cells: 1 done, 1 failed" in said
+    assert "1 of 2 cells failed; the same command runs those and what is missing" in said
+    about = read_json(sweep.folder / "0" / "status.json")
+    assert about["status"] == "failed"
+    assert f"job {killed} ended without a result: CANCELLED" in about["error"]
+    assert sweep.status(1) == "done"
+
+    again = submit(*arguments)
+    code, said = again.end()
+    assert code == 0, said
+    assert "2 cells: 2 done" in said
+    assert [job["cells"] for job in jobs_of(again)] == [[0]]
+    assert "resuming after step" in logs(again)
+    assert_same(Run(unbroken.path), Run(sweep.outputs / "store" / "dense" / unbroken.key))
+
+
+def test_a_cell_that_raises(submit):
+    """SLURM shows FAILED, status.json has the traceback, the siblings finish."""
+    sweep = submit("train.py", *TINY, "seed=0", "optimizer.learning_rate=1e30,0.05")
+    code, said = sweep.end()
+    assert code == 1, said
+    assert "2 cells: 1 done, 1 failed" in said
+    bad, good = (job["job"] for job in jobs_of(sweep))
+    sweep.cluster.wait_until(lambda: sweep.cluster.accounting(bad) == ["FAILED"])
+    sweep.cluster.wait_until(lambda: sweep.cluster.accounting(good) == ["COMPLETED"])
+    about = read_json(sweep.folder / "0" / "status.json")
+    assert about["status"] == "failed"
+    assert "DivergedError" in about["traceback"]
+    assert about["error"].splitlines()[0][:60] in said
+
+
+def test_ctrl_c_leaves_the_jobs_alone_and_says_how_to_go_on(submit):
+    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=60")
+    sweep.reach("dense", 5)
+    sweep.process.send_signal(signal.SIGINT)
+    code, said = sweep.end()
+    assert code == 130
+    (job,) = jobs_of(sweep)
+    number = job["job"]
+    assert f"scancel {number}" in said
+    assert f"squeue --jobs={number}" in said
+    assert "the same command; it submits only what is missing" in said
+
+    # The same command while it runs: nothing is submitted twice.
+    meanwhile = submit("train.py", *LONG, "seed=0", "trainer.epochs=60")
+    code, said = meanwhile.end()
+    assert code == 0, said
+    if "1 done, 0 underway" not in said:  # it may have ended
+        assert "0 done, 1 underway elsewhere, 0 to run" in said
+        assert "submitted" not in said
+    sweep.cluster.wait_until(lambda: sweep.cluster.accounting(number) == ["COMPLETED"], 120)
+
+
+def test_a_config_edited_while_its_job_is_queued_changes_nothing(submit, tmp_path):
+    code = tmp_path / "checkout"
+    shutil.copytree(REPOSITORY / "conf", code / "conf")
+    shutil.copy(REPOSITORY / "train.py", code)
+    sweep = submit(
+        "train.py", *TINY, "seed=0,1", "+hydra.launcher.additional_parameters.hold=true",
+        "hydra.launcher.additional_parameters.requeue=true", root=code,
+    )  # fmt: skip
+    sweep.cluster.wait_until(lambda: sweep.outputs.exists() and jobs_of(sweep))
+    optimizer = code / "conf" / "optimizer" / "sgd.yaml"
+    optimizer.write_text(optimizer.read_text().replace("learning_rate: 0.05", "learning_rate: 9.0"))
+    (code / "conf" / "config.yaml").write_text("this is: [not YAML")
+    sweep.cluster.run("scontrol", "release", jobs_of(sweep)[0]["job"].partition("_")[0])
+    ended, said = sweep.end()
+    assert ended == 0, said
+    for cell in range(2):
+        key = read_json(sweep.folder / str(cell) / "result.json")["dense"]["key"]
+        assert Run(sweep.outputs / "store/dense" / key).config["optimizer"]["learning_rate"] == 0.05
+
+
+# -- detached ------------------------------------------------------------------------------------
+
+
+def test_detached_cells_depend_on_their_parents(submit):
+    """One parent trains, one cannot: its cells are cancelled and say why, the others run."""
+    started = time.monotonic()
+    sweep = submit(
+        "prune.py", *TINY, "mask.percentile=50,60", "optimizer.learning_rate=1e30,0.05",
+        "sweep.detach=true",
+    )  # fmt: skip
+    code, said = sweep.end(120)
+    assert code == 0, said
+    assert time.monotonic() - started < 100  # it does not wait
+    jobs = jobs_of(sweep)
+    assert sorted(job["stage"] for job in jobs) == ["cells"] * 4 + ["dense"] * 2
+    for job in jobs:
+        assert job["job"].partition("_")[0] in said
+    cells = [job for job in jobs if job["stage"] == "cells"]
+
+    def over() -> bool:
+        states = {j["job"]: sweep.cluster.accounting(j["job"])[-1:] for j in cells}
+        return all(s and s[0].startswith(("CANC", "COMP")) for s in states.values())
+
+    sweep.cluster.wait_until(over, 240)
+    by_cell = {job["cells"][0]: sweep.cluster.accounting(job["job"])[-1] for job in cells}
+    assert [by_cell[c].split()[0] for c in range(4)] == 2 * ["CANCELLED", "COMPLETED"]
+    for cell in (0, 2):
+        about = read_json(sweep.folder / str(cell) / "status.json")
+        assert about["status"] == "failed"
+        assert about["error"].startswith("its dense network failed: the loss is not a finite")
+    assert [sweep.status(c) for c in (1, 3)] == ["done", "done"]
+
+
+# -- scale, and bad input ------------------------------------------------------------------------
+
+
+def test_a_hundred_cells(submit):
+    percentiles = "mask.percentile=65,70,75,80,85,86,...,99,99.5"
+    tiny = (*TINY, "trainer.epochs=5", "trainer.batch_size=1024", f"{percentiles}")
+    sweep = submit("prune.py", *tiny, "rewind.epoch=0,1,2,3,4", "rewind.keep=[]")
+    code, said = sweep.end(1500)
+    assert code == 0, said
+    assert "100 cells: 100 done" in said
+    assert "waiting for" not in logs(sweep)
+    epochs, unshared = 5 + 20 * (5 + 4 + 3 + 2 + 1), 100 * 5 + 20 * 15
+    assert f"epochs to train {epochs}, each dense network and mask shared; {unshared}" in said
+    assert len({job["job"].partition("_")[0] for job in jobs_of(sweep)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (["hydra.launcher.partition=nope"], "invalid partition specified: nope"),
+        (["hydra.launcher.gpus_per_node=99"], "SLURM refused the jobs: sbatch: error:"),
+        (["+hydra.launcher.colour=red"], "hydra.launcher.colour is unknown"),
+    ],
+)
+def test_slurm_refuses_in_its_own_words(submit, bad, said):
+    sweep = submit("train.py", *TINY, "seed=0", *bad)
+    code, message = sweep.end()
+    assert code == 1
+    assert said in message
+    assert "Traceback" not in message
+
+
+def test_without_slurm_it_says_so(tmp_path):
+    path = os.pathsep.join(
+        p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "sbatch").exists()
+    )
+    process = run(
+        "prune.py", "-m", *SLURM, *TINY, "mask.percentile=50,60", f"paths.outputs={tmp_path}",
+        PATH=path,
+    )  # fmt: skip
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: there is no SLURM here (no sbatch on the PATH)")
+    assert "Traceback" not in process.stderr

@@ -1,0 +1,236 @@
+"""Plans and stages of sweeps: what is computed, by which job, and what is not."""
+
+import functools
+import itertools
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY, composed, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lottery.config import Config
+from lottery.files import read_json
+from lottery.store import Store
+from lottery.sweep import plan, staged
+
+LAUNCHERS = {
+    "basic": (),
+    "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+    "local": ("hydra/launcher=submitit_local", "hydra.launcher.parallel=2"),
+}
+GRID = ("mask.percentile=50,60,...,70", "rewind.epoch=0,1")
+
+
+@functools.cache
+def base(*overrides: str) -> Config:
+    return composed(*TINY, "trainer.epochs=30", *overrides)
+
+
+def grid(*overrides: str, **values: list[Any]) -> list[tuple[tuple[str, ...], Config]]:
+    """Cells as a sweep of those values gives them."""
+    cells = []
+    for chosen in itertools.product(*values.values()):
+        cell = dict(zip(values, chosen, strict=True))
+        own = tuple(f"{name.replace('_', '.', 1)}={value}" for name, value in cell.items())
+        config = base(*overrides, *(o for o in own if o.startswith("rewind=")))
+        config = replace(
+            config,
+            seed=cell.get("seed", config.seed),
+            mask=replace(config.mask, percentile=float(cell.get("mask_percentile", 50))),
+            rewind=replace(config.rewind, epoch=cell.get("rewind_epoch", 1)),
+        )
+        cells.append((own, config))
+    return cells
+
+
+def finish(store: Store, *nodes) -> None:
+    for node in nodes:
+        node.path.mkdir(parents=True)
+        (node.path / "done.json").write_text("{}")
+        (node.path / "network.json").write_text(json.dumps({"steps_per_epoch": 10}))
+
+
+def keep(dense, *epochs: int) -> None:
+    for epoch in epochs:
+        (dense.path / "checkpoints" / f"step_{epoch * 10:08d}").mkdir(parents=True)
+
+
+# -- plans -----------------------------------------------------------------------------------------
+
+
+def test_the_reference_grid_shares_its_dense_network(tmp_path):
+    """E + M x sum(E - k) epochs instead of M x N x E + M x sum(E - k)."""
+    percentiles = [65, 70, 75, 80, *range(85, 100), 99.5]
+    rewinds = [5, 10, 15, 20, 25]
+    made = plan.make(
+        grid(mask_percentile=percentiles, rewind_epoch=rewinds), Store(tmp_path / "store")
+    )
+    e, m, n = 30, 20, 5
+    tickets = m * sum(e - k for k in rewinds)
+    assert len(made.cells) == len(made.jobs) == m * n
+    assert len(made.parents) == 1
+    assert made.epochs == e + tickets
+    assert made.epochs_unshared == m * n * e + tickets
+    (parent,) = made.parents
+    assert set(parent.config.rewind.keep) >= set(rewinds)
+
+
+def test_what_is_done_is_not_planned(tmp_path):
+    store = Store(tmp_path / "store")
+    cells = grid(mask_percentile=[50, 60], rewind_epoch=[0, 5])
+    first = plan.make(cells, store)
+    lineages = [c.lineage for c in first.cells]
+    finish(store, lineages[0].dense, lineages[0].last, lineages[3].last)
+    keep(lineages[0].dense, 0, 5)
+    second = plan.make(cells, store)
+    assert [c.number for c in second.done] == [0, 3]
+    assert [[c.number for c in job] for job in second.jobs] == [[1], [2]]
+    assert second.parents == ()
+    assert second.epochs == 25 + 30
+
+
+def test_a_dense_network_that_lacks_a_rewind_epoch_is_completed_first(tmp_path):
+    """Or every cell would replay it, or wait for the one that does."""
+    store = Store(tmp_path / "store")
+    cells = grid(mask_percentile=[50, 60], rewind_epoch=[0, 7])
+    dense = plan.make(cells, store).cells[0].lineage.dense
+    finish(store, dense)
+    keep(dense, 0, 30)
+    (parent,) = plan.make(cells, store).parents
+    assert parent.node == dense
+    finish(store, store.node("state", {"dense": dense.key, "epoch": 7}))
+    assert plan.make(cells, store).parents == ()
+
+
+def test_what_others_compute_is_left_to_them(tmp_path):
+    store = Store(tmp_path / "store")
+    cells = grid(mask_percentile=[50, 60])
+    busy = plan.make(cells, store).cells[1].lineage.last
+    made = plan.make(cells, store, lambda node: "job 7" if node == busy else None)
+    assert [c.number for c in made.underway] == [1]
+    assert [[c.number for c in job] for job in made.jobs] == [[0]]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    percentiles=st.lists(st.integers(10, 95), min_size=1, max_size=5, unique=True),
+    rewinds=st.lists(st.integers(0, 30), min_size=1, max_size=3, unique=True),
+    ways=st.lists(st.sampled_from(["weights", "reinit", "lr"]), min_size=1, unique=True),
+    masks=st.sampled_from(["magnitude", "iterative", "random"]),
+    seeds=st.integers(1, 2),
+)
+def test_no_two_jobs_train_the_same_run(tmp_path_factory, percentiles, rewinds, ways, masks, seeds):
+    store = Store(tmp_path_factory.mktemp("store"))
+    made = plan.make(
+        grid(f"mask={masks}", mask_percentile=percentiles, rewind_epoch=rewinds, rewind=ways,
+             seed=list(range(seeds))), store,
+    )  # fmt: skip
+    assert sorted(c.number for job in made.jobs for c in job) == list(range(len(made.cells)))
+    runs = [{k for c in job for k in c.missing if k != c.lineage.dense.key} for job in made.jobs]
+    assert all(not a & b for a, b in itertools.combinations(runs, 2))
+    assert {p.node.key for p in made.parents} == {c.lineage.dense.key for c in made.cells}
+    for job in made.jobs:  # what a cell builds on comes before it
+        assert [len(c.lineage.rounds) for c in job] == sorted(len(c.lineage.rounds) for c in job)
+
+
+def test_an_estimate_comes_from_runs_of_the_same_work(tmp_path):
+    store = Store(tmp_path / "store")
+    cells = grid(mask_percentile=[50, 60, 70], rewind_epoch=[0], seed=[0, 1])
+    made = plan.make(cells, store)
+    assert plan.estimate(made, store, 2) is None
+    timed = store.root / "dense" / "another"
+    timed.mkdir(parents=True)
+    (timed / "config.json").write_text(json.dumps(asdict(cells[0][1])))
+    (timed / "result.json").write_text(json.dumps({"epochs": 10, "seconds": 20.0}))
+    guess = plan.estimate(made, store, 2)
+    assert guess.measured == 1
+    assert guess.seconds == 2 * (2 + 6) * 30
+    assert guess.wall == 2 * (1 + 3) * 30  # two parents at a time, then six cells, two at a time
+    wide = [(o, composed(*TINY, *o, "model.width=0.2")) for o in (("mask.percentile=50",),)]
+    assert plan.estimate(plan.make(wide, store), store, 2) is None
+
+
+# -- stages ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_stages_with_every_launcher(tmp_path, launcher):
+    arguments = ("prune.py", "-m", *TINY, *GRID, f"paths.outputs={tmp_path}", *LAUNCHERS[launcher])
+    process = run(*arguments)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "6 cells: 6 done" in process.stdout
+    said = process.stdout + "".join(p.read_text() for p in tmp_path.rglob("*_log.out"))
+    assert "waiting for" not in said
+    store = tmp_path / "store"
+    assert [len(list((store / k).iterdir())) for k in ("dense", "mask", "ticket")] == [1, 3, 6]
+    (folder,) = (tmp_path / "prune").iterdir()
+    for number in range(6):
+        assert read_json(folder / str(number) / "status.json")["status"] == "done"
+        assert read_json(folder / str(number) / "result.json")["ticket"]["val_top1"] >= 0
+
+    # Half of it lost: the same command runs that half, and no dense network.
+    for number in (1, 4):
+        key = read_json(folder / str(number) / "result.json")["ticket"]["key"]
+        shutil.rmtree(store / "ticket" / key)
+    again = run(*arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "4 done, 0 underway elsewhere, 2 to run in 2 jobs" in again.stdout
+    assert "stage 1" not in again.stdout
+    assert "stage 2: 2 cells" in again.stdout
+    assert "6 cells: 6 done" in again.stdout
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
+    process = run(
+        "prune.py", "-m", *TINY, *GRID, "sweep.dry_run=true", f"paths.outputs={tmp_path / 'new'}"
+    )
+    assert process.returncode == 0, process.stderr
+    assert "6: 0 done, 0 underway elsewhere, 6 to run in 6 jobs" in process.stdout
+    assert "1 to train" in process.stdout
+    assert "unknown" in process.stdout
+    assert not (tmp_path / "new").exists()
+
+
+def test_detaching_needs_slurm(tmp_path):
+    process = run("prune.py", "-m", *TINY, "sweep.detach=true", f"paths.outputs={tmp_path}")
+    assert process.returncode == 1
+    assert "sweep.detach=true needs hydra/launcher=submitit_slurm" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_a_store_that_cannot_be_written_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    process = run("prune.py", "-m", *TINY, *GRID, f"paths.store={tmp_path / 'file' / 'store'}",
+                  f"paths.outputs={tmp_path / 'outputs'}")  # fmt: skip
+    assert process.returncode == 1
+    assert "cannot write or read" in process.stderr + process.stdout
+    assert "Traceback" not in process.stderr
+
+
+def test_code_that_changed_is_reported(tmp_path, caplog, monkeypatch):
+    from lottery import provenance
+
+    provenance.record(tmp_path)
+    monkeypatch.setattr(provenance, "revision", lambda: "another")
+    assert not caplog.records
+    provenance.record(tmp_path)
+    assert "going on with another" in caplog.text
+    assert [a["revision"] for a in read_json(tmp_path / "provenance.json")][1] == "another"
+
+
+def test_one_sweep_claims_what_it_submitted_to_slurm(tmp_path, monkeypatch):
+    """Another sweep sees it as long as SLURM has it in its queue."""
+    store = Store(tmp_path)
+    node = plan.make(grid(mask_percentile=[50]), store).cells[0].lineage.last
+    staged._claim(store, node, "12_3", Path("sweep"))
+    monkeypatch.setattr(staged.slurm, "queued", lambda: {"12_3": "PENDING"})
+    assert staged.underway(store)(node) == "SLURM job 12_3 (pending)"
+    monkeypatch.setattr(staged.slurm, "queued", dict)
+    assert staged.underway(store)(node) is None
+    monkeypatch.setattr(staged.slurm, "queued", lambda: None)
+    assert staged.underway(store)(node) is None
