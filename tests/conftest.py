@@ -31,7 +31,7 @@ SMALL = (
 # A network that trains in a moment, for tests that need many runs.
 TINY = (
     "model=lenet_300_100", "model.width=0.1", "trainer.batch_size=256", "trainer.epochs=2",
-    "rewind.epoch=1", "logger=csv",
+    "rewind.epoch=1", "logger=csv", "sweep.report=false",
 )  # fmt: skip
 
 

@@ -92,6 +92,8 @@ class LotterySweeper(BasicSweeper):
             return
         sweep.run()
         outcome = [(cell, *sweep.state(cell)) for cell in made.cells]
+        if self.goal == "ticket":
+            sweep.conclude(first)
         overview.show_outcome(outcome, str(folder))
         if error := staged.failed([(state, why) for _, state, why in outcome]):
             raise error

@@ -219,6 +219,7 @@ class Sweep:
     detach: bool = option(
         False, "SLURM: submit everything with dependencies and return", identity=False
     )
+    report: bool = option(True, "write the report of prune.py's sweep at its end", identity=False)
 
 
 @dataclass

@@ -3,9 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from lottery.sweep.plan import Cell, Estimate, Plan
 
@@ -22,7 +20,7 @@ def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -
     rows = [
         ("cells", f"{len(plan.cells)}: {len(plan.done)} done, {len(plan.underway)} underway "
                   f"elsewhere, {to_run} to run in {_count(len(plan.jobs), 'job')}"),
-        ("dense networks", f"{len(plan.parents)} to train or complete first"),
+        ("dense networks", f"{len(plan.parents) or 'none'} to train or complete first"),
     ]  # fmt: skip
     if plan.epochs:
         shared = f"{plan.epochs:,}"
@@ -43,17 +41,13 @@ def show_outcome(cells: Sequence[tuple[Cell, str, str]], folder: str) -> None:
     console = Console(soft_wrap=True, highlight=False)
     counts = Counter(state for _, state, _ in cells)
     listed = [f"{counts[s]} {s}" for s in STATES if counts[s]]
-    rest = [row for row in cells if row[1] != "done"]
-    if rest:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        table.add_column("cell", justify="right")
-        table.add_column("state")
-        table.add_column("overrides", overflow="fold")
-        table.add_column("why", overflow="fold")
-        for cell, state, why in rest:
+    common = set.intersection(*(set(cell.overrides) for cell, _, _ in cells))
+    for cell, state, why in cells:
+        if state != "done":
+            own = " ".join(o for o in cell.overrides if o not in common)
             reason = why.splitlines()[0] if why else ""
-            table.add_row(str(cell.number), state, " ".join(cell.overrides), reason)
-        console.print(table)
+            line = f"{state:>8}  {cell.number}  {own}"
+            console.print(f"{line}  {reason}".rstrip(), markup=False)
     console.print(f"[bold]{len(cells)} cells[/bold]: {', '.join(listed)}")
     console.print(f"sweep: {folder}")
 

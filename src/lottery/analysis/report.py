@@ -64,9 +64,16 @@ def typed(config: DictConfig) -> Options:
 
 def main(config: DictConfig) -> None:
     """Write the report and print its table. Raises :class:`LotteryError` for bad input."""
+    publish(typed(config))
+
+
+def publish(options: Options) -> str:
+    """Write a report, print its table, and return the verdict in a sentence.
+
+    Raises :class:`LotteryError` if there is nothing to report on.
+    """
     from lottery.analysis import figures, page, plots, tables, ticket
 
-    options = typed(config)
     study, chosen = judge(options)
     output = Path(options.output) if options.output else study.folder / "report"
     output.mkdir(parents=True, exist_ok=True)
@@ -85,6 +92,7 @@ def main(config: DictConfig) -> None:
     tables.show(study, chosen, written)
     if wandb.mode == "online":  # last, for it may fail
         print(f"workspace: {workspace.send(study, wandb.project, wandb.entity)}")
+    return ticket.summary(chosen)
 
 
 def judge(options: Options) -> "tuple[Study, Selection]":

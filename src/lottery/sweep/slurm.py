@@ -19,8 +19,12 @@ def final_states(jobs: Collection[str]) -> dict[str, str]:
     """How jobs ended, by id; empty where SLURM keeps no accounts."""
     if not jobs:
         return {}
-    lines = _ask("sacct", "-X", "-n", "--parsable2", "-o", "JobID,State", "-j", ",".join(jobs))
-    return dict(line.split("|", 1) for line in lines or [] if "|" in line)
+    from submitit.slurm.slurm import SlurmInfoWatcher  # reads ranges such as 12_[0-3] too
+
+    ids = ",".join(sorted({job.partition("_")[0] for job in jobs}))
+    lines = _ask("sacct", "-X", "--parsable2", "-o", "JobID,State", "-j", ids)
+    told = SlurmInfoWatcher().read_info("\n".join(lines or []))
+    return {job: told[job]["State"] for job in jobs if job in told}
 
 
 def _ask(*command: str) -> list[str] | None:

@@ -16,11 +16,13 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from lottery import cli, files, provenance
+from lottery.config import Config
 from lottery.errors import ConfigError, LotteryError
 from lottery.store import Node, Store
 from lottery.sweep import slurm
 from lottery.sweep.jobs import CellsTask, FrozenConfigs, ParentTask, Task, frozen, mark_orphans
 from lottery.sweep.plan import Cell, Parent, Plan
+from lottery.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -267,6 +269,31 @@ class StagedSweep:
         if about["status"] == "done":  # says so, but the store was emptied since
             return "missing", ""
         return about["status"], about.get("error", "")
+
+    def conclude(self, config: Config) -> None:
+        """Write the report, and the plan and the verdict as a W&B run of the sweep itself."""
+        from lottery.analysis import report
+
+        if not config.sweep.report:
+            return
+        logger = config.logger
+        wanted = report.Wandb(
+            mode=logger.mode if logger.name == "wandb" else "disabled",
+            project=logger.project,
+            entity=logger.entity,
+        )
+        try:
+            verdict = report.publish(report.Options(sweep=str(self.folder), logger=wanted))
+        except LotteryError as error:
+            log.warning("no report: %s", error)
+            return
+        if wanted.mode != "disabled" and self.plan.jobs:
+            tracker = Tracker(logger, self.folder, self.folder.name, {"plan": summary(self.plan)})
+            with tracker.wandb_run(f"sweep-{self.folder.name}", "sweep") as run:
+                winner = files.read_json(self.folder / "report" / "winning_ticket.json")
+                run.summary.update(
+                    {"plan": summary(self.plan), "verdict": verdict, "winner": winner["winner"]}
+                )
 
     def _folder(self, cell: Cell) -> Path:
         return self.folder / str(cell.number)
