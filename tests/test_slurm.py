@@ -84,6 +84,8 @@ def jobs_of(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def logs(sweep: Sweep) -> str:
+    if not (sweep.outputs / "train").exists() and not (sweep.outputs / "prune").exists():
+        return ""  # not begun
     return "".join(p.read_text() for p in sweep.folder.glob(".submitit/*/*_log.out"))
 
 
