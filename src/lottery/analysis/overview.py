@@ -58,7 +58,7 @@ def _expected(estimate: Estimate | None, gpus: int, parallel: int) -> str:
     hours = estimate.seconds * max(gpus, 1) / 3600
     unit = "GPU-hours" if gpus else "job-hours"
     return (
-        f"{hours:.1f} {unit}, {_clock(estimate.wall)} with {_count(parallel, 'job')} at a time "
+        f"{hours:.1f} {unit} of training, {_clock(estimate.wall)} with {_count(parallel, 'job')} at a time "
         f"(from {_count(estimate.measured, 'timed run')})"
     )
 
