@@ -58,8 +58,8 @@ def _expected(estimate: Estimate | None, gpus: int, parallel: int) -> str:
     hours = estimate.seconds * max(gpus, 1) / 3600
     unit = "GPU-hours" if gpus else "job-hours"
     return (
-        f"{hours:.1f} {unit} of training, {_clock(estimate.wall)} with {_count(parallel, 'job')} at a time "
-        f"(from {_count(estimate.measured, 'timed run')})"
+        f"{hours:.1f} {unit} of training, {_clock(estimate.wall)} with "
+        f"{_count(parallel, 'job')} at a time (from {_count(estimate.measured, 'timed run')})"
     )
 
 
