@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, composed, run
+from conftest import REPOSITORY, TINY, composed, run
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from lottery.config import Config
 from lottery.files import read_json
@@ -153,6 +159,27 @@ def test_an_estimate_comes_from_runs_of_the_same_work(tmp_path):
     assert guess.wall == 2 * (1 + 3) * 30  # two parents at a time, then six cells, two at a time
     wide = [(o, composed(*TINY, *o, "model.width=0.2")) for o in (("mask.percentile=50",),)]
     assert plan.estimate(plan.make(wide, store), store, 2) is None
+
+
+def test_cells_are_composed_as_hydra_composes_them():
+    """Most are copies of a sibling; nobody may tell."""
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        context = HydraContext(loader, Callbacks())
+        sweeper = Plugins.instance().instantiate_sweeper(
+            hydra_context=context, task_function=lambda config: None, config=master
+        )
+        cells = sweeper._cells(
+            ["mask.percentile=50,60,...,80", "rewind.epoch=0,7", "model=lenet_300_100,conv_2",
+             "optimizer.clip_norm=null,1.5", "+model.options.depth=3", "data.classes=[0,1],[2,3]",
+             "logger.tags=[a,b]", "++model.dropout=0.1", "mask=magnitude,iterative"]
+        )  # fmt: skip
+        assert len(cells) == 128
+        for cell in cells[::7]:
+            ours = OmegaConf.to_container(sweeper._composition(cell))
+            assert ours == OmegaConf.to_container(loader.load_sweep_config(master, cell)), cell
+        assert len(sweeper._composed_kin) == 4
 
 
 # -- stages ----------------------------------------------------------------------------------------

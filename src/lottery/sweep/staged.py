@@ -48,6 +48,9 @@ class StagedSweep:
     batch: int | None = None
     jobs: list[dict[str, Any]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._planned = summary(self.plan)  # now: it shrinks as cells are done
+
     def run(self) -> None:
         """Compute everything and wait for it.
 
@@ -120,7 +123,7 @@ class StagedSweep:
                     }
                     for c in self.plan.cells
                 ],
-                "plan": summary(self.plan),
+                "plan": self._planned,
                 "jobs": self.jobs,
             },
         )
@@ -287,12 +290,12 @@ class StagedSweep:
         except LotteryError as error:
             log.warning("no report: %s", error)
             return
-        if wanted.mode != "disabled" and self.plan.jobs:
-            tracker = Tracker(logger, self.folder, self.folder.name, {"plan": summary(self.plan)})
+        if wanted.mode != "disabled" and self._planned["jobs"]:
+            tracker = Tracker(logger, self.folder, self.folder.name, {"plan": self._planned})
             with tracker.wandb_run(f"sweep-{self.folder.name}", "sweep") as run:
                 winner = files.read_json(self.folder / "report" / "winning_ticket.json")
                 run.summary.update(
-                    {"plan": summary(self.plan), "verdict": verdict, "winner": winner["winner"]}
+                    {"plan": self._planned, "verdict": verdict, "winner": winner["winner"]}
                 )
 
     def _folder(self, cell: Cell) -> Path:
