@@ -26,7 +26,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, str(ROOT / "prune.py"), "model=lenet_300_100", "model.width=0.1",
-            "trainer.epochs=1", "rewind.epoch=0", "logger=csv", f"paths.outputs={folder}",
+            "trainer.epochs=1", "rewind.epoch=0", "logger=csv", "sweep.report=false",
+            f"paths.outputs={folder}",
         ]  # fmt: skip
 
         def run(*extra):
