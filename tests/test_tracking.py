@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import TINY, result_folder, run
+from conftest import TINY, run
 from wandb.proto import wandb_internal_pb2 as protocol
 
 from lottery.files import read_csv, read_json
@@ -68,8 +68,12 @@ def tracked(path: Path) -> SimpleNamespace:
 
 
 def runs_in(folder: Path) -> dict[str, SimpleNamespace]:
-    """The W&B runs of an output folder by job type."""
-    found = [tracked(path) for path in folder.glob("wandb/offline-run-*/*.wandb")]
+    """The W&B runs of a cell by job type; its dense network has a job, and a folder, of its own."""
+    cells = read_json(folder.parent / "sweep.json")["cells"]
+    dense = folder.parent / f"dense_{cells[int(folder.name)]['dense'][:8]}"
+    found = [
+        tracked(path) for f in (dense, folder) for path in f.glob("wandb/offline-run-*/*.wandb")
+    ]
     return {t.run.job_type: t for t in found}
 
 
@@ -89,7 +93,8 @@ def process(tmp_path_factory) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def folder(process) -> Path:
-    return result_folder(process.stdout.partition("#1")[0])
+    """The cell that ended well."""
+    return Path(process.stdout.rstrip().rpartition("\nsweep: ")[2]) / "0"
 
 
 def test_each_training_is_a_run_of_its_own(folder):
@@ -101,7 +106,8 @@ def test_each_training_is_a_run_of_its_own(folder):
         assert record.run_id == result[kind]["key"]
         assert record.run_group == folder.parent.name  # the sweep
         assert record.project == "lottery"
-        assert list(record.tags) == ["test"]
+        own = ["percentile=88", "rewind=1", "weights"] if kind == "ticket" else []
+        assert list(record.tags) == ["test", *own]
         assert kind in record.display_name
         assert tracked_run.exit_code == 0
         assert tracked_run.config["model"]["name"] == "lenet_300_100"
@@ -133,6 +139,8 @@ def test_final_figures_are_in_the_summary(folder):
         assert tracked_run.summary["val_top1"] == result[kind]["val_top1"]
         assert tracked_run.summary["test_top1"] == result[kind]["test_top1"]
     assert runs["ticket"].summary["mask_density"] == result["mask"]["density"]
+    assert runs["ticket"].summary["matched"] == result["matched"]
+    assert runs["ticket"].summary["dense_val_top1"] == result["dense"]["val_top1"]
 
 
 def test_a_failed_run_ends_as_failed(process, folder):
