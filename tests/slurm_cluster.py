@@ -190,12 +190,7 @@ class Cluster:
         """Kill all daemons and jobs, and see that none is left."""
         deadline = time.monotonic() + 20
         while left := list(self.processes()):
-            for process in left:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(left, timeout=1)
-            for child in self._started.values():
-                child.poll()
+            self._kill(left)
             if time.monotonic() > deadline:
                 raise ClusterError(f"processes that cannot be killed: {left}")
         self._started.clear()
@@ -208,14 +203,17 @@ class Cluster:
         ``told``: as by a site's monitoring; the controller itself needs half a minute to notice.
         """
         while left := list(self.processes(node)):
-            for process in left:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(left, timeout=1)
-            for child in self._started.values():
-                child.poll()
+            self._kill(left)
         if told:
             self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=killed")
+
+    def _kill(self, processes: list[psutil.Process]) -> None:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=1)
+        for child in self._started.values():
+            child.poll()
 
     def revive_node(self, node: str) -> None:
         self._spawn(f"{node}.start", "slurmd", "-D", "-N", node)

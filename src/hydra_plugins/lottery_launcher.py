@@ -121,13 +121,12 @@ class _Launcher(BaseSubmititLauncher):
 
     def _only(self, overrides: Sequence[str]) -> "BaseSubmititLauncher":
         """A copy that carries the config of one job, not those of the whole sweep."""
-        launcher = copy.copy(self)
         assert self.hydra_context is not None
-        loader: Any = self.hydra_context.config_loader
-        if hasattr(loader, "only"):
-            launcher.hydra_context = dataclasses.replace(
-                self.hydra_context, config_loader=loader.only(overrides)
-            )
+        launcher = copy.copy(self)
+        loader: Any = self.hydra_context.config_loader  # FrozenConfigs
+        launcher.hydra_context = dataclasses.replace(
+            self.hydra_context, config_loader=loader.only(overrides)
+        )
         return launcher
 
     def _wait(self, jobs: Sequence[Any]) -> list[JobReturn]:
