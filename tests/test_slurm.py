@@ -80,7 +80,10 @@ def submit(cluster: Cluster, tmp_path: Path) -> Callable[..., Sweep]:
 
 
 def jobs_of(sweep: Sweep) -> list[dict[str, Any]]:
-    return list(read_json(sweep.folder / "sweep.json")["jobs"])
+    """What the newest sweep has submitted so far; nothing while it is still being planned."""
+    records = sweep.outputs.glob("*/*/sweep.json")
+    newest = max(records, key=lambda path: path.parent.name, default=None)
+    return list(read_json(newest)["jobs"]) if newest else []
 
 
 def logs(sweep: Sweep) -> str:
@@ -310,7 +313,7 @@ def test_a_config_edited_while_its_job_is_queued_changes_nothing(submit, tmp_pat
         "train.py", *TINY, "seed=0,1", "+hydra.launcher.additional_parameters.hold=true",
         "hydra.launcher.additional_parameters.requeue=true", root=code,
     )  # fmt: skip
-    sweep.cluster.wait_until(lambda: sweep.outputs.exists() and jobs_of(sweep))
+    sweep.cluster.wait_until(lambda: jobs_of(sweep))
     optimizer = code / "conf" / "optimizer" / "sgd.yaml"
     optimizer.write_text(optimizer.read_text().replace("learning_rate: 0.05", "learning_rate: 9.0"))
     (code / "conf" / "config.yaml").write_text("this is: [not YAML")
