@@ -69,8 +69,20 @@ class Data:
         "side in pixels the network sees, cropped from the stored image; None: all of it",
         ge=1,
     )
+    crop: str = option(
+        "window",
+        "random crop in training: a window of image_size, or a random area resized to it",
+        choices=("window", "resized"),
+    )
     crop_padding: int = option(0, "zero pixels around an image before its random crop", ge=0)
+    crop_area: list[float] = option(
+        [0.08, 1.0], "crop=resized: smallest and largest share of the image taken"
+    )
+    crop_aspect: list[float] = option(
+        [0.75, 1.3333], "crop=resized: smallest and largest width over height"
+    )
     flip: bool = option(False, "mirror half of the training images")
+    mixup: float = option(0.0, "alpha of mixup, e.g. 0.2; 0: none", ge=0)
     mean: list[float] = option([0.5], "per-channel mean of pixels scaled to [0, 1]")
     std: list[float] = option([0.5], "per-channel standard deviation of the same")
     in_memory: bool | None = option(
@@ -352,6 +364,13 @@ def _contradictions(config: Config) -> list[str]:
         errors.append(f"data.mean={data.mean} and data.std={data.std} differ in length")
     if any(s <= 0 for s in data.std):
         errors.append(f"data.std={data.std} must be positive")
+    for name, low, high in (("crop_area", 0.0, 1.0), ("crop_aspect", 0.0, math.inf)):
+        bounds = getattr(data, name)
+        if len(bounds) != 2 or not low < bounds[0] <= bounds[1] <= high:
+            errors.append(
+                f"data.{name}={bounds} must be two values above 0, the smaller first"
+                + (" and none above 1" if high == 1 else "")
+            )
     if data.image_size and data.stored_size and data.image_size > data.stored_size:
         errors.append(
             f"data.image_size={data.image_size} is larger than data.stored_size={data.stored_size}"

@@ -89,6 +89,9 @@ class Loop:
         self._loss = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=self.label_smoothing, reduction="none"
         )
+        # Always with XLA, which makes augmentation several times as fast on any device and takes a
+        # moment to compile it; the whole step is compiled only on request.
+        self._prepare_call = tf.function(self._prepare, jit_compile=True)
         self._train_call = tf.function(self._distributed_steps)
         self._evaluate_call = tf.function(self._distributed_evaluation)
         self._gradients_call = (
@@ -244,14 +247,9 @@ class Loop:
 
     def _step(self, images: Any, labels: Any, step: Any) -> Any:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        inputs = self.preprocessing.training(
-            images,
-            seed=self.seed,
-            step=step,
-            first_row=replica * (self.batch_size // self.replicas),
-            global_batch=self.batch_size,
-        )
-        gradients, losses, logits = self._gradients_call(inputs, labels)
+        first_row = replica * (self.batch_size // self.replicas)
+        inputs, targets = self._prepare_call(images, labels, step, first_row)
+        gradients, losses, logits = self._gradients_call(inputs, targets)
         gradients = [
             g if m is None else g * tf.cast(m, g.dtype)
             for g, m in zip(gradients, self._masks, strict=True)
@@ -260,10 +258,17 @@ class Loop:
         tf.__internal__.distribute.interim.maybe_merge_call(self._zero_pruned, self.strategy)
         return sums_of(losses, logits, labels, tf.ones_like(losses))
 
-    def _gradients(self, inputs: Any, labels: Any) -> tuple[list[Any], Any, Any]:
+    def _prepare(self, images: Any, labels: Any, step: Any, first_row: Any) -> tuple[Any, Any]:
+        """Augmented images and, as mixup blends classes, targets [B, classes]."""
+        rows = {"first_row": first_row, "global_batch": self.batch_size}
+        inputs = self.preprocessing.training(images, seed=self.seed, step=step, **rows)
+        targets = tf.one_hot(labels, self.model.output_shape[-1])
+        return self.preprocessing.mixed(inputs, targets, seed=self.seed, step=step, **rows)
+
+    def _gradients(self, inputs: Any, targets: Any) -> tuple[list[Any], Any, Any]:
         with tf.GradientTape() as tape:
             logits = tf.cast(self.model(inputs, training=True), tf.float32)
-            losses = self._loss(tf.one_hot(labels, logits.shape[-1]), logits)
+            losses = self._loss(targets, logits)
             loss = tf.reduce_sum(losses) / self.batch_size
             if self.model.losses:
                 loss += tf.add_n(self.model.losses) / self.replicas

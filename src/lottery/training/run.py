@@ -132,6 +132,7 @@ def build(
         rate = optimizers.constant(float(rate(trainer.epochs * spe - 1)))
     keras.utils.set_random_seed(start.seed)
     model = config.model
+    (low, high), (narrow, wide) = config.data.crop_area, config.data.crop_aspect
     loop = Loop(
         network=lambda: models.build(
             model.name,
@@ -149,6 +150,9 @@ def build(
             flip=config.data.flip,
             mean=tuple(config.data.mean),
             std=tuple(config.data.std),
+            crop_area=(low, high) if config.data.crop == "resized" else None,
+            crop_aspect=(narrow, wide),
+            mixup=config.data.mixup,
         ),
         batch_size=trainer.batch_size,
         eval_batch_size=trainer.eval_batch_size,
