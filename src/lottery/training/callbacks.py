@@ -42,19 +42,21 @@ class EpochLines(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Log the epoch's metrics."""
         logs = logs or {}
+        busy = logs.get("gpu_utilisation")
         log.info(
             "epoch %*d/%d  loss %.4f  top-1 %.4f  val loss %.4f  val top-1 %.4f  "
-            "lr %.2e  %.0f images/s  input wait %.0f %%",
+            "lr %.2e  %.0f images/s  input wait %.0f %%%s",
             len(str(self.params["epochs"])), epoch + 1, self.params["epochs"],
             logs["loss"], logs["top1"], logs["val_loss"], logs["val_top1"],
             logs["learning_rate"], logs["images_per_second"], 100 * logs["input_wait"],
+            "" if busy is None else f"  GPU {busy:.0f} %",
         )  # fmt: skip
 
 
 class ProgressBar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
     """Keras's own bar, with the few figures that fit on a line."""
 
-    SHOWN = ("loss", "top1", "val_loss", "val_top1", "images_per_second")
+    SHOWN = ("loss", "top1", "val_loss", "val_top1", "images_per_second", "gpu_utilisation")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Advance the bar."""

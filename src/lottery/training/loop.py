@@ -23,7 +23,7 @@ from lottery.errors import CheckpointError, DivergedError
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
 from lottery.training.interrupts import StopSignals
 from lottery.training.metrics import Metrics, sums_of
-from lottery.training.telemetry import gpu_telemetry
+from lottery.training.telemetry import GpuSampler
 
 log = logging.getLogger(__name__)
 
@@ -159,12 +159,13 @@ class Loop:
         for epoch, of_epoch in itertools.groupby(chunks, key=lambda c: c.first_step // spe):
             bars.on_epoch_begin(epoch)
             tally = _Tally(progress)
-            for chunk in of_epoch:
-                self._train_chunk(chunk, batches, tally, bars, spe)
-                if signals.received is not None and tally.step % spe:
-                    checkpoints.save(self.state(), tally.progress())
-                    signals.stop(f"after step {tally.step} of {length.last_step}")
-            trained = Metrics.of(tally.settle())
+            with GpuSampler() as gpus:
+                for chunk in of_epoch:
+                    self._train_chunk(chunk, batches, tally, bars, spe)
+                    if signals.received is not None and tally.step % spe:
+                        checkpoints.save(self.state(), tally.progress())
+                        signals.stop(f"after step {tally.step} of {length.last_step}")
+                trained = Metrics.of(tally.settle())
             validation = self.evaluate(data.validation)
             _refuse_divergence(validation.loss, tally.step)
             progress = replace(tally.progress(), sums=())
@@ -174,7 +175,7 @@ class Loop:
                 | validation.named("val_")
                 | {"learning_rate": self.learning_rate(progress.step - 1)}
                 | tally.rates(self.batch_size)
-                | gpu_telemetry(),
+                | gpus.means(),
             )
             if (
                 progress.step % checkpoint_steps == 0
