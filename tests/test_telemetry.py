@@ -5,12 +5,16 @@ import subprocess
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, TINY, result_folder, run
+from PIL import Image
 from test_tracking import GPU_METRICS, tracked
 
+from lottery.experiment import train_dense
 from lottery.files import read_csv
-from lottery.training import telemetry
+from lottery.training import callbacks, telemetry
+from lottery.training.callbacks import InputBound
 
 OFFLINE = tuple(o for o in TINY if o != "logger=csv")
 UUIDS = ["GPU-aaaa0000", "GPU-aabb0000"]
@@ -51,7 +55,7 @@ class Trained:
 
     def questions(self) -> list[tuple[str, int]]:
         lines = [line.split() for line in self.log.read_text().splitlines()]
-        ours = lines[0][0]  # W&B's own processes look at GPUs too
+        ours = lines[0][0]  # W&B may look at GPUs too, in a process of its own
         return [(question, int(device)) for pid, question, device in lines if pid == ours]
 
 
@@ -125,3 +129,66 @@ def test_without_a_gpu_there_is_no_thread(monkeypatch):
     with telemetry.GpuSampler() as sampler:
         assert threading.active_count() == before
     assert sampler.means() == {}
+
+
+# -- input-bound runs -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("waited", "trained", "decodes", "said"),
+    [
+        (43.0, 100.0, True, ["waited for its input 43 % of the time", "preprocess.py", "records"]),
+        (43.0, 100.0, False, ["43 %", "more CPU cores (it has 2)", "faster storage"]),
+        (14.0, 100.0, True, None),
+        (0.9, 1.0, True, None),  # a second says nothing
+        (0.0, 0.0, False, None),
+    ],
+)
+def test_a_network_that_waits_for_its_input_is_told_of(waited, trained, decodes, said):
+    sentence = telemetry.input_bound(waited, trained, decodes=decodes, cores=2)
+    assert (sentence is None) == (said is None)
+    assert all(word in sentence for word in said or ())
+
+
+def sentences(caplog, waits: list[float]) -> list[str]:
+    """What a training of epochs of ten steps of a second says, given each one's share."""
+    callback = InputBound(decodes=True)
+    callback.set_params({"steps": 10})
+    caplog.clear()
+    for epoch, wait in enumerate(waits):
+        callback.on_epoch_end(epoch, {"step_seconds": 1.0, "input_wait": wait})
+    callback.on_train_end()
+    return [r.message.partition(" of the time")[0].rpartition("input ")[2] for r in caplog.records]
+
+
+def test_it_is_told_of_in_the_first_epoch_that_shows_it_and_at_the_end(caplog):
+    assert sentences(caplog, [0.0, 0.4, 0.8, 0.4]) == ["40 %", "40 %"]
+    assert sentences(caplog, [0.4]) == ["40 %"]
+    assert sentences(caplog, [0.0, 0.2, 0.0]) == ["20 %"]
+    assert sentences(caplog, [0.14, 0.05]) == []
+    assert sentences(caplog, []) == []
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_training_is_judged_by_how_its_images_are_read(
+    lab, config, tmp_path, monkeypatch, in_memory
+):
+    asked = []
+    monkeypatch.setattr(callbacks, "input_bound", lambda *args, **how: asked.append((args, how)))
+    for label in ("a", "b"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(10):
+            pixels = np.full((8, 8, 3), 10 * i, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / label / f"{i}.png")
+    train_dense(
+        config(
+            *TINY, "data=folder", f"data.dir={tmp_path / 'images'}", "data.stored_size=8",
+            "data.image_size=8", f"data.in_memory={in_memory}", "trainer.batch_size=4",
+        ),
+        lab,
+    )  # fmt: skip
+    assert len(asked) == 3  # two epochs and all of it
+    assert all(how["decodes"] == (not in_memory) for _, how in asked)
+    (first, second, total) = (args for args, _ in asked)
+    assert total == tuple(map(sum, zip(first, second, strict=True)))
+    assert 0 < total[0] < total[1]

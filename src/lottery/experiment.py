@@ -17,7 +17,7 @@ import numpy as np
 from lottery import files, provenance, rewinding
 from lottery.analysis.verdict import matches
 from lottery.config import Config, Data
-from lottery.data import Splits, load
+from lottery.data import EncodedSplit, Splits, load
 from lottery.errors import CheckpointError, ConfigError
 from lottery.lineage import (
     Round,
@@ -292,4 +292,10 @@ def _load(data: Data) -> Splits:
 
 @functools.lru_cache(maxsize=1)
 def _load_cached(serialised: str) -> Splits:
-    return load(Data(**json.loads(serialised)))
+    splits = load(Data(**json.loads(serialised)))
+    if isinstance(splits.train, EncodedSplit):
+        log.info(
+            "the images are decoded anew in every epoch; preprocess.py does it once, and "
+            "data=records then reads them faster"
+        )
+    return splits

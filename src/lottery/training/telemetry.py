@@ -1,4 +1,4 @@
-"""What the GPUs do while the network trains, through NVML; nothing where there is none."""
+"""Whether the hardware is busy: GPUs through NVML, where there is one; waiting for input."""
 
 import functools
 import logging
@@ -12,6 +12,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 SECONDS = 0.5  # between looks at the GPUs; NVML itself averages over up to a second
+WAITING = 0.15  # share of the time from which waiting for input is worth a sentence
 PATIENCE = 2.0  # seconds to wait for the last sample: a driver that hangs shall not stop training
 
 
@@ -122,3 +123,36 @@ def visible(setting: str | None, uuids: list[str]) -> list[int | str]:
         else:
             break
     return found
+
+
+def cores() -> int:
+    """CPUs that this process may use: those of its job, not of the machine."""
+    return len(os.sched_getaffinity(0))
+
+
+def input_bound(waited: float, trained: float, *, decodes: bool, cores: int) -> str | None:
+    """What to tell of ``trained`` seconds, ``waited`` of them for input; None if that is little.
+
+    ``decodes`` and ``cores`` are those of :func:`remedy`. Less than a second in all is little
+    too: such a share says nothing of a longer training.
+    """
+    if waited < 1 or waited < WAITING * trained:
+        return None
+    share = 100 * waited / trained
+    return f"the network waited for its input {share:.0f} % of the time: {remedy(decodes, cores)}"
+
+
+def remedy(decodes: bool, cores: int) -> str:
+    """What is likely to help a network that waits for its input.
+
+    ``decodes``: whether images are decoded when they are used; ``cores``: CPUs of this process.
+    """
+    if decodes:
+        return (
+            "images are decoded anew every time; decode them once with preprocess.py and "
+            "train with data=records"
+        )
+    return (
+        f"give the job more CPU cores (it has {cores}) or, unless its data are in memory, "
+        "faster storage"
+    )
