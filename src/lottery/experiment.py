@@ -180,6 +180,18 @@ def dense_result(config: Config, lab: Laboratory) -> dict[str, Any]:
     return {"dense": {"key": dense.key, **dense.result}, "store": str(lab.store.root.resolve())}
 
 
+def profile(config: Config, folder: Path) -> dict[str, Any]:
+    """Where the time of training the dense network goes; trains nothing and stores nothing.
+
+    Leaves a trace for TensorBoard in ``folder``. Returns what
+    :func:`lottery.training.profile.measure` does.
+    """
+    _training()
+    from lottery.training.profile import measure
+
+    return measure(config, _load(config.data), folder / "tensorboard")
+
+
 def _train(
     config: Config,
     lab: Laboratory,

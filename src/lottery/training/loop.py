@@ -152,10 +152,7 @@ class Loop:
             checkpoints.save(self.state(), progress)
         batches: Iterator[Any] = iter(())
         if chunks:
-            dataset = data.train.training(
-                chunks, batch_size=self.batch_size, steps_per_epoch=spe, seed=self.seed
-            )
-            batches = self._feed(dataset)
+            batches = self.batches(data.train, chunks, spe)
         for epoch, of_epoch in itertools.groupby(chunks, key=lambda c: c.first_step // spe):
             bars.on_epoch_begin(epoch)
             tally = _Tally(progress)
@@ -189,6 +186,17 @@ class Loop:
         bars.on_train_end()
         return progress
 
+    def batches(self, split: Split, chunks: list[Chunk], steps_per_epoch: int) -> Iterator[Any]:
+        """What :meth:`train` takes for each chunk: images and labels, spread over the replicas."""
+        dataset = split.training(
+            chunks, batch_size=self.batch_size, steps_per_epoch=steps_per_epoch, seed=self.seed
+        )
+        return self._feed(dataset)
+
+    def train(self, images: Any, labels: Any, first_step: int) -> Any:
+        """Take the steps of one chunk; the sums of their metrics, perhaps still on their way."""
+        return self._train_call(images, labels, tf.constant(first_step, tf.int64))
+
     def learning_rate(self, step: int) -> float:
         """The learning rate that the optimizer uses in a step."""
         optimizer = getattr(self._optimizer, "inner_optimizer", self._optimizer)
@@ -209,7 +217,7 @@ class Loop:
         images, labels = next(batches)
         fetched = time.perf_counter()
         bars.on_train_batch_begin(chunk.first_step % steps_per_epoch)
-        sums = self._train_call(images, labels, tf.constant(chunk.first_step, tf.int64))
+        sums = self.train(images, labels, chunk.first_step)
         tally.add(chunk, sums, wait=fetched - started)
         bars.on_train_batch_end((tally.step - 1) % steps_per_epoch, tally.latest.named())
 
