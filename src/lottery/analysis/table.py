@@ -21,7 +21,7 @@ def show(result: Mapping[str, Any], path: Path, console: Console | None = None) 
 STAGES = {
     "read": "encoded images, one thread",
     "decode": "the same to uint8 pixels, one thread",
-    "pipeline": "up to a batch in memory, all cores",
+    "pipeline": "up to a batch in memory, as in training",
     "copy": "a batch to the device",
     "augment": "crop, flip, normalise, on the device",
     "step": "the compiled step, augmentation included",
