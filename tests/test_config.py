@@ -45,7 +45,7 @@ def choices(group: str) -> list[str]:
 
 
 def test_there_is_a_group_for_every_part_of_the_schema():
-    parts = {f.name for f in dataclasses.fields(Config)} - {"seed", "verdict", "sweep"}
+    parts = {f.name for f in dataclasses.fields(Config)} - {"seed", "profile", "verdict", "sweep"}
     assert parts | {"experiment"} == set(GROUPS)
 
 

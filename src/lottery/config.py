@@ -239,6 +239,9 @@ class Config:
     """A study: what makes a dense network, how it is pruned and judged, where results go."""
 
     seed: int = option(0, "initialisation, data order and augmentation", ge=0, lt=2**31)
+    profile: bool = option(
+        False, "train.py: measure where the time of a step goes, and do not train", identity=False
+    )
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)

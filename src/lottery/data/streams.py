@@ -64,8 +64,12 @@ class FolderSplit:
 
     def check(self) -> None:
         """See :meth:`lottery.data.Split.check`."""
-        files = ((path, (self.root / path).read_bytes) for path in self.paths)
-        images.check_all(files, self.size, self.image_shape)
+        images.check_all(self.files(), self.size, self.image_shape)
+
+    def files(self) -> Iterator[images.Encoded]:
+        """The encoded images of the split, in order."""
+        for path in self.paths:
+            yield path, (self.root / path).read_bytes
 
     def _examples(self, rows: tf.data.Dataset) -> tf.data.Dataset:
         labels = order.constant(self.labels)

@@ -23,7 +23,7 @@ from lottery.errors import CheckpointError, DivergedError
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
 from lottery.training.interrupts import StopSignals
 from lottery.training.metrics import Metrics, sums_of
-from lottery.training.telemetry import gpu_telemetry
+from lottery.training.telemetry import GpuSampler
 
 log = logging.getLogger(__name__)
 
@@ -155,19 +155,17 @@ class Loop:
             checkpoints.save(self.state(), progress)
         batches: Iterator[Any] = iter(())
         if chunks:
-            dataset = data.train.training(
-                chunks, batch_size=self.batch_size, steps_per_epoch=spe, seed=self.seed
-            )
-            batches = self._feed(dataset)
+            batches = self.batches(data.train, chunks, spe)
         for epoch, of_epoch in itertools.groupby(chunks, key=lambda c: c.first_step // spe):
             bars.on_epoch_begin(epoch)
             tally = _Tally(progress)
-            for chunk in of_epoch:
-                self._train_chunk(chunk, batches, tally, bars, spe)
-                if signals.received is not None and tally.step % spe:
-                    checkpoints.save(self.state(), tally.progress())
-                    signals.stop(f"after step {tally.step} of {length.last_step}")
-            trained = Metrics.of(tally.settle())
+            with GpuSampler() as gpus:
+                for chunk in of_epoch:
+                    self._train_chunk(chunk, batches, tally, bars, spe)
+                    if signals.received is not None and tally.step % spe:
+                        checkpoints.save(self.state(), tally.progress())
+                        signals.stop(f"after step {tally.step} of {length.last_step}")
+                trained = Metrics.of(tally.settle())
             validation = self.evaluate(data.validation)
             _refuse_divergence(validation.loss, tally.step)
             progress = replace(tally.progress(), sums=())
@@ -177,7 +175,7 @@ class Loop:
                 | validation.named("val_")
                 | {"learning_rate": self.learning_rate(progress.step - 1)}
                 | tally.rates(self.batch_size)
-                | gpu_telemetry(),
+                | gpus.means(),
             )
             if (
                 progress.step % checkpoint_steps == 0
@@ -190,6 +188,17 @@ class Loop:
                 signals.stop(f"after step {progress.step} of {length.last_step}")
         bars.on_train_end()
         return progress
+
+    def batches(self, split: Split, chunks: list[Chunk], steps_per_epoch: int) -> Iterator[Any]:
+        """What :meth:`train` takes for each chunk: images and labels, spread over the replicas."""
+        dataset = split.training(
+            chunks, batch_size=self.batch_size, steps_per_epoch=steps_per_epoch, seed=self.seed
+        )
+        return self._feed(dataset)
+
+    def train(self, images: Any, labels: Any, first_step: int) -> Any:
+        """Take the steps of one chunk; the sums of their metrics, perhaps still on their way."""
+        return self._train_call(images, labels, tf.constant(first_step, tf.int64))
 
     def learning_rate(self, step: int) -> float:
         """The learning rate that the optimizer uses in a step."""
@@ -211,7 +220,7 @@ class Loop:
         images, labels = next(batches)
         fetched = time.perf_counter()
         bars.on_train_batch_begin(chunk.first_step % steps_per_epoch)
-        sums = self._train_call(images, labels, tf.constant(chunk.first_step, tf.int64))
+        sums = self.train(images, labels, chunk.first_step)
         tally.add(chunk, sums, wait=fetched - started)
         bars.on_train_batch_end((tally.step - 1) % steps_per_epoch, tally.latest.named())
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from lottery import models
 from lottery.config import Config
-from lottery.data import Splits
+from lottery.data import EncodedSplit, Splits
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
 from lottery.files import write_json
@@ -21,7 +21,7 @@ from lottery.models.kernels import kernels
 from lottery.pruning import masks
 from lottery.rewinding import Start, owner, without_slots
 from lottery.training import devices, optimizers
-from lottery.training.callbacks import MetricsFile
+from lottery.training.callbacks import InputBound, MetricsFile
 from lottery.training.checkpoints import CheckpointFolder, Progress
 from lottery.training.interrupts import StopSignals
 from lottery.training.loop import Length, Loop
@@ -79,6 +79,7 @@ def train(
         paths = frozenset(n.removeprefix("model/") for n in state if n.startswith("model/"))
         loop.load(masks.apply(mask, state, lambda name: owner(name, paths)))
     metrics_file = MetricsFile(work / "metrics.csv", complete_epochs=progress.step // spe)
+    input_bound = InputBound(decodes=isinstance(data.train, EncodedSplit))
     try:
         progress = loop.fit(
             data,
@@ -86,7 +87,7 @@ def train(
             progress,
             checkpoints=checkpoints,
             checkpoint_steps=config.trainer.checkpoint_epochs * spe,
-            callbacks=[metrics_file, *callbacks],
+            callbacks=[metrics_file, *callbacks, input_bound],
             signals=signals,
         )
     except tf.errors.OpError:
