@@ -75,7 +75,8 @@ class RecordSplit:
         return pixels.take(rows, axis=0)
 
     def _gather(self, chosen: tf.Tensor) -> tf.Tensor:
-        images = tf.numpy_function(self.take, [chosen], tf.uint8)
+        # Stateful calls would run one at a time, where operations are deterministic.
+        images = tf.numpy_function(self.take, [chosen], tf.uint8, stateful=False)
         return tf.ensure_shape(images, [*chosen.shape, *self._array[0].shape[1:]])
 
     @cached_property

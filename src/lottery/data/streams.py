@@ -79,7 +79,7 @@ class FolderSplit:
             return _decode(path, (self.root / path).read_bytes, self.image_shape)
 
         def example(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            image = tf.numpy_function(read, [row], tf.uint8)
+            image = tf.numpy_function(read, [row], tf.uint8, stateful=False)
             return tf.ensure_shape(image, self.image_shape), labels[row]
 
         return rows.map(example, num_parallel_calls=tf.data.AUTOTUNE)
@@ -171,7 +171,7 @@ class TfdsSplit:
             return _decode(self._name(int(position)), partial(bytes, data), self.image_shape)
 
         def example(position: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            image = tf.numpy_function(read, [position, data], tf.uint8)
+            image = tf.numpy_function(read, [position, data], tf.uint8, stateful=False)
             return tf.ensure_shape(image, self.image_shape), labels[row_of[position]]
 
         return records.map(example, num_parallel_calls=tf.data.AUTOTUNE)

@@ -152,7 +152,8 @@ class _Bench:
         copy = _median(lambda: (tf.identity(pixels), tf.identity(labels)))
         found["copy"] = copy / self.per_call
         augment = tf.function(
-            lambda batch: self.loop.preprocessing.training(batch, seed=self.loop.seed, step=step)
+            lambda batch: self.loop.preprocessing.training(batch, seed=self.loop.seed, step=step),
+            jit_compile=True,  # as in the step
         )
         batch = tf.identity(pixels[0])
         found["augment"] = _median(lambda: augment(batch))
