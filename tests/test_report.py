@@ -240,6 +240,13 @@ def test_nothing_is_lost_of_an_unfinished_sweep(sweep: Sweep) -> None:
     assert "the loss is no longer a finite number" in page
 
 
+def test_a_grid_wider_than_the_terminal_is_shown_whole(sweep: Sweep) -> None:
+    for epoch in range(28):
+        sweep.add(50, epoch, 0.5 + epoch / 100)
+    (row,) = (line.split() for line in printed(sweep.folder).splitlines() if "50 %  " in line)
+    assert [v.strip("*") for v in row[4:]] == [f"{50 + epoch}.00" for epoch in range(28)]
+
+
 def test_a_cell_that_never_began_has_its_place_in_the_grid(sweep: Sweep) -> None:
     sweep.add(50, 0, 0.9)
     sweep.add(80, 1, status="missing")

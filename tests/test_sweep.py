@@ -1,6 +1,7 @@
 """Plans and stages of sweeps: what is computed, by which job, and what is not."""
 
 import functools
+import io
 import itertools
 import json
 import shutil
@@ -18,7 +19,9 @@ from hydra.types import HydraContext, RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from rich.console import Console
 
+from lottery.analysis import overview
 from lottery.config import Config
 from lottery.files import read_json
 from lottery.store import Store
@@ -277,3 +280,22 @@ def test_one_sweep_claims_what_it_submitted_to_slurm(tmp_path, monkeypatch):
     assert staged.underway(store)(node) is None
     monkeypatch.setattr(staged.slurm, "queued", lambda: None)
     assert staged.underway(store)(node) is None
+
+
+def test_the_end_is_a_table_of_cells_that_are_not_done(tmp_path):
+    cells = plan.make(grid(mask_percentile=[50, 60, 70, 80, 90]), Store(tmp_path)).cells
+    states = ["done", "failed", "failed", "running", "missing"]
+    why = ["", "the disk [full]\nsecond line", "the disk [full]\nanother", "process 7", ""]
+    said = io.StringIO()
+    console = Console(file=said, soft_wrap=True, highlight=False)
+    overview.show_outcome(list(zip(cells, states, why, strict=True)), "here", console)
+    rows = [line.split() for line in said.getvalue().splitlines()]
+    assert ["done", "1"] in rows
+    first = rows.index(["failed", "2", "1", "mask.percentile=60", "the", "disk", "[full]"])
+    assert rows[first + 1] == ["2", "mask.percentile=70", "as", "above"]
+    assert ["running", "1", "3", "mask.percentile=80", "process", "7"] in rows
+    assert ["missing", "1", "4", "mask.percentile=90"] in rows
+    assert rows[-2:] == [
+        ["5", "cells:", "1", "done,", "2", "failed,", "1", "running,", "1", "missing"],
+        ["sweep:", "here"],
+    ]
