@@ -4,6 +4,7 @@ import functools
 import io
 import itertools
 import json
+import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -249,13 +250,26 @@ def test_detaching_needs_slurm(tmp_path):
     assert "Traceback" not in process.stderr
 
 
+def test_without_slurm_it_says_so_and_queues_nothing(tmp_path):
+    path = os.pathsep.join(
+        p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "sbatch").exists()
+    )
+    process = run("prune.py", "-m", *TINY, *GRID, "hydra/launcher=submitit_slurm",
+                  f"paths.outputs={tmp_path}", PATH=path)  # fmt: skip
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: there is no SLURM here (no sbatch on the PATH)")
+    assert "Traceback" not in process.stderr
+    assert not list(tmp_path.glob("prune/*/*/status.json"))  # a report would call it queued
+
+
 def test_a_store_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     process = run("prune.py", "-m", *TINY, *GRID, f"paths.store={tmp_path / 'file' / 'store'}",
                   f"paths.outputs={tmp_path / 'outputs'}")  # fmt: skip
     assert process.returncode == 1
-    assert "cannot write or read" in process.stderr + process.stdout
+    assert process.stderr.startswith("error: cannot write or read")
     assert "Traceback" not in process.stderr
+    assert not (tmp_path / "outputs").exists()  # noticed before anything was launched
 
 
 def test_code_that_changed_is_reported(tmp_path, caplog, monkeypatch):

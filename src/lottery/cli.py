@@ -149,7 +149,8 @@ def explain(error: BaseException) -> str | None:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group}={choice} is unknown{did_you_mean(choice, error.options)}"
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        return f"cannot write or read {error.filename or 'a file'}: {error.strerror}"
+        where = error.filename or "a file in paths.outputs or the temporary folder"
+        return f"cannot write or read {where}: {error.strerror}"
     if isinstance(error, LotteryError):
         return str(error)
     if isinstance(error, CompactHydraException | OmegaConfBaseException):
