@@ -5,6 +5,7 @@ import pty
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,6 +165,21 @@ def test_the_same_command_again_answers_from_the_store_without_tensorflow(finish
     assert first != second
     for name in ("result.json", "metrics.csv", "config.yaml"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_training_does_not_wait_for_packages_that_it_does_not_use():
+    check = (
+        "import sys; from lottery import cli, experiment; from lottery.config import Data;"
+        "experiment._training(); experiment._load(Data(source='digits'));"
+        "assert 'tensorflow' in sys.modules;"
+        "print({'sklearn', 'scipy.stats', 'matplotlib'} & set(sys.modules));"
+        "import matplotlib.pyplot, sklearn"  # the report of a sweep in the same process may
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", check], env=environment(), capture_output=True, text=True
+    )
+    assert process.stdout == "set()\n", process.stderr
+    assert process.returncode == 0, process.stderr
 
 
 def test_only_the_verdict_depends_on_the_tolerance(finished, outputs):

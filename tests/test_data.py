@@ -15,6 +15,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from lottery import data
 from lottery.config import Data
@@ -425,6 +426,13 @@ def test_digits() -> None:
     assert np.array_equal(splits.validation.images, again.validation.images)
     other = data.load(Data(source="digits", validation=0.15, split_seed=1))
     assert not np.array_equal(splits.validation.images, other.validation.images)
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    theirs, source = load_digits(), open_source(Data(source="digits"))
+    ours = source.images("train", np.arange(1797)).astype(float)
+    assert np.array_equal(np.rint(ours[..., 0] * 16 / 255), theirs.images)
+    assert np.array_equal(source.labels("train"), theirs.target)
 
 
 def test_class_filter_comes_before_the_splits() -> None:
