@@ -458,6 +458,19 @@ def test_undecodable_images_of_a_single_run_are_one_clear_line(tmp_path):
     assert error_line(process) == "2 of 60 images cannot be decoded: a/00.png, b/01.png"
 
 
+def test_undecodable_images_that_are_streamed_are_named_even_in_the_test_split(tmp_path):
+    class_folders(tmp_path / "images" / "train")
+    bad = class_folders(tmp_path / "images" / "test") / "b" / "01.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    process = run(
+        "prune.py", *TINY, "data=folder", f"data.dir={tmp_path / 'images'}", "data.stored_size=8",
+        "data.image_size=8", "data.in_memory=false", "trainer.batch_size=16", "trainer.epochs=1",
+        "rewind.epoch=0", f"paths.outputs={tmp_path}",
+    )  # fmt: skip
+    line = error_line(process)
+    assert line == "test split: 1 of 60 images cannot be decoded: test/b/01.png"
+
+
 def test_a_traceback_is_there_for_those_who_ask(finished, outputs):
     process = run("prune.py", *TINY, f"paths.outputs={outputs}", "seed=-1", HYDRA_FULL_ERROR="1")
     assert process.returncode == 1

@@ -480,25 +480,21 @@ def test_describing_imports_no_tensorflow(tmp_path: Path) -> None:
     write_tfds(tmp_path / "tfds")
     write_folder(tmp_path / "folder")
     program = f"""
-import sys, time
+import sys
 from lottery import data
 from lottery.config import Data
-configs = [
-    Data(source="digits"),
-    Data(source="tfds", name="tiny", root={str(tmp_path / "tfds")!r}),
-    Data(source="folder", dir={str(tmp_path / "folder")!r}),
-]
-for config in configs:
-    start = time.perf_counter()
-    data.describe(config)
-    print(time.perf_counter() - start)
+tfds = {str(tmp_path / "tfds")!r}
+data.describe(Data(source="digits"))
+data.describe(Data(source="tfds", name="tiny", root=tfds))
+data.describe(Data(source="folder", dir={str(tmp_path / "folder")!r}))
 heavy = {{"tensorflow", "keras", "sklearn", "tensorflow_datasets"}} & set(sys.modules)
 assert not heavy, heavy
+assert len(data.describe(Data(source="tfds", name="tiny", root=tfds, classes=[0, 1])).classes) == 2
+assert "tensorflow" in sys.modules  # to read the labels
 """
-    seconds = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    ).stdout.split()
-    assert max(map(float, seconds)) < 1  # 0.1 on a machine that is not busy
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""  # nor greetings of TensorFlow, when it is needed
 
 
 # --- TensorFlow data sets
@@ -627,7 +623,7 @@ def test_damaged_records_are_reported(tmp_path: Path) -> None:
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 255
     shard.write_bytes(content)
-    with pytest.raises(DataError, match="half-written or damaged"):
+    with pytest.raises(DataError, match=r"damaged: corrupted record at \d+; delete the folder"):
         data.load(tiny(tmp_path))
 
 

@@ -28,10 +28,11 @@ from lottery.lineage import (
     ticket_identity,
 )
 from lottery.pruning import criteria, masks
+from lottery.quiet import import_tensorflow
 from lottery.rewinding import Origin, Start
 from lottery.runs import Run
 from lottery.store import Node, Store
-from lottery.tracking import Tracker, hidden, quiet_stderr
+from lottery.tracking import Tracker
 from lottery.training.checkpoints import CheckpointFolder, State
 from lottery.training.interrupts import StopSignals
 
@@ -260,9 +261,7 @@ def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> Sta
 
 def _training() -> Any:
     """The module that trains; imports TensorFlow."""
-    # Keras would import them for wrappers and pictures that nobody uses here: 1.4 s of CPU.
-    with quiet_stderr(), hidden("sklearn", "matplotlib"):
-        import tensorflow  # noqa: F401
+    import_tensorflow()
     from lottery.training import run
 
     return run
