@@ -578,7 +578,10 @@ def test_means_are_over_the_seeds_of_a_point(sweep: Sweep) -> None:
     ("arguments", "message"),
     [
         ([], "say what to report on: sweep=<folder of a sweep>, or store=<run store>"),
-        (["sweep={sweep}", "tolerence=1"], "option tolerence is unknown"),
+        (
+            ["sweep={sweep}", "tolerence=1"],
+            "option tolerence is unknown; did you mean tolerance or",
+        ),
         (["sweep={sweep}", "level=high"], "could not be converted to Float"),
         (["sweep={sweep}", "where={model.nam: x}"], "did you mean model.name"),
         (["sweep={sweep}", "logger.mode=online"], "the report is written, but W&B did not take"),
@@ -720,6 +723,10 @@ def test_the_page_in_a_browser(page: Path, width: int) -> None:
         for name in plots:  # its drawing fits its card
             box = tab.locator(f"#{name} svg.main-svg").first.bounding_box()
             assert box["width"] <= width - 32
+
+        top = tab.locator("#heat-0 .xtitle, #heat-0 .xtitle tspan").last.bounding_box()["y"]
+        labels = [e.bounding_box() for e in tab.locator("#heat-0 .xtick").all()]
+        assert all(top >= box["y"] + box["height"] - 4 for box in labels)  # not over them
 
         links = tab.eval_on_selector_all("a[href]", "all => all.map(a => a.getAttribute('href'))")
         on_disk = {link for link in links if not link.startswith("#")}
