@@ -5,6 +5,7 @@ import pty
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,6 +165,21 @@ def test_the_same_command_again_answers_from_the_store_without_tensorflow(finish
     assert first != second
     for name in ("result.json", "metrics.csv", "config.yaml"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_training_does_not_wait_for_packages_that_it_does_not_use():
+    check = (
+        "import sys; from lottery import cli, experiment; from lottery.config import Data;"
+        "experiment._training(); experiment._load(Data(source='digits'));"
+        "assert 'tensorflow' in sys.modules;"
+        "print({'sklearn', 'scipy.stats', 'matplotlib'} & set(sys.modules));"
+        "import matplotlib.pyplot, sklearn"  # the report of a sweep in the same process may
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", check], env=environment(), capture_output=True, text=True
+    )
+    assert process.stdout == "set()\n", process.stderr
+    assert process.returncode == 0, process.stderr
 
 
 def test_only_the_verdict_depends_on_the_tolerance(finished, outputs):
@@ -440,6 +456,19 @@ def test_undecodable_images_of_a_single_run_are_one_clear_line(tmp_path):
         "data.image_size=8", "trainer.batch_size=16", f"paths.outputs={tmp_path}",
     )  # fmt: skip
     assert error_line(process) == "2 of 60 images cannot be decoded: a/00.png, b/01.png"
+
+
+def test_undecodable_images_that_are_streamed_are_named_even_in_the_test_split(tmp_path):
+    class_folders(tmp_path / "images" / "train")
+    bad = class_folders(tmp_path / "images" / "test") / "b" / "01.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    process = run(
+        "prune.py", *TINY, "data=folder", f"data.dir={tmp_path / 'images'}", "data.stored_size=8",
+        "data.image_size=8", "data.in_memory=false", "trainer.batch_size=16", "trainer.epochs=1",
+        "rewind.epoch=0", f"paths.outputs={tmp_path}",
+    )  # fmt: skip
+    line = error_line(process)
+    assert line == "test split: 1 of 60 images cannot be decoded: test/b/01.png"
 
 
 def test_a_traceback_is_there_for_those_who_ask(finished, outputs):

@@ -16,6 +16,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from lottery import data
 from lottery.config import Data
@@ -512,6 +513,13 @@ def test_digits() -> None:
     assert not np.array_equal(splits.validation.images, other.validation.images)
 
 
+def test_digits_are_those_of_scikit_learn() -> None:
+    theirs, source = load_digits(), open_source(Data(source="digits"))
+    ours = source.images("train", np.arange(1797)).astype(float)
+    assert np.array_equal(np.rint(ours[..., 0] * 16 / 255), theirs.images)
+    assert np.array_equal(source.labels("train"), theirs.target)
+
+
 def test_class_filter_comes_before_the_splits() -> None:
     config = Data(source="digits", classes=[7, 2])
     description, splits = data.describe(config), data.load(config)
@@ -557,25 +565,21 @@ def test_describing_imports_no_tensorflow(tmp_path: Path) -> None:
     write_tfds(tmp_path / "tfds")
     write_folder(tmp_path / "folder")
     program = f"""
-import sys, time
+import sys
 from lottery import data
 from lottery.config import Data
-configs = [
-    Data(source="digits"),
-    Data(source="tfds", name="tiny", root={str(tmp_path / "tfds")!r}),
-    Data(source="folder", dir={str(tmp_path / "folder")!r}),
-]
-for config in configs:
-    start = time.perf_counter()
-    data.describe(config)
-    print(time.perf_counter() - start)
+tfds = {str(tmp_path / "tfds")!r}
+data.describe(Data(source="digits"))
+data.describe(Data(source="tfds", name="tiny", root=tfds))
+data.describe(Data(source="folder", dir={str(tmp_path / "folder")!r}))
 heavy = {{"tensorflow", "keras", "sklearn", "tensorflow_datasets"}} & set(sys.modules)
 assert not heavy, heavy
+assert len(data.describe(Data(source="tfds", name="tiny", root=tfds, classes=[0, 1])).classes) == 2
+assert "tensorflow" in sys.modules  # to read the labels
 """
-    seconds = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    ).stdout.split()
-    assert max(map(float, seconds)) < 1  # 0.1 on a machine that is not busy
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""  # nor greetings of TensorFlow, when it is needed
 
 
 # --- TensorFlow data sets
@@ -704,7 +708,7 @@ def test_damaged_records_are_reported(tmp_path: Path) -> None:
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 255
     shard.write_bytes(content)
-    with pytest.raises(DataError, match="half-written or damaged"):
+    with pytest.raises(DataError, match=r"damaged: corrupted record at \d+; delete the folder"):
         data.load(tiny(tmp_path))
 
 

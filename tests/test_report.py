@@ -240,6 +240,13 @@ def test_nothing_is_lost_of_an_unfinished_sweep(sweep: Sweep) -> None:
     assert "the loss is no longer a finite number" in page
 
 
+def test_a_grid_wider_than_the_terminal_is_shown_whole(sweep: Sweep) -> None:
+    for epoch in range(28):
+        sweep.add(50, epoch, 0.5 + epoch / 100)
+    (row,) = (line.split() for line in printed(sweep.folder).splitlines() if "50 %  " in line)
+    assert [v.strip("*") for v in row[4:]] == [f"{50 + epoch}.00" for epoch in range(28)]
+
+
 def test_a_cell_that_never_began_has_its_place_in_the_grid(sweep: Sweep) -> None:
     sweep.add(50, 0, 0.9)
     sweep.add(80, 1, status="missing")
@@ -571,7 +578,10 @@ def test_means_are_over_the_seeds_of_a_point(sweep: Sweep) -> None:
     ("arguments", "message"),
     [
         ([], "say what to report on: sweep=<folder of a sweep>, or store=<run store>"),
-        (["sweep={sweep}", "tolerence=1"], "option tolerence is unknown"),
+        (
+            ["sweep={sweep}", "tolerence=1"],
+            "option tolerence is unknown; did you mean tolerance or",
+        ),
         (["sweep={sweep}", "level=high"], "could not be converted to Float"),
         (["sweep={sweep}", "where={model.nam: x}"], "did you mean model.name"),
         (["sweep={sweep}", "logger.mode=online"], "the report is written, but W&B did not take"),
@@ -713,6 +723,10 @@ def test_the_page_in_a_browser(page: Path, width: int) -> None:
         for name in plots:  # its drawing fits its card
             box = tab.locator(f"#{name} svg.main-svg").first.bounding_box()
             assert box["width"] <= width - 32
+
+        top = tab.locator("#heat-0 .xtitle, #heat-0 .xtitle tspan").last.bounding_box()["y"]
+        labels = [e.bounding_box() for e in tab.locator("#heat-0 .xtick").all()]
+        assert all(top >= box["y"] + box["height"] - 4 for box in labels)  # not over them
 
         links = tab.eval_on_selector_all("a[href]", "all => all.map(a => a.getAttribute('href'))")
         on_disk = {link for link in links if not link.startswith("#")}

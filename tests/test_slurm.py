@@ -1,6 +1,5 @@
 """The daily command on a real SLURM cluster, and all that clusters do to jobs."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -391,16 +390,3 @@ def test_slurm_refuses_in_its_own_words(submit, bad, said):
     assert code == 1
     assert said in message
     assert "Traceback" not in message
-
-
-def test_without_slurm_it_says_so(tmp_path):
-    path = os.pathsep.join(
-        p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "sbatch").exists()
-    )
-    process = run(
-        "prune.py", "-m", *SLURM, *TINY, "mask.percentile=50,60", f"paths.outputs={tmp_path}",
-        PATH=path,
-    )  # fmt: skip
-    assert process.returncode == 1
-    assert process.stderr.startswith("error: there is no SLURM here (no sbatch on the PATH)")
-    assert "Traceback" not in process.stderr

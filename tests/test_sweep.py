@@ -1,8 +1,10 @@
 """Plans and stages of sweeps: what is computed, by which job, and what is not."""
 
 import functools
+import io
 import itertools
 import json
+import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +20,9 @@ from hydra.types import HydraContext, RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from rich.console import Console
 
+from lottery.analysis import overview
 from lottery.config import Config
 from lottery.files import read_json
 from lottery.store import Store
@@ -246,13 +250,26 @@ def test_detaching_needs_slurm(tmp_path):
     assert "Traceback" not in process.stderr
 
 
+def test_without_slurm_it_says_so_and_queues_nothing(tmp_path):
+    path = os.pathsep.join(
+        p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "sbatch").exists()
+    )
+    process = run("prune.py", "-m", *TINY, *GRID, "hydra/launcher=submitit_slurm",
+                  f"paths.outputs={tmp_path}", PATH=path)  # fmt: skip
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: there is no SLURM here (no sbatch on the PATH)")
+    assert "Traceback" not in process.stderr
+    assert not list(tmp_path.glob("prune/*/*/status.json"))  # a report would call it queued
+
+
 def test_a_store_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     process = run("prune.py", "-m", *TINY, *GRID, f"paths.store={tmp_path / 'file' / 'store'}",
                   f"paths.outputs={tmp_path / 'outputs'}")  # fmt: skip
     assert process.returncode == 1
-    assert "cannot write or read" in process.stderr + process.stdout
+    assert process.stderr.startswith("error: cannot write or read")
     assert "Traceback" not in process.stderr
+    assert not (tmp_path / "outputs").exists()  # noticed before anything was launched
 
 
 def test_code_that_changed_is_reported(tmp_path, caplog, monkeypatch):
@@ -277,3 +294,22 @@ def test_one_sweep_claims_what_it_submitted_to_slurm(tmp_path, monkeypatch):
     assert staged.underway(store)(node) is None
     monkeypatch.setattr(staged.slurm, "queued", lambda: None)
     assert staged.underway(store)(node) is None
+
+
+def test_the_end_is_a_table_of_cells_that_are_not_done(tmp_path):
+    cells = plan.make(grid(mask_percentile=[50, 60, 70, 80, 90]), Store(tmp_path)).cells
+    states = ["done", "failed", "failed", "running", "missing"]
+    why = ["", "the disk [full]\nsecond line", "the disk [full]\nanother", "process 7", ""]
+    said = io.StringIO()
+    console = Console(file=said, soft_wrap=True, highlight=False)
+    overview.show_outcome(list(zip(cells, states, why, strict=True)), "here", console)
+    rows = [line.split() for line in said.getvalue().splitlines()]
+    assert ["done", "1"] in rows
+    first = rows.index(["failed", "2", "1", "mask.percentile=60", "the", "disk", "[full]"])
+    assert rows[first + 1] == ["2", "mask.percentile=70", "as", "above"]
+    assert ["running", "1", "3", "mask.percentile=80", "process", "7"] in rows
+    assert ["missing", "1", "4", "mask.percentile=90"] in rows
+    assert rows[-2:] == [
+        ["5", "cells:", "1", "done,", "2", "failed,", "1", "running,", "1", "missing"],
+        ["sweep:", "here"],
+    ]

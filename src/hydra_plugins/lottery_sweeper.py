@@ -74,6 +74,8 @@ class LotterySweeper(BasicSweeper):
         overview.show_plan(made, plan.estimate(made, store, parallel), gpus, parallel)
         if first.sweep.dry_run:
             return
+        if made.jobs:
+            store.check_writable()
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")

@@ -140,14 +140,17 @@ def status(output: Path) -> Iterator[None]:
     write_status(output, "done", started)
 
 
-def launch(main: Callable[[], Any]) -> None:
-    """Run a Hydra main function; exit with one readable line if the user can mend what failed."""
+def launch(main: Callable[[], Any], schema: type = Config) -> None:
+    """Run a Hydra main function; exit with one readable line if the user can mend what failed.
+
+    ``schema`` is the dataclass of its options.
+    """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall hand exceptions to us as they are
     error = _failure(main)
     if error is None:
         return
-    message = None if full else explain(error)
+    message = None if full else explain(error, schema)
     if message is None:
         raise error
     print(f"error: {message}", file=sys.stderr)
@@ -175,29 +178,33 @@ def _failure(main: Callable[[], Any]) -> Exception | None:
     return None
 
 
-def explain(error: BaseException) -> str | None:
+def explain(error: BaseException, schema: type = Config) -> str | None:
     """What to tell the user, or None if it is a bug of ours that deserves its traceback."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group}={choice} is unknown{did_you_mean(choice, error.options)}"
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        return f"cannot write or read {error.filename or 'a file'}: {error.strerror}"
+        where = error.filename or "a file in paths.outputs or the temporary folder"
+        return f"cannot write or read {where}: {error.strerror}"
     if isinstance(error, LotteryError):
         return str(error)
     if isinstance(error, CompactHydraException | OmegaConfBaseException):
         unknown = re.search(r"Could not override '([\w.]+)'", str(error))
         if unknown:
-            return f"option {unknown[1]} is unknown{did_you_mean(unknown[1], _option_names())}"
+            return (
+                f"option {unknown[1]} is unknown{did_you_mean(unknown[1], _option_names(schema))}"
+            )
         if isinstance(error.__cause__, OmegaConfBaseException):
             return f"{error}: {str(error.__cause__).splitlines()[0]}"
         return str(error)
     return None
 
 
-def _option_names() -> list[str]:
-    groups = [f for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)]
+def _option_names(schema: Any) -> list[str]:
+    own = dataclasses.fields(schema)
+    groups = [f for f in own if dataclasses.is_dataclass(f.type)]
     inside = [f"{g.name}.{f.name}" for g in groups for f in dataclasses.fields(g.type)]  # type: ignore[arg-type]
-    return [*(f.name for f in dataclasses.fields(Config)), *inside]
+    return [*(f.name for f in own), *inside]
 
 
 def _group(output: Path) -> str:

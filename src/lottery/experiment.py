@@ -28,10 +28,11 @@ from lottery.lineage import (
     ticket_identity,
 )
 from lottery.pruning import criteria, masks
+from lottery.quiet import import_tensorflow
 from lottery.rewinding import Origin, Start
 from lottery.runs import Run
 from lottery.store import Node, Store
-from lottery.tracking import Tracker, quiet_stderr
+from lottery.tracking import Tracker
 from lottery.training.checkpoints import CheckpointFolder, State
 from lottery.training.interrupts import StopSignals
 
@@ -272,8 +273,7 @@ def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> Sta
 
 def _training() -> Any:
     """The module that trains; imports TensorFlow."""
-    with quiet_stderr():
-        import tensorflow  # noqa: F401
+    import_tensorflow()
     from lottery.training import run
 
     return run

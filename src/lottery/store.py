@@ -19,6 +19,7 @@ import logging
 import os
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery.errors import StoreError
-from lottery.files import read_json, sync, write_json
+from lottery.files import naming, read_json, sync, write_json
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,13 @@ class Store:
     def owner(self, node: Node) -> str | None:
         """Who computes a node at the moment, as far as one look can tell; None if nobody."""
         return Lease(self.root / "leases", f"{node.kind}-{node.key}").holder()
+
+    def check_writable(self) -> None:
+        """Raise :class:`OSError` if nothing can be written, before jobs are queued that would."""
+        with naming(self.root):
+            self._prepare()
+            with tempfile.TemporaryFile(dir=self.root) as probe:
+                probe.write(bytes(4096))
 
     def _prepare(self) -> None:
         for folder in ("dense", "mask", "ticket", "state", "work", "leases"):

@@ -99,20 +99,3 @@ def _wandb_callback(run: Any) -> Any:
             run.log({"epoch": epoch + 1, **(logs or {})})
 
     return WandbMetrics()
-
-
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Drop what native code writes to standard error: TensorFlow's greetings when imported.
-
-    They come before its logging can be told to be silent. Python's own errors are unaffected.
-    """
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

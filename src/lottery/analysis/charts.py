@@ -162,7 +162,7 @@ def _heat(heat: Heat, drawn: Figures) -> dict[str, Any]:
         "hovertext": [about[y][x] for x, y in empty], "hoverinfo": "text",
         "customdata": [heat.cell[y][x] for x, y in empty],
     }  # fmt: skip
-    layout = _layout("rewind epoch", "weights pruned, percent", 150 + 26 * len(heat.percentiles))
+    layout = _layout("rewind epoch", "weights pruned, percent", 160 + 26 * max(len(rows), 4))
     epochs = ["any" if e is None else str(e) for e in heat.epochs]
     layout["xaxis"] |= {"tickvals": list(columns), "ticktext": epochs, "showgrid": False}
     layout["yaxis"] |= {
@@ -170,6 +170,8 @@ def _heat(heat: Heat, drawn: Figures) -> dict[str, Any]:
         "range": [len(rows) - 0.5, -0.5], "showgrid": False,
     }  # fmt: skip
     layout["xaxis"]["range"] = [-0.5, len(columns) - 0.5]
+    # Beside a horizontal colour bar Plotly forgets the tick labels and writes the title over them.
+    layout["xaxis"]["title"] = {"text": "<br>rewind epoch", "font": {"size": 13}}
     layout["plot_bgcolor"] = "#eceff2"
     if heat.winner:
         y, x = heat.winner

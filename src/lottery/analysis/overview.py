@@ -3,11 +3,18 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
+from lottery.analysis.table import show_whole
 from lottery.sweep.plan import Cell, Estimate, Plan
 
-STATES = ("done", "failed", "running", "queued", "missing")
+COLOURS = {
+    "done": "green", "failed": "red", "running": "cyan", "queued": "cyan", "missing": "yellow",
+}  # fmt: skip
+STATES = tuple(COLOURS)
 
 
 def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -> None:
@@ -32,24 +39,54 @@ def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -
         rows.append(("expected", _expected(estimate, gpus, parallel)))
     for name, text in rows:
         console.print(f"  [bold]{name:<16}[/bold]{text}")
+    if not plan.jobs and not plan.underway:
+        console.print("  nothing to compute: every cell is in the store")
     for cell in plan.underway:
         console.print(f"  underway        {cell.number}: {cell.underway}", style="dim")
 
 
-def show_outcome(cells: Sequence[tuple[Cell, str, str]], folder: str) -> None:
-    """Print how many cells are in which state, and each one that is not done with the reason."""
-    console = Console(soft_wrap=True, highlight=False)
+def show_outcome(
+    cells: Sequence[tuple[Cell, str, str]], folder: str, console: Console | None = None
+) -> None:
+    """Print how many cells are in which state; of those not done, which they are and why.
+
+    ``cells`` are cell, state and what there is to say about it; ``folder`` is the sweep's.
+    """
+    console = console or Console(soft_wrap=True, highlight=False)
     counts = Counter(state for _, state, _ in cells)
-    listed = [f"{counts[s]} {s}" for s in STATES if counts[s]]
+    if counts["done"] < len(cells):
+        table = _outcome_table(cells, counts)
+        if console.is_terminal:  # folds reasons into their column
+            console.print(table)
+        else:
+            show_whole(table, console)
+    listed = ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s])
+    console.print(f"[bold]{_count(len(cells), 'cell')}[/bold]: {listed}")
+    console.print(f"sweep: {folder}", markup=False)
+
+
+def _outcome_table(cells: Sequence[tuple[Cell, str, str]], counts: Counter[str]) -> Table:
+    """One row a state, and below it one for each of its cells unless they are done."""
     common = set.intersection(*(set(cell.overrides) for cell, _, _ in cells))
-    for cell, state, why in cells:
-        if state != "done":
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("state", no_wrap=True)
+    for name in ("cells", "number"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("swept values")
+    table.add_column("reason")
+    for state in (s for s in STATES if counts[s]):
+        head = (f"[{COLOURS[state]}]{state}[/]", str(counts[state]))
+        if state == "done":
+            table.add_row(*head)
+            continue
+        before = None
+        for cell, _, why in (c for c in cells if c[1] == state):
             own = " ".join(o for o in cell.overrides if o not in common)
             reason = why.splitlines()[0] if why else ""
-            line = f"{state:>8}  {cell.number}  {own}"
-            console.print(f"{line}  {reason}".rstrip(), markup=False)
-    console.print(f"[bold]{len(cells)} cells[/bold]: {', '.join(listed)}")
-    console.print(f"sweep: {folder}")
+            shown = "as above" if reason and reason == before else reason
+            table.add_row(*head, str(cell.number), escape(own), escape(shown))
+            head, before = ("", ""), reason
+    return table
 
 
 def _expected(estimate: Estimate | None, gpus: int, parallel: int) -> str:

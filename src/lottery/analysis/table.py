@@ -1,4 +1,4 @@
-"""The tables at the end of a job."""
+"""The tables at the end of a job, and how one that is wider than the terminal is shown."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,10 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+
+_UNLIMITED = 100_000  # columns
 
 
 def show(result: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
@@ -16,6 +19,15 @@ def show(result: Mapping[str, Any], path: Path, console: Console | None = None) 
     if "ticket" in result:
         console.print(_verdict(result))
     console.print(f"result: {path}")
+
+
+def show_whole(table: Table, console: Console) -> None:
+    """Print a table as wide as it needs to be; Rich would empty columns that do not fit."""
+    needed = Measurement.get(console, console.options.update(width=_UNLIMITED), table).maximum
+    before = console.width
+    console.width = max(before, needed)
+    console.print(table)
+    console.width = before
 
 
 STAGES = {

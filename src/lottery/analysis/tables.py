@@ -10,13 +10,13 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 
 from lottery import files
 from lottery.analysis import ticket
 from lottery.analysis.collect import STATUSES, Cell, Study
 from lottery.analysis.selection import Judged, Selection
+from lottery.analysis.table import show_whole
 
 RESULTS = ("val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss")
 COSTS = ("epochs", "seconds", "images_per_second")
@@ -134,9 +134,7 @@ def show(
     """
     console = console or Console(soft_wrap=True, highlight=False)
     for table in _grid_tables(chosen):
-        # A wide grid is shown whole; Rich would cut its columns to the terminal.
-        wide = Measurement.get(console, console.options, table).maximum
-        console.print(table, width=max(console.width, wide))
+        show_whole(table, console)
     if chosen.judged:
         console.print(_legend(chosen), style="dim")
     colour = "bold green" if chosen.winner else "bold yellow"

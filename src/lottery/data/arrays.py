@@ -43,7 +43,9 @@ class ArraySplit:
             return tf.gather(images, rows), tf.gather(labels, rows)
 
         chunked = order.as_dataset(chunks)
-        return order.in_order(chunked.map(gather, num_parallel_calls=tf.data.AUTOTUNE))
+        return order.in_order(
+            chunked.map(order.as_it_is(gather), num_parallel_calls=tf.data.AUTOTUNE)
+        )
 
     def evaluation(self, batch_size: int) -> tf.data.Dataset:
         """See :meth:`lottery.data.Split.evaluation`."""
@@ -55,7 +57,7 @@ class ArraySplit:
             return tf.gather(images, rows), tf.gather(labels, rows), valid
 
         rows = tf.data.Dataset.range(self.size).batch(batch_size)
-        return order.in_order(rows.map(gather, num_parallel_calls=tf.data.AUTOTUNE))
+        return order.in_order(rows.map(order.as_it_is(gather), num_parallel_calls=tf.data.AUTOTUNE))
 
     def check(self) -> None:
         """Nothing to find: the images are decoded."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from lottery.errors import DataError
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -107,3 +109,14 @@ class Splits:
     train: Split
     validation: Split
     test: Split
+
+    def check(self) -> None:
+        """Raise :class:`~lottery.errors.DataError` for the undecodable images of all splits."""
+        found = []
+        for name in ("train", "validation", "test"):
+            try:
+                getattr(self, name).check()
+            except DataError as error:
+                found.append(f"{name} split: {error}")
+        if found:
+            raise DataError("; ".join(found))

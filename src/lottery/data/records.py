@@ -50,7 +50,9 @@ class RecordSplit:
             return self._gather(chosen), tf.gather(labels, chosen)
 
         chunked = order.as_dataset(chunks)
-        return order.in_order(chunked.map(gather, num_parallel_calls=tf.data.AUTOTUNE))
+        return order.in_order(
+            chunked.map(order.as_it_is(gather), num_parallel_calls=tf.data.AUTOTUNE)
+        )
 
     def evaluation(self, batch_size: int) -> tf.data.Dataset:
         """See :meth:`lottery.data.Split.evaluation`."""
@@ -62,7 +64,9 @@ class RecordSplit:
             return self._gather(chosen), tf.gather(labels, chosen), valid
 
         chosen = tf.data.Dataset.range(self.size).batch(batch_size)
-        return order.in_order(chosen.map(gather, num_parallel_calls=tf.data.AUTOTUNE))
+        return order.in_order(
+            chosen.map(order.as_it_is(gather), num_parallel_calls=tf.data.AUTOTUNE)
+        )
 
     def check(self) -> None:
         """Nothing to find: the images are decoded."""

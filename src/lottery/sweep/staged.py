@@ -211,11 +211,16 @@ class StagedSweep:
         launcher = self._launcher(task, items)
         if not hasattr(launcher, "submit"):
             raise ConfigError("sweep.detach=true needs hydra/launcher=submitit_slurm")
-        for _, config in items:
-            folder = self.folder / str(config.hydra.sweep.subdir)
+        folders = [self.folder / str(config.hydra.sweep.subdir) for _, config in items]
+        for folder in folders:
             folder.mkdir(exist_ok=True)
             cli.write_status(folder, "queued", time.time())
-        submitted: list[Any] = launcher.submit([list(o) for o, _ in items], 0, **extra)
+        try:
+            submitted: list[Any] = launcher.submit([list(o) for o, _ in items], 0, **extra)
+        except LotteryError:  # refused
+            for folder in folders:
+                (folder / "status.json").unlink()
+            raise
         return submitted
 
     def _launcher(self, task: Task, items: Items) -> Any:

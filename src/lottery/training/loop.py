@@ -89,13 +89,16 @@ class Loop:
         self._loss = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=self.label_smoothing, reduction="none"
         )
+        # Nothing here needs AutoGraph, which takes a second to rewrite the source.
+        self._train_call = tf.function(self._distributed_steps, autograph=False)
+        self._evaluate_call = tf.function(self._distributed_evaluation, autograph=False)
         # Always with XLA, which makes augmentation several times as fast on any device and takes a
         # moment to compile it; the whole step is compiled only on request.
-        self._prepare_call = tf.function(self._prepare, jit_compile=True)
-        self._train_call = tf.function(self._distributed_steps)
-        self._evaluate_call = tf.function(self._distributed_evaluation)
+        self._prepare_call = tf.function(self._prepare, autograph=False, jit_compile=True)
         self._gradients_call = (
-            tf.function(self._gradients, jit_compile=True) if self.jit_compile else self._gradients
+            tf.function(self._gradients, autograph=False, jit_compile=True)
+            if self.jit_compile
+            else self._gradients
         )
 
     # -- state -----------------------------------------------------------------------------
@@ -249,10 +252,11 @@ class Loop:
         steps = images.shape[0]
         if steps == 1:
             return self._step(images[0], labels[0], first_step)
-        sums = tf.zeros([4], tf.float64)
-        for i in tf.range(steps):
-            sums += self._step(images[i], labels[i], first_step + tf.cast(i, tf.int64))
-        return sums
+
+        def one(i: Any, sums: Any) -> tuple[Any, Any]:
+            return i + 1, sums + self._step(images[i], labels[i], first_step + tf.cast(i, tf.int64))
+
+        return tf.while_loop(lambda i, _: i < steps, one, (0, tf.zeros([4], tf.float64)))[1]
 
     def _step(self, images: Any, labels: Any, step: Any) -> Any:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group

@@ -90,12 +90,11 @@ def train(
             callbacks=[metrics_file, *callbacks, input_bound],
             signals=signals,
         )
+        if measure:
+            _measure(work, loop, data, config, progress, steps=progress.step - start.epoch * spe)
     except tf.errors.OpError:
-        for split in (data.train, data.validation):
-            split.check()  # if images cannot be decoded, says which
+        data.check()  # if images cannot be decoded, says which
         raise
-    if measure:
-        _measure(work, loop, data, config, progress, steps=progress.step - start.epoch * spe)
     checkpoints.finish()
 
 

@@ -18,6 +18,7 @@ from lottery.data import images
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
 from lottery.errors import ConfigError, DataError
+from lottery.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -263,6 +264,7 @@ def _batches(shards: tuple[str, ...], feature: str, dtype: str) -> "tf.data.Data
 @functools.lru_cache(maxsize=8)
 def _labels(directory: Path, shards: tuple[str, ...], size: int) -> Labels:
     # `size` is there for the cache to notice that the data set was replaced.
+    import_tensorflow()
     batches = _batches(shards, "label", "int64")
     labels = list(_guarded(directory, batches.as_numpy_iterator))
     return np.concatenate(labels).astype(np.int32)
@@ -274,4 +276,7 @@ def _guarded(directory: Path, iterate: Callable[[], Iterator[Any]]) -> Iterator[
     try:
         yield from iterate()
     except tf.errors.DataLossError as error:
-        raise _half_written(directory, error.message.splitlines()[0]) from error
+        # TensorFlow's message names operations and devices, too.
+        record = re.search(r"(corrupted|truncated) record at \d+", error.message)
+        reason = record[0] if record else "its records cannot be read"
+        raise _half_written(directory, reason) from error
