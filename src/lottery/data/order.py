@@ -7,9 +7,6 @@ import tensorflow as tf
 
 from lottery.data.interface import Chunk
 
-# AutoGraph would take a third of a second to find no control flow in a function for tf.data.
-as_it_is = tf.autograph.experimental.do_not_convert
-
 
 def constant(values: Any, dtype: tf.DType | None = None) -> tf.Tensor:
     """A tensor in main memory, where tf.data runs, whatever the default device."""
