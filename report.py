@@ -18,4 +18,4 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     report.register_schema()
-    cli.launch(main)
+    cli.launch(main, report.Options)

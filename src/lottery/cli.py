@@ -108,14 +108,17 @@ def status(output: Path) -> Iterator[None]:
     write_status(output, "done", started)
 
 
-def launch(main: Callable[[], Any]) -> None:
-    """Run a Hydra main function; exit with one readable line if the user can mend what failed."""
+def launch(main: Callable[[], Any], schema: type = Config) -> None:
+    """Run a Hydra main function; exit with one readable line if the user can mend what failed.
+
+    ``schema`` has the options to suggest for one that is unknown.
+    """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall hand exceptions to us as they are
     error = _failure(main)
     if error is None:
         return
-    message = None if full else explain(error)
+    message = None if full else explain(error, schema)
     if message is None:
         raise error
     print(f"error: {message}", file=sys.stderr)
@@ -143,7 +146,7 @@ def _failure(main: Callable[[], Any]) -> Exception | None:
     return None
 
 
-def explain(error: BaseException) -> str | None:
+def explain(error: BaseException, schema: type = Config) -> str | None:
     """What to tell the user, or None if it is a bug of ours that deserves its traceback."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
@@ -155,17 +158,19 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, CompactHydraException | OmegaConfBaseException):
         unknown = re.search(r"Could not override '([\w.]+)'", str(error))
         if unknown:
-            return f"option {unknown[1]} is unknown{did_you_mean(unknown[1], _option_names())}"
+            return (
+                f"option {unknown[1]} is unknown{did_you_mean(unknown[1], _option_names(schema))}"
+            )
         if isinstance(error.__cause__, OmegaConfBaseException):
             return f"{error}: {str(error.__cause__).splitlines()[0]}"
         return str(error)
     return None
 
 
-def _option_names() -> list[str]:
-    groups = [f for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)]
+def _option_names(schema: type) -> list[str]:
+    groups = [f for f in dataclasses.fields(schema) if dataclasses.is_dataclass(f.type)]
     inside = [f"{g.name}.{f.name}" for g in groups for f in dataclasses.fields(g.type)]  # type: ignore[arg-type]
-    return [*(f.name for f in dataclasses.fields(Config)), *inside]
+    return [*(f.name for f in dataclasses.fields(schema)), *inside]
 
 
 def _group(output: Path) -> str:
