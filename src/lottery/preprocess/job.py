@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # --help shall not wait for them
 log = logging.getLogger(__name__)
 
 _WORK, _LOG = ".work", "spark.log"
+_TELLING = ("format", "encoding", "size", "options", "source")  # one output from another
 _SHARD, _FEWEST_SHARDS = 1024, 16
 
 
@@ -33,7 +34,7 @@ class Spark:
     """Where Spark runs, and what else to tell it."""
 
     master: str = option("local[*]", "local[*], or spark://host:port of a standalone cluster")
-    conf: Any = option({}, "further options, e.g. {spark.executor.memory: 2g}")
+    conf: Any = option(None, "further options, e.g. {spark.executor.memory: 2g}")
     ui: bool = option(False, "serve Spark's web page while the job runs")
 
 
@@ -84,7 +85,7 @@ def check(options: Options) -> None:
         raise ConfigError("; ".join(found))
     if options.format == "array" and options.encoding == "jpeg":
         raise ConfigError("encoding=jpeg needs format=tfrecord: an array holds pixels")
-    if not isinstance(options.spark.conf, dict):
+    if not isinstance(options.spark.conf, dict | None):
         raise ConfigError("spark.conf needs names and values: 'spark.conf={spark.cores.max: 8}'")
 
 
@@ -105,13 +106,13 @@ def preprocess(options: Options) -> None:
     about = _about(options, source)
     if (output / manifest.NAME).exists():
         found = manifest.read(output)
-        if all(found.get(key) == value for key, value in about.items()):
+        changed = [key for key in _TELLING if found.get(key) != about[key]]
+        if not changed:
             shutil.rmtree(output / _WORK, ignore_errors=True)
             print("this output is finished already; nothing to do")
             _show(output)
             return
         if not options.force:
-            changed = [key for key, value in about.items() if found.get(key) != value]
             raise DataError(
                 f"{output} holds the output of another job (different: {', '.join(changed)}): "
                 "choose another folder, or force=true to replace it"
@@ -162,7 +163,7 @@ def tasks(source: "Source", layout: "Layout", shard_examples: int | None) -> "li
 
 
 def _about(options: Options, source: "Source") -> dict[str, Any]:
-    """What tells one output from another."""
+    """What the manifest says of where an output is from."""
     from lottery.preprocess.shards import libraries
 
     chosen = {"shard_examples": options.shard_examples}
@@ -186,7 +187,7 @@ def _engine(options: Options, work: Path) -> "AbstractContextManager[Map]":
     from lottery.preprocess import spark
 
     chosen = options.spark
-    return spark.open_engine(chosen.master, chosen.conf, work / _LOG, ui=chosen.ui)
+    return spark.open_engine(chosen.master, chosen.conf or {}, work / _LOG, ui=chosen.ui)
 
 
 def _layout(options: Options, work: Path) -> "Layout":
@@ -219,7 +220,7 @@ def _is_assembled(work: Path, about: dict[str, Any]) -> bool:
     path = work / "manifest.json"
     if path.exists():
         found = files.read_json(path)
-        if all(found.get(key) == value for key, value in about.items()):
+        if all(found.get(key) == about[key] for key in _TELLING):
             return True
         path.unlink()
     return False

@@ -25,6 +25,8 @@ def open_engine(workers: int | None) -> Iterator[Map]:
     workers = workers or len(os.sched_getaffinity(0))
     # Not forked from this process, which has threads.
     context = multiprocessing.get_context("forkserver")
+    # Imported once, where the workers are forked from.
+    context.set_forkserver_preload(["__main__", run.__module__])
     with ProcessPoolExecutor(workers, context, initializer=_prepare) as pool:
 
         def results(tasks: Sequence[Task]) -> Iterator[Result]:
