@@ -392,6 +392,8 @@ def test_decode_keeps_images_of_the_right_size() -> None:
 def test_decode_makes_rgb_of_grey_cmyk_and_palette() -> None:
     grey = random_images(1, (9, 9, 1))[0]
     assert np.array_equal(images.decode(encoded(grey), (9, 9, 3)), np.repeat(grey, 3, -1))
+    deep = grey.astype(np.uint16) * 256 + 255
+    assert np.array_equal(images.decode(encoded(deep), (9, 9, 3)), np.repeat(grey, 3, -1))
     for mode, kind in (("CMYK", "jpeg"), ("P", "png"), ("RGBA", "png"), ("LA", "png")):
         buffer = io.BytesIO()
         Image.new("RGB", (9, 9), (204, 51, 51)).convert(mode).save(buffer, kind)

@@ -81,7 +81,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextmanager
     def engine(*_: object) -> Iterator[Any]:
-        yield lambda tasks: map(shards.run, tasks)
+        yield lambda tasks: (shards.run(task) for task in tasks)
 
     monkeypatch.setattr(job, "_engine", engine)
 
@@ -437,6 +437,10 @@ def test_a_finished_output_is_kept_or_replaced_as_asked(
     with pytest.raises(DataError, match=r"another job \(different: source\)"):
         preprocess(odd, output, format="tfrecord")
     preprocess(odd, output, force=True)
+    (output / "train_labels.npy").write_bytes(b"")
+    with pytest.raises(DataError, match=r"train_labels.npy is missing or cut short: .*force=true"):
+        preprocess(odd, output)
+    preprocess(odd, output, force=True)
     preprocess(odd, tmp_path / "reference")
     assert same(output, tmp_path / "reference")
 
@@ -461,10 +465,10 @@ def test_verify_sees_any_change(odd: Path, tmp_path: Path, kind: str) -> None:
         path.write_bytes(whole)
         job.verify(output)
     about = manifest.read(output)
-    about["content"] = "0" * 64
-    files.write_json(output / "manifest.json", about)
-    with pytest.raises(DataError, match="does not match"):
-        job.verify(output)
+    for change, message in (({"content": "0" * 64}, "does not match"), ({"splits": 1}, "damaged")):
+        files.write_json(output / "manifest.json", about | change)
+        with pytest.raises(DataError, match=message):
+            job.verify(output)
 
 
 def test_verify_says_what_differs(odd: Path, tmp_path: Path) -> None:
@@ -710,6 +714,13 @@ def test_workers_need_neither_tensorflow_nor_hydra(odd: Path, tmp_path: Path) ->
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "shipped.zip")], check=True)
+
+
+def test_help_is_quick_to_come() -> None:
+    process = run("preprocess.py", "--help", python=("-X", "importtime"))
+    assert "spark.master" in process.stdout
+    for module in ("tensorflow", "numpy", "PIL", "pyspark"):
+        assert f"| {module}\n" not in process.stderr.replace("  ", "").replace("|", "| "), module
 
 
 def test_manifest_is_json_that_others_can_read(odd: Path, tmp_path: Path) -> None:

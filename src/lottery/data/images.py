@@ -45,15 +45,19 @@ def decode(data: bytes, shape: Shape) -> npt.NDArray[np.uint8]:
 
     Equal to resizing the short side to S and cropping the centre, without rounding the long side.
     Shrinking averages over the pixels of each cell (Pillow's BOX), growing is bilinear. An image
-    of S x S pixels is only decoded. The camera's orientation (EXIF) is applied; grey, CMYK and
-    palette images become RGB, whatever their file is called.
+    of S x S pixels is only decoded. The camera's orientation (EXIF) is applied; grey (of 16
+    bits too), CMYK and palette images become RGB, whatever their file is called.
 
     Raises whatever Pillow raises for damaged bytes.
     """
     side, _, channels = shape
     with Image.open(io.BytesIO(data)) as image:
         ImageOps.exif_transpose(image, in_place=True)
-        pixels = image.convert("L" if channels == 1 else "RGB")
+        if image.mode.startswith("I;16"):  # of which convert would clip all but the darkest
+            high = (np.asarray(image) >> 8).astype(np.uint8)
+            pixels = Image.fromarray(high).convert("L" if channels == 1 else "RGB")
+        else:
+            pixels = image.convert("L" if channels == 1 else "RGB")
     if pixels.size != (side, side):
         width, height = pixels.size
         short = min(width, height)

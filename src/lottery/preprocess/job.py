@@ -5,7 +5,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ class Options:
     quality: int = option(95, "of a JPEG", ge=1, le=100)
     max_unreadable: int = option(0, "unreadable images to leave out before the job fails", ge=0)
     shard_examples: int | None = option(None, "images of a shard", ge=1)
-    force: bool = option(False, "replace the output of another source or of other options")
+    force: bool = option(False, "make the output again, whatever is there")
     engine: str = option("spark", "what spreads the shards", choices=("spark", "processes"))
     workers: int | None = option(None, "of engine processes; null: one a core", ge=1)
     spark: Spark = field(default_factory=Spark)
@@ -98,25 +98,18 @@ def preprocess(options: Options) -> None:
 
     root, output = Path(options.source or ""), Path(options.output or "").resolve()
     _check_apart(root.resolve(), output)
+    source = sources.find(root)
+    about = _about(options, source)
+    if (output / manifest.NAME).exists() and not options.force:
+        _check_same(output, about)
+        shutil.rmtree(output / _WORK, ignore_errors=True)
+        print("this output is finished already; nothing to do")
+        _show(output)
+        return
     if options.engine == "spark":
         from lottery.preprocess import spark
 
         spark.check(options.spark.master)
-    source = sources.find(root)
-    about = _about(options, source)
-    if (output / manifest.NAME).exists():
-        found = manifest.read(output)
-        changed = [key for key in _TELLING if found.get(key) != about[key]]
-        if not changed:
-            shutil.rmtree(output / _WORK, ignore_errors=True)
-            print("this output is finished already; nothing to do")
-            _show(output)
-            return
-        if not options.force:
-            raise DataError(
-                f"{output} holds the output of another job (different: {', '.join(changed)}): "
-                "choose another folder, or force=true to replace it"
-            )
     with _lock(output / _WORK) as work:
         if not _is_assembled(work, about):
             shards = _shards(options, source, work)
@@ -131,20 +124,23 @@ def verify(folder: Path) -> None:
     from lottery.preprocess import manifest, progress
 
     about = manifest.read(folder)
-    splits = about["splits"].values()
-    total = sum(file["bytes"] for split in splits for file in split["files"])
+    total = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     wrong = []
     with progress.shown("verifying", total, "B") as advance:
-        for found in manifest.problems(folder, about):
-            if isinstance(found, int):
-                advance(found)
-            else:
-                wrong.append(found)
+        try:
+            for found in manifest.problems(folder, about):
+                if isinstance(found, int):
+                    advance(found)
+                else:
+                    wrong.append(found)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{folder / manifest.NAME} is damaged: {error!r}") from None
     for problem in wrong:
         print(problem)
     if wrong:
         raise DataError(f"{folder} does not match its manifest: {len(wrong)} differences")
-    print(f"{folder} matches its manifest: {sum(s['examples'] for s in splits):,} images")
+    count = sum(split["examples"] for split in about["splits"].values())
+    print(f"{folder} matches its manifest: {count:,} images")
 
 
 def tasks(source: "Source", layout: "Layout", shard_examples: int | None) -> "list[Task]":
@@ -215,6 +211,27 @@ def _lock(work: Path) -> Iterator[Path]:
         yield work
 
 
+def _check_same(output: Path, about: dict[str, Any]) -> None:
+    """Raise :class:`DataError` if an output is of another job, or its files are cut or gone."""
+    from lottery.preprocess import manifest
+
+    found = manifest.read(output)
+    changed = [key for key in _TELLING if found.get(key) != about[key]]
+    if changed:
+        raise DataError(
+            f"{output} holds the output of another job (different: {', '.join(changed)}): "
+            "choose another folder, or force=true to replace it"
+        )
+    for split in found["splits"].values():
+        for entry in split["files"]:
+            path = output / entry["name"]
+            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                raise DataError(
+                    f"{path} is missing or cut short: look with verify={output}, and force=true "
+                    "makes the output again"
+                )
+
+
 def _is_assembled(work: Path, about: dict[str, Any]) -> bool:
     """Whether an earlier job of the same kind was stopped while it gave files their names."""
     path = work / "manifest.json"
@@ -240,9 +257,10 @@ def _shards(options: Options, source: "Source", work: Path) -> "list[Done]":
     total, done = sum(len(task.images) for task in todo), []
     print(f"{source.name} ({source.kind}): {total:,} images in {len(todo)} shards", file=sys.stderr)
     with ExitStack() as stack:
-        results = stack.enter_context(_engine(options, work))
+        engine = stack.enter_context(_engine(options, work))
         advance = stack.enter_context(progress.shown("preprocessing", total, " images"))
-        for result in results(todo):
+        # Closed here and now, so that an error or Ctrl-C does not wait for the shards to come.
+        for result in stack.enter_context(closing(engine(todo))):
             if isinstance(result, Failed):
                 raise result.error()
             done.append(result)

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from multiprocessing import connection
 from lottery.errors import LotteryError
 from lottery.preprocess.shards import Result, Task, run
 
-Map = Callable[[Sequence[Task]], Iterator[Result]]
+Map = Callable[[Sequence[Task]], Generator[Result, None, None]]
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def open_engine(workers: int | None) -> Iterator[Map]:
     context.set_forkserver_preload(["__main__", run.__module__])
     with ProcessPoolExecutor(workers, context, initializer=_prepare) as pool:
 
-        def results(tasks: Sequence[Task]) -> Iterator[Result]:
+        def results(tasks: Sequence[Task]) -> Generator[Result, None, None]:
             futures = [pool.submit(run, task) for task in tasks]
             try:
                 for future in as_completed(futures):
@@ -40,7 +40,8 @@ def open_engine(workers: int | None) -> Iterator[Map]:
                     f"here, perhaps with fewer than workers={workers}"
                 ) from None
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                for future in futures:
+                    future.cancel()
 
         yield results
 

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import io
 import json
+import os
 import re
 import socket
 import warnings
@@ -26,6 +27,7 @@ from lottery import files
 from lottery.data import images
 from lottery.errors import DataError
 
+_WRITEBACK = 16  # images after which the disk is set to work
 HEADER = 128
 """Bytes before the first image of an array file."""
 
@@ -277,8 +279,8 @@ def _made(task: Task) -> Done:
         labels=read.labels,
         holes=read.holes,
         unreadable=read.unreadable,
-        sums=[int(n) for n in read.histogram @ _LEVELS],
-        squares=[int(n) for n in read.histogram @ _LEVELS**2],
+        sums=read.sums.tolist(),
+        squares=read.squares.tolist(),
         sha256=sha256,
         bytes=size,
     )
@@ -286,9 +288,6 @@ def _made(task: Task) -> Done:
     journal = json.dumps({"task": _digest(task), **dataclasses.asdict(done)})
     files.write_text(task.journal, journal)
     return done
-
-
-_LEVELS = np.arange(256, dtype=np.int64)
 
 
 class _Reader:
@@ -299,7 +298,8 @@ class _Reader:
         self.labels: list[int] = []
         self.holes: list[int] = []
         self.unreadable: list[dict[str, str]] = []
-        self.histogram = np.zeros((3, 256), np.int64)
+        self.sums = np.zeros(3, np.int64)
+        self.squares = np.zeros(3, np.int64)
 
     def __iter__(self) -> Iterator[tuple[int, Pixels, int]]:
         side = self.task.layout.size
@@ -312,9 +312,15 @@ class _Reader:
                 self.unreadable.append({"path": name, "reason": _reason(data, error)})
                 continue
             self.labels.append(label)
-            # Pillow counts eight times as fast as numpy sums.
-            self.histogram += np.reshape(Image.fromarray(pixels).histogram(), (3, 256))
+            self._count(pixels)
             yield row, pixels, label
+
+    def _count(self, pixels: Pixels) -> None:
+        # Down the columns first, in small integers: numpy sums over a last axis of three slowly.
+        columns = pixels.reshape(len(pixels), -1)
+        squares = np.multiply(columns, columns, dtype=np.uint16)
+        self.sums += columns.sum(0, dtype=np.uint32).reshape(-1, 3).sum(0, dtype=np.int64)
+        self.squares += squares.sum(0, dtype=np.uint32).reshape(-1, 3).sum(0, dtype=np.int64)
 
 
 def _reason(data: bytes, error: Exception) -> str:
@@ -335,6 +341,9 @@ def _array(task: Task, read: _Reader) -> tuple[str, int]:
             file.write(pixels.data)
             digest.update(pixels.data)
             size += pixels.nbytes
+            if row % _WRITEBACK == 0:
+                # Linux starts to write now, not when it is told to finish, and keeps no copy.
+                os.posix_fadvise(file.fileno(), task.offset(0), size, os.POSIX_FADV_DONTNEED)
         file.flush()
         files.sync(task.path)
     return digest.hexdigest(), size

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ _INSTEAD = "or choose preprocess=processes, which needs neither"
 _CONNECT = 5.0  # seconds a master has to answer
 _PATIENCE = 60.0  # seconds that a job waits for a first or another worker
 _POLL = 0.05
+_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 # All that a worker imports, so that it needs numpy, Pillow and google-crc32c alone. The packages'
 # own __init__ would ask for more.
 _SHIPPED = (
@@ -76,7 +77,9 @@ def open_engine(master: str, conf: dict[str, Any], log: Path, *, ui: bool = Fals
         context = stack.enter_context(_context(master, conf, log, ui))
         shipped = Path(stack.enter_context(tempfile.TemporaryDirectory()), "lottery-workers.zip")
         _pack(shipped)
+        own = list(sys.path)
         context.addPyFile(str(shipped))
+        sys.path[:] = own  # the package here is whole
         yield lambda tasks: _results(context, tasks, master, log)
 
 
@@ -91,7 +94,8 @@ def _context(master: str, conf: dict[str, Any], log: Path, ui: bool) -> Iterator
         "spark.app.name": "lottery preprocess",
         "spark.ui.enabled": str(ui).lower(),
         "spark.ui.showConsoleProgress": "false",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j}",
+        # The JVM only hands out tasks: its optimising compiler would take time from the workers.
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j} {_JVM}",
     }
     if master.startswith("local"):  # whatever this machine's name resolves to
         settings |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
@@ -134,7 +138,9 @@ class _Collected:
         return value
 
 
-def _results(context: Any, tasks: Sequence[Task], master: str, log: Path) -> Iterator[Result]:
+def _results(
+    context: Any, tasks: Sequence[Task], master: str, log: Path
+) -> Generator[Result, None, None]:
     collected = context.accumulator([], _Collected())
     failure: list[Exception] = []
 
