@@ -301,6 +301,9 @@ def test_stopped_anywhere_the_job_goes_on(
     damage(odd)
     options = {"max_unreadable": 5, "format": kind}
     preprocess(odd, tmp_path / "reference", **options)
+    preprocess(odd, tmp_path / "old", **options | {"size": 9})  # is to be replaced
+    shutil.copytree(tmp_path / "old", tmp_path / "out")
+    options["force"] = True
     replace, sync = Path.replace, files.sync
     output, stops = tmp_path / "out", 0
 
@@ -327,11 +330,10 @@ def test_stopped_anywhere_the_job_goes_on(
                 stops += 1
         if (output / "manifest.json").exists():
             job.verify(output)
-        for path in output.glob("*.npy"):
-            assert filecmp.cmp(path, tmp_path / "reference" / path.name, shallow=False)
         # Half of the stops start over, the others go on: both must be possible at any point.
-        if stops % 2 and output.exists():
+        if stops % 2:
             shutil.rmtree(output)
+            shutil.copytree(tmp_path / "old", output)
     assert stops > 12
     assert same(output, tmp_path / "reference")
 
