@@ -259,7 +259,7 @@ DENSE = ("seed", "data", "model", "optimizer", "schedule", "trainer")
 """The parts of a config that determine a dense run."""
 
 
-def typed(config: DictConfig) -> Config:
+def typed(config: DictConfig) -> Any:
     """The dataclass instance of a config that Hydra composed, interpolations resolved.
 
     Raises :class:`ConfigError` for a value that is missing and for keys that the schema does not
@@ -271,10 +271,9 @@ def typed(config: DictConfig) -> Config:
     if extra := list(_extra_keys(config)):
         raise ConfigError(f"option {extra[0]} is unknown")
     try:
-        instance: Config = OmegaConf.to_object(config)  # type: ignore[assignment]
+        return OmegaConf.to_object(config)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value") from None
-    return instance
 
 
 def _extra_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -325,6 +324,11 @@ _SYMBOLS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 def range_errors(config: Config) -> list[str]:
     """One line for each value that is out of its range or contradicts another. Reads no files."""
+    return bound_errors(config) or _contradictions(config)
+
+
+def bound_errors(config: Any) -> list[str]:
+    """One line for each value of a config dataclass that is out of its range."""
     errors = []
     for name, f, value in options(config):
         choices, bounds = f.metadata["choices"], f.metadata["bounds"]
@@ -336,7 +340,7 @@ def range_errors(config: Config) -> list[str]:
             wanted = [f"{_SYMBOLS[k]} {b:g}" for k, b in bounds.items() if b is not None]
             if not _within(value, bounds):
                 errors.append(f"{name}={value} must be {' and '.join(wanted)}")
-    return errors or _contradictions(config)
+    return errors
 
 
 def _within(value: float, bounds: dict[str, float | None]) -> bool:
