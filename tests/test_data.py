@@ -25,7 +25,7 @@ from lottery.data.arrays import ArraySplit
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.sources import open_source
 from lottery.data.splits import held_out, keep_classes, steps_per_epoch, stratified
-from lottery.data.streams import FolderSplit, TfdsSplit
+from lottery.data.streams import FolderSplit, TfrecordSplit
 from lottery.errors import ConfigError, DataError
 
 REAL = Path(os.environ.get("LOTTERY_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -202,7 +202,7 @@ def test_order_depends_neither_on_chunks_nor_on_the_first_step(kind: str, tmp_pa
         write_tfds(tmp_path, train=52)
         config = Data(source="tfds", name="tiny", root=str(tmp_path), in_memory=False)
         split = data.load(config).train
-        assert isinstance(split, TfdsSplit)
+        assert isinstance(split, TfrecordSplit)
     per_epoch = split.size // 6
     options = {"batch_size": 6, "per_epoch": per_epoch, "seed": 5}
     whole = batches(split, chunked(0, 3 * per_epoch, per_epoch, per_epoch), **options)
@@ -605,7 +605,7 @@ def test_tfds_in_memory_and_streamed_hold_the_same(tmp_path: Path) -> None:
     for name in ("train", "validation", "test"):
         held, streamed = getattr(splits[True], name), getattr(splits[False], name)
         assert isinstance(held, ArraySplit)
-        assert isinstance(streamed, TfdsSplit)
+        assert isinstance(streamed, TfrecordSplit)
         assert np.array_equal(assert_evaluates_once(streamed, 64), held.images)
         assert np.array_equal(streamed.labels, held.labels)
         streamed.check()

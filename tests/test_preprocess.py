@@ -23,8 +23,9 @@ from scipy.io import savemat
 
 from lottery import files
 from lottery.data import images
+from lottery.data.sources.records import read_manifest
 from lottery.errors import ConfigError, DataError, LotteryError
-from lottery.preprocess import job, manifest, shards, sources, spark, tfrecord
+from lottery.preprocess import job, shards, sources, spark, tfrecord
 from lottery.preprocess.job import Options
 
 SIZE = 12
@@ -93,7 +94,7 @@ def preprocess(source: Path, output: Path, **options: Any) -> dict[str, Any]:
     job.preprocess(settings)
     assert not (output / ".work").exists()
     job.verify(output)
-    return manifest.read(output)
+    return read_manifest(output)
 
 
 def same(a: Path, b: Path) -> bool:
@@ -120,7 +121,7 @@ def test_an_array_holds_every_image_in_order(odd: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert process.stdout.endswith(f"manifest: {output}/manifest.json\n")
-    about = manifest.read(output)
+    about = read_manifest(output)
     for part, folder in (("train", "train"), ("test", "val")):
         rows = np.load(output / f"{part}_images.npy", mmap_mode="r")
         labels = np.load(output / f"{part}_labels.npy")
@@ -165,7 +166,7 @@ def test_tensorflow_reads_the_records(odd: Path, tmp_path: Path) -> None:
     for encoding in ("raw", "jpeg"):
         output = tmp_path / encoding
         about = preprocess(odd, output, format="tfrecord", encoding=encoding)
-        assert about["mean"] == manifest.read(tmp_path / "array")["mean"]
+        assert about["mean"] == read_manifest(tmp_path / "array")["mean"]
         names = [f["name"] for f in about["splits"]["train"]["files"] if "tfrecord" in f["name"]]
         assert names[0] == "train-00000-of-00009.tfrecord"
         records = list(
@@ -466,7 +467,7 @@ def test_verify_sees_any_change(odd: Path, tmp_path: Path, kind: str) -> None:
                 job.verify(output)
         path.write_bytes(whole)
         job.verify(output)
-    about = manifest.read(output)
+    about = read_manifest(output)
     for change, message in (({"content": "0" * 64}, "does not match"), ({"splits": 1}, "damaged")):
         files.write_json(output / "manifest.json", about | change)
         with pytest.raises(DataError, match=message):

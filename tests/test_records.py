@@ -5,13 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_data import assert_evaluates_once, batches, chunked, random_images, sizes
+from test_data import (
+    assert_evaluates_once,
+    batches,
+    chunked,
+    random_images,
+    sizes,
+    write_folder,
+)
 
 from lottery import data
 from lottery.config import Data
 from lottery.data import Chunk
 from lottery.data.records import RecordSplit
 from lottery.errors import ConfigError, DataError
+from lottery.preprocess import job
 
 
 def write_records(root: Path, side: int = 12, **changes: object) -> Path:
@@ -62,6 +70,46 @@ def test_mapped_and_in_memory_are_the_same(tmp_path: Path) -> None:
             assert np.array_equal(a, b)
 
 
+@pytest.mark.parametrize("options", [
+    {}, {"format": "tfrecord"}, {"format": "tfrecord", "encoding": "jpeg"},
+])  # fmt: skip
+def test_what_preprocess_leaves_is_read(tmp_path: Path, options: dict[str, str]) -> None:
+    write_folder(tmp_path / "images", classes=3, each=20)
+    job.preprocess(
+        job.Options(source=str(tmp_path / "images"), output=str(tmp_path / "r"), size=9,
+                    engine="processes", shard_examples=16, **options)
+    )  # fmt: skip
+    held, fed = (data.load(records(tmp_path / "r", in_memory=m)) for m in (True, False))
+    original = data.load(Data(source="folder", dir=str(tmp_path / "images"), stored_size=9))
+    assert sizes(held) == sizes(fed) == sizes(original)
+    for name in ("train", "validation", "test"):
+        a, b = getattr(held, name), getattr(fed, name)
+        assert np.array_equal(a.images, assert_evaluates_once(b, 4))
+        assert np.array_equal(a.labels, b.labels)
+    if options.get("encoding") != "jpeg":  # the same pixels in all, whatever the split
+        of = [
+            {(int(label), image.tobytes()) for split in (s.train, s.validation, s.test)
+             for label, image in zip(split.labels, split.images, strict=True)}
+            for s in (held, original)
+        ]  # fmt: skip
+        assert of[0] == of[1]
+    order = {"batch_size": 6, "per_epoch": 7, "seed": 2}
+    whole, part = (batches(fed.train, chunked(n, 14, 3, 7), **order) for n in (0, 9))
+    for a, b in zip(whole, part, strict=True):
+        assert np.array_equal(a[9:], b)  # from the middle, as the unbroken run goes on
+
+
+def test_records_to_be_streamed_are_mixed(tmp_path: Path) -> None:
+    """They are shuffled in a buffer only, which must not meet one class after the other."""
+    write_folder(tmp_path / "images", classes=2, each=50)
+    job.preprocess(
+        job.Options(source=str(tmp_path / "images"), output=str(tmp_path / "r"), size=4,
+                    engine="processes", format="tfrecord")
+    )  # fmt: skip
+    labels = data.sources.open_source(records(tmp_path / "r")).labels("train")
+    assert 10 < labels[:40].sum() < 30
+
+
 def test_shapes_are_static(tmp_path: Path) -> None:
     split = data.load(records(write_records(tmp_path / "r"))).train
     spec = split.training([Chunk(0, 1)], batch_size=6, steps_per_epoch=2, seed=0).element_spec
@@ -92,10 +140,13 @@ def cut(file: str):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut("train_images.npy"), r"train_images.npy holds 2[0-9]+ bytes instead of the 2[0-9]+"),
+        (cut("train_images.npy"), r"train_images.npy is missing or cut short: .*force=true"),
         (cut("manifest.json"), r"manifest.json is damaged"),
-        (lambda root: (root / "test_labels.npy").unlink(), "test_labels.npy is missing"),
-        (lambda root: (root / "manifest.json").unlink(), r"holds no records: it has no manifest"),
+        (lambda root: (root / "test_labels.npy").unlink(), "test_labels.npy is missing or cut"),
+        (
+            lambda root: (root / "manifest.json").unlink(),
+            r"is no output of preprocess.py: it has no manifest.json$",
+        ),
         (
             lambda root: ((root / "manifest.json").unlink(), (root / ".work").mkdir()),
             "was not finished: run the same preprocess.py command again",
@@ -119,5 +170,5 @@ def test_what_records_cannot_do(tmp_path: Path) -> None:
         data.describe(records(tmp_path / "r", stored_size=24))
     with pytest.raises(ConfigError, match=r"image_size=224 is larger than the stored images of 12"):
         data.describe(records(tmp_path / "r", image_size=224))
-    with pytest.raises(DataError, match="has version 2; this code reads up to 1"):
+    with pytest.raises(DataError, match="has version 2; this code reads 1"):
         data.describe(records(write_records(tmp_path / "new", version=2)))

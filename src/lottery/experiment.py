@@ -304,8 +304,9 @@ def _load(data: Data) -> Splits:
 
 @functools.lru_cache(maxsize=1)
 def _load_cached(serialised: str) -> Splits:
-    splits = load(Data(**json.loads(serialised)))
-    if isinstance(splits.train, EncodedSplit):
+    data = Data(**json.loads(serialised))
+    splits = load(data)
+    if isinstance(splits.train, EncodedSplit) and data.source != "records":
         log.info(
             "the images are decoded anew in every epoch; preprocess.py does it once, and "
             "data=records then reads them faster"

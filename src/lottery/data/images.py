@@ -16,6 +16,8 @@ from lottery.errors import DataError
 
 Encoded = tuple[str, Callable[[], bytes]]
 """The name of an image and what reads its encoded bytes."""
+Decode = Callable[[bytes, Shape], npt.NDArray[np.uint8]]
+"""What makes pixels (S, S, C) of an image's bytes."""
 
 POLICY = (
     "camera orientation (EXIF) applied; RGB; centre square resized by area averaging (Pillow's BOX "
@@ -68,14 +70,21 @@ def decode(data: bytes, shape: Shape) -> npt.NDArray[np.uint8]:
     return np.asarray(pixels).reshape(shape)
 
 
-def decode_all(files: Iterable[Encoded], count: int, shape: Shape) -> Images:
+def unpack(data: bytes, shape: Shape) -> npt.NDArray[np.uint8]:
+    """Pixels of ``shape`` that were stored as they are. Raises :class:`ValueError` for others."""
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def decode_all(
+    files: Iterable[Encoded], count: int, shape: Shape, decode: Decode = decode
+) -> Images:
     """``count`` images of ``shape`` as one array [count, S, S, C], in order.
 
     Raises :class:`DataError` naming the first undecodable images and counting all.
     """
     images = np.empty((count, *shape), np.uint8)
     bad = []
-    for i, (name, image) in enumerate(_decoded(files, shape)):
+    for i, (name, image) in enumerate(_decoded(files, shape, decode)):
         if image is None:
             bad.append(name)
         else:
@@ -84,9 +93,9 @@ def decode_all(files: Iterable[Encoded], count: int, shape: Shape) -> Images:
     return images
 
 
-def check_all(files: Iterable[Encoded], count: int, shape: Shape) -> None:
+def check_all(files: Iterable[Encoded], count: int, shape: Shape, decode: Decode = decode) -> None:
     """Like :func:`decode_all`, keeping nothing."""
-    _refuse([name for name, image in _decoded(files, shape) if image is None], count)
+    _refuse([name for name, image in _decoded(files, shape, decode) if image is None], count)
 
 
 def common_size(root: Path, paths: Sequence[str]) -> tuple[int, int] | None:
@@ -106,7 +115,7 @@ def common_size(root: Path, paths: Sequence[str]) -> tuple[int, int] | None:
 
 
 def _decoded(
-    files: Iterable[Encoded], shape: Shape
+    files: Iterable[Encoded], shape: Shape, decode: Decode
 ) -> Iterator[tuple[str, npt.NDArray[np.uint8] | None]]:
     def attempt(file: Encoded) -> tuple[str, npt.NDArray[np.uint8] | None]:
         name, read = file

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lottery import files
 from lottery.data.images import POLICY
+from lottery.data.sources.records import MANIFEST, VERSION
 from lottery.preprocess import manifest
 from lottery.preprocess.shards import HEADER, Done, Layout, file_name
 from lottery.preprocess.sources import Source
@@ -42,7 +43,7 @@ def assemble(source: Source, layout: Layout, shards: Sequence[Done], about: dict
             statistics = _statistics(of_part, pixels)
     encoded = f"; stored as JPEG of quality {layout.quality}" if layout.encoding == "jpeg" else ""
     finished = {
-        "version": manifest.VERSION,
+        "version": VERSION,
         "format": layout.format,
         "encoding": layout.encoding,
         "size": layout.size,
@@ -55,7 +56,7 @@ def assemble(source: Source, layout: Layout, shards: Sequence[Done], about: dict
         **about,
         "content": manifest.content(splits),
     }
-    files.write_json(Path(layout.work, manifest.NAME), finished)
+    files.write_json(Path(layout.work, MANIFEST), finished)
 
 
 def publish(work: Path, output: Path) -> None:
@@ -63,8 +64,8 @@ def publish(work: Path, output: Path) -> None:
 
     Killed at any moment, it can be run again.
     """
-    finished = files.read_json(work / manifest.NAME)
-    (output / manifest.NAME).unlink(missing_ok=True)  # of an output that is replaced
+    finished = files.read_json(work / MANIFEST)
+    (output / MANIFEST).unlink(missing_ok=True)  # of an output that is replaced
     names = {file["name"] for split in finished["splits"].values() for file in split["files"]}
     for path in output.iterdir():
         if _OURS.fullmatch(path.name) and path.name not in names:
@@ -73,7 +74,7 @@ def publish(work: Path, output: Path) -> None:
         if (work / name).exists():
             (work / name).replace(output / name)
     files.sync(output)
-    (work / manifest.NAME).replace(output / manifest.NAME)
+    (work / MANIFEST).replace(output / MANIFEST)
     files.sync(output)
     shutil.rmtree(work)
 

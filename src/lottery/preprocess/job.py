@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from lottery import config, files
 from lottery.config import option
+from lottery.data.sources.records import MANIFEST, check_files, read_manifest
 from lottery.errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # --help shall not wait for them
@@ -94,13 +95,13 @@ def preprocess(options: Options) -> None:
 
     Raises :class:`LotteryError` for bad input, and :class:`OSError` for a full or foreign disk.
     """
-    from lottery.preprocess import assembly, manifest, sources
+    from lottery.preprocess import assembly, sources
 
     root, output = Path(options.source or ""), Path(options.output or "").resolve()
     _check_apart(root.resolve(), output)
     source = sources.find(root)
     about = _about(options, source)
-    if (output / manifest.NAME).exists() and not options.force:
+    if (output / MANIFEST).exists() and not options.force:
         _check_same(output, about)
         shutil.rmtree(output / _WORK, ignore_errors=True)
         print("this output is finished already; nothing to do")
@@ -123,7 +124,7 @@ def verify(folder: Path) -> None:
     """Compare an output folder with its manifest. Raises :class:`DataError` if they differ."""
     from lottery.preprocess import manifest, progress
 
-    about = manifest.read(folder)
+    about = read_manifest(folder)
     total = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     wrong = []
     with progress.shown("verifying", total, "B") as advance:
@@ -134,7 +135,7 @@ def verify(folder: Path) -> None:
                 else:
                     wrong.append(found)
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{folder / manifest.NAME} is damaged: {error!r}") from None
+            raise DataError(f"{folder / MANIFEST} is damaged: {error!r}") from None
     for problem in wrong:
         print(problem)
     if wrong:
@@ -149,6 +150,8 @@ def tasks(source: "Source", layout: "Layout", shard_examples: int | None) -> "li
 
     found = []
     for part, images in source.parts.items():
+        if layout.format == "tfrecord":  # is read in its order, so that classes must be mixed
+            images = images.scattered()
         size = shard_examples or max(1, min(_SHARD, -(-len(images) // _FEWEST_SHARDS)))
         of = -(-len(images) // size)
         found += [
@@ -213,23 +216,14 @@ def _lock(work: Path) -> Iterator[Path]:
 
 def _check_same(output: Path, about: dict[str, Any]) -> None:
     """Raise :class:`DataError` if an output is of another job, or its files are cut or gone."""
-    from lottery.preprocess import manifest
-
-    found = manifest.read(output)
+    found = read_manifest(output)
     changed = [key for key in _TELLING if found.get(key) != about[key]]
     if changed:
         raise DataError(
             f"{output} holds the output of another job (different: {', '.join(changed)}): "
             "choose another folder, or force=true to replace it"
         )
-    for split in found["splits"].values():
-        for entry in split["files"]:
-            path = output / entry["name"]
-            if not path.is_file() or path.stat().st_size != entry["bytes"]:
-                raise DataError(
-                    f"{path} is missing or cut short: look with verify={output}, and force=true "
-                    "makes the output again"
-                )
+    check_files(output, found)
 
 
 def _is_assembled(work: Path, about: dict[str, Any]) -> bool:
@@ -315,9 +309,7 @@ def _check_unreadable(shards: "list[Done]", allowed: int, work: Path) -> None:
 
 
 def _show(output: Path) -> None:
-    from lottery.preprocess import manifest
-
-    about = manifest.read(output)
+    about = read_manifest(output)
     for name, split in about["splits"].items():
         left_out = f", {len(n)} unreadable left out" if (n := split["unreadable"]) else ""
         print(
@@ -325,4 +317,4 @@ def _show(output: Path) -> None:
         )
     for name in ("mean", "std"):
         print(f"{name:5s} {', '.join(f'{value:.4f}' for value in about[name])}")
-    print(f"manifest: {output / manifest.NAME}")
+    print(f"manifest: {output / MANIFEST}")

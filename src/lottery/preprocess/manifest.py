@@ -9,30 +9,8 @@ from typing import Any
 import numpy as np
 
 from lottery import files
-from lottery.errors import DataError
+from lottery.data.sources.records import MANIFEST
 from lottery.preprocess.shards import HEADER
-
-NAME = "manifest.json"
-VERSION = 1
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """The manifest of an output folder. Raises :class:`DataError` for none or a foreign one."""
-    path = folder / NAME
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}")
-    try:
-        manifest: dict[str, Any] = files.read_json(path)
-        version = manifest["version"]
-    except FileNotFoundError:
-        unfinished = " (unfinished: the command that made it goes on from there)"
-        hint = unfinished if (folder / ".work").is_dir() else ""
-        raise DataError(f"{folder} is no output of preprocess.py: it has no {NAME}{hint}") from None
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path} is damaged") from None
-    if version != VERSION:
-        raise DataError(f"{path} has version {version}; this code reads {VERSION}")
-    return manifest
 
 
 def content(splits: Mapping[Any, dict[str, Any]]) -> str:
@@ -64,7 +42,7 @@ def problems(folder: Path, manifest: dict[str, Any]) -> Iterator[str | int]:
         if manifest["format"] == "array":
             yield from _rows(folder / f"{name}_images.npy", split, manifest["size"])
     if content(manifest["splits"]) != manifest["content"]:
-        yield f"{NAME}: its own checksums do not match their sum"
+        yield f"{MANIFEST}: its own checksums do not match their sum"
 
 
 def _file(path: Path, entry: dict[str, Any]) -> Iterator[str | int]:
@@ -85,7 +63,7 @@ def _labels(folder: Path, name: str, split: dict[str, Any]) -> Iterator[str | in
     except (OSError, ValueError, TypeError):
         counts = None  # missing or damaged, which its size or checksum has told
     if counts is not None and counts != split["class_counts"]:
-        yield f"{name}_labels.npy has other class counts than {NAME}"
+        yield f"{name}_labels.npy has other class counts than {MANIFEST}"
 
 
 def _rows(path: Path, split: dict[str, Any], size: int) -> Iterator[str | int]:
@@ -94,7 +72,7 @@ def _rows(path: Path, split: dict[str, Any], size: int) -> Iterator[str | int]:
     row = size * size * 3
     with path.open("rb") as file:
         if file.read(HEADER) != header(split["examples"], size):
-            yield f"{path.name} has another header than {NAME} tells"
+            yield f"{path.name} has another header than {MANIFEST} tells"
         for shard in split["shards"]:
             first, last = shard["first"], shard["first"] + shard["examples"] - 1
             if checksum(file, HEADER + first * row, shard["examples"] * row) != shard["sha256"]:

@@ -70,6 +70,12 @@ class Files:
         rows = slice(first, first + count)
         return Files(self.root, self.files[rows], self.labels[rows])
 
+    def scattered(self) -> "Files":
+        """The same in a random order, always the same one."""
+        order = np.random.Generator(np.random.PCG64([0])).permutation(len(self)).tolist()
+        files, labels = ([values[i] for i in order] for values in (self.files, self.labels))
+        return Files(self.root, tuple(files), tuple(labels))
+
     def examples(self) -> Iterator[Example]:
         """In order; nothing is read yet."""
         for file, label in zip(self.files, self.labels, strict=True):
@@ -97,6 +103,10 @@ class Records:
         """The images at ``first`` and after."""
         count = max(0, min(count, self.count - first))
         return dataclasses.replace(self, first=self.first + first, count=count)
+
+    def scattered(self) -> "Records":
+        """Themselves: who prepared them has shuffled them."""
+        return self
 
     def examples(self) -> Iterator[Example]:
         """In the order of the files. Raises :class:`DataError` for damaged records."""

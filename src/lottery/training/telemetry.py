@@ -149,8 +149,8 @@ def remedy(decodes: bool, cores: int) -> str:
     """
     if decodes:
         return (
-            "images are decoded anew every time; decode them once with preprocess.py and "
-            "train with data=records"
+            "images are decoded anew every time; decode them once with preprocess.py into arrays "
+            "(format=array) and train with data=records"
         )
     return (
         f"give the job more CPU cores (it has {cores}) or, unless its data are in memory, "

@@ -21,7 +21,7 @@ from lottery.errors import ConfigError, DataError
 from lottery.quiet import import_tensorflow
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    pass
 
 _DEFAULT_ROOT = "~/tensorflow_datasets"
 # A TFRecord stores each example between 12 bytes of length and checksum and 4 of checksum.
@@ -62,11 +62,13 @@ class Tfds:
         return split
 
     def _split(self, part: Part, rows: Rows, labels: Labels) -> Any:
-        from lottery.data.streams import TfdsSplit
+        from lottery.data.streams import TfrecordSplit, tfrecord_batches
 
-        encoded = functools.partial(_batches, self.shards[part], "image", "string")
+        encoded = functools.partial(
+            tfrecord_batches, self.shards[part], "image", "string", interleaved=True
+        )
         name = f"{self.name} {self.splits[part]}"
-        return TfdsSplit(name, encoded, rows, labels, self.image_shape)
+        return TfrecordSplit(name, encoded, rows, labels, self.image_shape)
 
 
 def open_source(config: Data) -> Tfds:
@@ -247,30 +249,13 @@ def class_names(directory: Path, features: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(i) for i in range(int(features["label"]["classLabel"]["numClasses"])))
 
 
-def _batches(shards: tuple[str, ...], feature: str, dtype: str) -> "tf.data.Dataset":
-    """One feature of every record, always in the same order, in batches [256].
-
-    Images are left encoded. Without TFDS's own pipeline, because parsing a batch at a time is
-    several times as fast for small images, and this is on the way of every run.
-    """
-    import tensorflow as tf
-
-    spec = {feature: tf.io.FixedLenFeature([], dtype)}
-    records = tf.data.Dataset.from_tensor_slices(list(shards)).interleave(
-        tf.data.TFRecordDataset,
-        cycle_length=16,
-        block_length=16,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    return records.batch(256).map(lambda batch: tf.io.parse_example(batch, spec)[feature])
-
-
 @functools.lru_cache(maxsize=8)
 def _labels(directory: Path, shards: tuple[str, ...], size: int) -> Labels:
     # `size` is there for the cache to notice that the data set was replaced.
     import_tensorflow()
-    batches = _batches(shards, "label", "int64")
+    from lottery.data.streams import tfrecord_batches
+
+    batches = tfrecord_batches(shards, "label", "int64", interleaved=True)
     labels = list(_guarded(directory, batches.as_numpy_iterator))
     return np.concatenate(labels).astype(np.int32)
 
