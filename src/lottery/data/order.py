@@ -9,8 +9,8 @@ from lottery.data.interface import Chunk
 
 
 def constant(values: Any, dtype: tf.DType | None = None) -> tf.Tensor:
-    """A tensor in main memory, where tf.data runs, whatever the default device."""
-    with tf.device("CPU:0"):
+    """An eager tensor in main memory, where tf.data runs, whatever the device and graph around."""
+    with tf.init_scope(), tf.device("CPU:0"):
         return tf.constant(values, dtype)
 
 
