@@ -11,6 +11,8 @@ def main(config: DictConfig) -> float:
     """Train, or find the result of having trained, the dense network of a config."""
     from lottery.experiment import dense_result  # here, because --help shall not wait for it
 
+    if config.profile:
+        return cli.profile(config)
     return cli.job(config, dense_result)
 
 

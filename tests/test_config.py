@@ -30,6 +30,8 @@ FILES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group
 MISSING_VALUES = {
     ("data", "tfds"): ["data.name=mnist"],
     ("data", "folder"): ["data.dir=somewhere"],
+    ("data", "records"): ["data.dir=somewhere"],
+    ("experiment", "imagenet_mobilenet_v2"): ["data.dir=somewhere"],
     ("model", "keras_application"): ["model.name=MobileNet"],
 }
 PEAK = 0.1
@@ -43,7 +45,7 @@ def choices(group: str) -> list[str]:
 
 
 def test_there_is_a_group_for_every_part_of_the_schema():
-    parts = {f.name for f in dataclasses.fields(Config)} - {"seed", "verdict", "sweep"}
+    parts = {f.name for f in dataclasses.fields(Config)} - {"seed", "profile", "verdict", "sweep"}
     assert parts | {"experiment"} == set(GROUPS)
 
 
@@ -69,7 +71,8 @@ def test_what_a_file_leaves_open_must_be_given(group, name):
 def test_every_option_of_a_file_is_documented(group, name):
     documented = {n: f.metadata.get("doc") for n, f, _ in options(Config())}
     content = OmegaConf.load(CONF / group / f"{name}.yaml")
-    content.pop("defaults", None)
+    for hydras_own in ("defaults", "hydra"):
+        content.pop(hydras_own, None)
     prefix = "" if group == "experiment" else f"{group}."
     for option in leaves(content, prefix):
         assert documented[option], option
@@ -136,6 +139,13 @@ def test_every_model_file_builds(name):
         ("data.validation=0", "data.validation=0.0 must be > 0 and < 1"),
         ("data.validation=1", "data.validation=1.0 must be > 0 and < 1"),
         ("data.std=[0]", "data.std=[0.0] must be positive"),
+        ("data.crop_area=[0.5,1.5]", "data.crop_area=[0.5, 1.5] must be two values above 0"),
+        ("data.crop_area=[0.5]", "data.crop_area=[0.5] must be two values above 0"),
+        ("data.crop_aspect=[2,0.5]", "data.crop_aspect=[2.0, 0.5] must be two values above 0"),
+        (
+            "data.crop=random",
+            "data.crop=random is unknown; did you mean window? (known: window, resized)",
+        ),
         ("data.mean=[0.5,0.5]", "differ in length"),
         ("schedule.warmup=1", "schedule.warmup=1.0 must be >= 0 and < 1"),
         ("schedule.milestones=[0.75,0.5]", "schedule.milestones=[0.75, 0.5] must increase"),
@@ -259,7 +269,8 @@ def keys(lab, monkeypatch):
 OTHER = {
     "data.name": "other", "data.root": "other", "data.dir": "other", "data.test": "other",
     "data.classes": [1, 2], "data.stored_size": 8, "data.image_size": 4, "data.in_memory": True,
-    "data.mean": [0.1], "data.std": [0.1],
+    "data.mean": [0.1], "data.std": [0.1], "data.crop": "resized", "data.crop_area": [0.5, 1.0],
+    "data.crop_aspect": [1.0, 1.0],
     "model.name": "conv_2", "model.width": 0.5, "model.options": {"depth": 1},
     "optimizer.name": "adam", "optimizer.clip_norm": 1.0,
     "schedule.name": "constant", "schedule.milestones": [0.5],

@@ -120,7 +120,7 @@ def test_every_epoch_is_one_row_with_the_metrics_of_the_contract(folder):
     for kind, tracked_run in runs_in(folder).items():
         expected = [row for row in rows if row["run"] == kind]
         assert [row["epoch"] for row in tracked_run.history] == [int(r["epoch"]) for r in expected]
-        wanted = EPOCH_METRICS | (GPU_METRICS if telemetry.gpu_telemetry() else set())
+        wanted = EPOCH_METRICS | (set(telemetry.sample()))
         for row, other in zip(tracked_run.history, expected, strict=True):
             assert {name for name in row if not name.startswith("_")} == wanted
             assert all(row[name] == float(other[name]) for name in wanted)
@@ -172,7 +172,7 @@ def test_wandb_is_imported_only_if_it_is_the_logger(tmp_path, config, monkeypatc
 
 
 def test_gpu_columns_are_empty_without_a_gpu(folder):
-    if telemetry.gpu_telemetry():
+    if telemetry.gpus():
         pytest.skip("there is a GPU")
     rows = read_csv(folder / "metrics.csv")
     assert all(row[name] == "" for row in rows for name in GPU_METRICS)

@@ -134,6 +134,8 @@ class LotterySweeper(BasicSweeper):
                 configs.append(self._composition(overrides))
                 options.append(typed(configs[-1]))
                 errors = validation.errors(options[-1])
+                if options[-1].profile:
+                    errors.append("profile=true measures one configuration: leave out -m")
             except Exception as failure:
                 message = explain(failure)
                 if message is None:

@@ -29,6 +29,7 @@ from lottery.errors import ConfigError, LotteryError, StoppedError
 log = logging.getLogger(__name__)
 
 Story = Callable[[Any, Any], dict[str, Any]]
+Act = Callable[[Config, Path], dict[str, Any]]
 
 # The disk is full, read-only or not ours: the user's to solve, so no traceback.
 DISK_ERRORS = {
@@ -51,8 +52,41 @@ def job(config: DictConfig, story: Story) -> float:
     Returns the validation top-1 of the ticket, or of the dense run if there is no ticket, for a
     Hydra sweeper to optimise.
     """
-    from lottery import validation
     from lottery.analysis import table
+
+    def act(options: Config, output: Path) -> dict[str, Any]:
+        if options.profile:
+            raise ConfigError("profile=true is for train.py: it measures one dense training")
+        return tell(options, config, output, story, _group(output))
+
+    result, output = _attempt(config, act)
+    table.show(result, output / "result.json")
+    return float(result.get("ticket", result["dense"])["val_top1"])
+
+
+def profile(config: DictConfig) -> float:
+    """Measure where the time of training goes instead of training; the run store is not touched.
+
+    Leaves config.yaml, profile.json and a trace in the output folder. Returns the images/s of
+    training as it is.
+    """
+    from lottery import experiment
+    from lottery.analysis import table
+
+    def act(options: Config, output: Path) -> dict[str, Any]:
+        files.write_text(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        measured = experiment.profile(options, output)
+        files.write_json(output / "profile.json", measured)
+        return measured
+
+    measured, output = _attempt(config, act)
+    table.show_profile(measured, output / "profile.json")
+    return float(measured["real"]["images_per_second"])
+
+
+def _attempt(config: DictConfig, act: Act) -> tuple[dict[str, Any], Path]:
+    """What ``act`` makes of a checked config, and the output folder, whose status is kept."""
+    from lottery import validation
 
     output = Path(HydraConfig.get().runtime.output_dir)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -61,7 +95,7 @@ def job(config: DictConfig, story: Story) -> float:
             options = typed(config)
             if found := validation.errors(options):
                 raise ConfigError("; ".join(found))
-            result = tell(options, config, output, story, _group(output))
+            return act(options, output), output
     except BaseException as error:
         if isinstance(error, StoppedError):
             log.warning("%s", error)
@@ -71,8 +105,6 @@ def job(config: DictConfig, story: Story) -> float:
         elif isinstance(error, Exception):
             raise PastHydra(error) from None
         raise
-    table.show(result, output / "result.json")
-    return float(result.get("ticket", result["dense"])["val_top1"])
 
 
 def tell(

@@ -69,8 +69,20 @@ class Data:
         "side in pixels the network sees, cropped from the stored image; None: all of it",
         ge=1,
     )
+    crop: str = option(
+        "window",
+        "random crop in training: a window of image_size, or a random area resized to it",
+        choices=("window", "resized"),
+    )
     crop_padding: int = option(0, "zero pixels around an image before its random crop", ge=0)
+    crop_area: list[float] = option(
+        [0.08, 1.0], "crop=resized: smallest and largest share of the image taken"
+    )
+    crop_aspect: list[float] = option(
+        [0.75, 1.3333], "crop=resized: smallest and largest width over height"
+    )
     flip: bool = option(False, "mirror half of the training images")
+    mixup: float = option(0.0, "alpha of mixup, e.g. 0.2; 0: none", ge=0)
     mean: list[float] = option([0.5], "per-channel mean of pixels scaled to [0, 1]")
     std: list[float] = option([0.5], "per-channel standard deviation of the same")
     in_memory: bool | None = option(
@@ -227,6 +239,9 @@ class Config:
     """A study: what makes a dense network, how it is pruned and judged, where results go."""
 
     seed: int = option(0, "initialisation, data order and augmentation", ge=0, lt=2**31)
+    profile: bool = option(
+        False, "train.py: measure where the time of a step goes, and do not train", identity=False
+    )
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -244,7 +259,7 @@ DENSE = ("seed", "data", "model", "optimizer", "schedule", "trainer")
 """The parts of a config that determine a dense run."""
 
 
-def typed(config: DictConfig) -> Config:
+def typed(config: DictConfig) -> Any:
     """The dataclass instance of a config that Hydra composed, interpolations resolved.
 
     Raises :class:`ConfigError` for a value that is missing and for keys that the schema does not
@@ -256,10 +271,9 @@ def typed(config: DictConfig) -> Config:
     if extra := list(_extra_keys(config)):
         raise ConfigError(f"option {extra[0]} is unknown")
     try:
-        instance: Config = OmegaConf.to_object(config)  # type: ignore[assignment]
+        return OmegaConf.to_object(config)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value") from None
-    return instance
 
 
 def _extra_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -310,6 +324,11 @@ _SYMBOLS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 def range_errors(config: Config) -> list[str]:
     """One line for each value that is out of its range or contradicts another. Reads no files."""
+    return bound_errors(config) or _contradictions(config)
+
+
+def bound_errors(config: Any) -> list[str]:
+    """One line for each value of a config dataclass that is out of its range."""
     errors = []
     for name, f, value in options(config):
         choices, bounds = f.metadata["choices"], f.metadata["bounds"]
@@ -321,7 +340,7 @@ def range_errors(config: Config) -> list[str]:
             wanted = [f"{_SYMBOLS[k]} {b:g}" for k, b in bounds.items() if b is not None]
             if not _within(value, bounds):
                 errors.append(f"{name}={value} must be {' and '.join(wanted)}")
-    return errors or _contradictions(config)
+    return errors
 
 
 def _within(value: float, bounds: dict[str, float | None]) -> bool:
@@ -352,6 +371,13 @@ def _contradictions(config: Config) -> list[str]:
         errors.append(f"data.mean={data.mean} and data.std={data.std} differ in length")
     if any(s <= 0 for s in data.std):
         errors.append(f"data.std={data.std} must be positive")
+    for name, low, high in (("crop_area", 0.0, 1.0), ("crop_aspect", 0.0, math.inf)):
+        bounds = getattr(data, name)
+        if len(bounds) != 2 or not low < bounds[0] <= bounds[1] <= high:
+            errors.append(
+                f"data.{name}={bounds} must be two values above 0, the smaller first"
+                + (" and none above 1" if high == 1 else "")
+            )
     if data.image_size and data.stored_size and data.image_size > data.stored_size:
         errors.append(
             f"data.image_size={data.image_size} is larger than data.stored_size={data.stored_size}"

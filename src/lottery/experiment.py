@@ -17,7 +17,7 @@ import numpy as np
 from lottery import files, provenance, rewinding
 from lottery.analysis.verdict import matches
 from lottery.config import Config, Data
-from lottery.data import Splits, load
+from lottery.data import EncodedSplit, Splits, load
 from lottery.errors import CheckpointError, ConfigError
 from lottery.lineage import (
     Round,
@@ -181,6 +181,18 @@ def dense_result(config: Config, lab: Laboratory) -> dict[str, Any]:
     return {"dense": {"key": dense.key, **dense.result}, "store": str(lab.store.root.resolve())}
 
 
+def profile(config: Config, folder: Path) -> dict[str, Any]:
+    """Where the time of training the dense network goes; trains nothing and stores nothing.
+
+    Leaves a trace for TensorBoard in ``folder``. Returns what
+    :func:`lottery.training.profile.measure` does.
+    """
+    _training()
+    from lottery.training.profile import measure
+
+    return measure(config, _load(config.data), folder / "tensorboard")
+
+
 def _train(
     config: Config,
     lab: Laboratory,
@@ -292,4 +304,11 @@ def _load(data: Data) -> Splits:
 
 @functools.lru_cache(maxsize=1)
 def _load_cached(serialised: str) -> Splits:
-    return load(Data(**json.loads(serialised)))
+    data = Data(**json.loads(serialised))
+    splits = load(data)
+    if isinstance(splits.train, EncodedSplit) and data.source != "records":
+        log.info(
+            "the images are decoded anew in every epoch; preprocess.py does it once, and "
+            "data=records then reads them faster"
+        )
+    return splits

@@ -20,7 +20,8 @@ class HiddenOnTerminal(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to show a record."""
-        return not (record.name == "lottery.training.callbacks" and sys.stdout.isatty())
+        epoch_line = record.name == "lottery.training.callbacks" and record.levelno == logging.INFO
+        return not (epoch_line and sys.stdout.isatty())
 
 
 @dataclass(frozen=True)

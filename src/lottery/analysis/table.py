@@ -1,4 +1,4 @@
-"""The table at the end of a job, and how a table that is wider than the terminal is shown."""
+"""The tables at the end of a job, and how one that is wider than the terminal is shown."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +28,39 @@ def show_whole(table: Table, console: Console) -> None:
     console.width = max(before, needed)
     console.print(table)
     console.width = before
+
+
+STAGES = {
+    "read": "encoded images, one thread",
+    "decode": "the same to uint8 pixels, one thread",
+    "pipeline": "up to a batch in memory, as in training",
+    "copy": "a batch to the device",
+    "augment": "crop, flip, normalise, on the device",
+    "step": "the compiled step, augmentation included",
+}
+
+
+def show_profile(profile: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
+    """Print what :func:`lottery.training.profile.measure` found, and where it is written."""
+    console = console or Console(soft_wrap=True, highlight=False)
+    title = f"{profile['model']} on {profile['data']}, batches of {profile['batch_size']}"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("ms a step", justify="right", no_wrap=True)
+    table.add_column("images/s", justify="right", no_wrap=True)
+    table.add_row("training", "on one cached batch", *_rates(profile["cached"]))
+    table.add_row("", "on its real input", *_rates(profile["real"]), end_section=True)
+    for name, rates in profile["stages"].items():
+        table.add_row(name, STAGES[name], *_rates(rates))
+    console.print(table)
+    console.print(f"[bold]{profile['verdict']}[/bold]")
+    console.print(f"trace: tensorboard --logdir {profile['trace']}")
+    console.print(f"result: {path}")
+
+
+def _rates(rates: Mapping[str, float]) -> tuple[str, str]:
+    return f"{1000 * rates['seconds']:.2f}", f"{rates['images_per_second']:,.0f}"
 
 
 def _table(result: Mapping[str, Any]) -> Table:

@@ -1,6 +1,6 @@
 """Labelled images: from a named source to seeded splits, and from splits to tf.data."""
 
-from lottery.data.interface import Chunk, Description, Split, Splits
+from lottery.data.interface import Chunk, Description, EncodedSplit, Split, Splits
 from lottery.data.loading import describe, load
 
-__all__ = ["Chunk", "Description", "Split", "Splits", "describe", "load"]
+__all__ = ["Chunk", "Description", "EncodedSplit", "Split", "Splits", "describe", "load"]

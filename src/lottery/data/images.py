@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,25 @@ from lottery.errors import DataError
 
 Encoded = tuple[str, Callable[[], bytes]]
 """The name of an image and what reads its encoded bytes."""
+Decode = Callable[[bytes, Shape], npt.NDArray[np.uint8]]
+"""What makes pixels (S, S, C) of an image's bytes."""
+
+POLICY = (
+    "camera orientation (EXIF) applied; RGB; centre square resized by area averaging (Pillow's BOX "
+    "filter) when it shrinks, bilinearly when it grows"
+)
+"""What :func:`decode` does, in words."""
+
+
+class File(NamedTuple):
+    """An image file as a folder lists it."""
+
+    path: str
+    """Relative to the root of its source, with slashes."""
+    bytes: int
+    modified: int
+    """Time of the last change, in nanoseconds."""
+
 
 # Below this side decoding is mostly Python, which threads only slow down (measured: 2.3x at 28).
 _SMALLEST_FOR_THREADS = 64
@@ -26,33 +46,45 @@ def decode(data: bytes, shape: Shape) -> npt.NDArray[np.uint8]:
     """The centre square of an image, resized to ``shape`` (S, S, C) with C = 1 or 3.
 
     Equal to resizing the short side to S and cropping the centre, without rounding the long side.
-    The filter is Pillow's bilinear, which averages over the whole footprint when it shrinks. An
-    image of S x S pixels is only decoded. The camera's orientation (EXIF) is applied; grey, CMYK
-    and palette images become RGB.
+    Shrinking averages over the pixels of each cell (Pillow's BOX), growing is bilinear. An image
+    of S x S pixels is only decoded. The camera's orientation (EXIF) is applied; grey (of 16
+    bits too), CMYK and palette images become RGB, whatever their file is called.
 
     Raises whatever Pillow raises for damaged bytes.
     """
     side, _, channels = shape
     with Image.open(io.BytesIO(data)) as image:
         ImageOps.exif_transpose(image, in_place=True)
-        pixels = image.convert("L" if channels == 1 else "RGB")
+        if image.mode.startswith("I;16"):  # of which convert would clip all but the darkest
+            high = (np.asarray(image) >> 8).astype(np.uint8)
+            pixels = Image.fromarray(high).convert("L" if channels == 1 else "RGB")
+        else:
+            pixels = image.convert("L" if channels == 1 else "RGB")
     if pixels.size != (side, side):
         width, height = pixels.size
         short = min(width, height)
         left, top = (width - short) / 2, (height - short) / 2
         box = (left, top, left + short, top + short)
-        pixels = pixels.resize((side, side), Image.Resampling.BILINEAR, box=box)
+        area, linear = Image.Resampling.BOX, Image.Resampling.BILINEAR
+        pixels = pixels.resize((side, side), area if short >= side else linear, box=box)
     return np.asarray(pixels).reshape(shape)
 
 
-def decode_all(files: Iterable[Encoded], count: int, shape: Shape) -> Images:
+def unpack(data: bytes, shape: Shape) -> npt.NDArray[np.uint8]:
+    """Pixels of ``shape`` that were stored as they are. Raises :class:`ValueError` for others."""
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def decode_all(
+    files: Iterable[Encoded], count: int, shape: Shape, decode: Decode = decode
+) -> Images:
     """``count`` images of ``shape`` as one array [count, S, S, C], in order.
 
     Raises :class:`DataError` naming the first undecodable images and counting all.
     """
     images = np.empty((count, *shape), np.uint8)
     bad = []
-    for i, (name, image) in enumerate(_decoded(files, shape)):
+    for i, (name, image) in enumerate(_decoded(files, shape, decode)):
         if image is None:
             bad.append(name)
         else:
@@ -61,9 +93,9 @@ def decode_all(files: Iterable[Encoded], count: int, shape: Shape) -> Images:
     return images
 
 
-def check_all(files: Iterable[Encoded], count: int, shape: Shape) -> None:
+def check_all(files: Iterable[Encoded], count: int, shape: Shape, decode: Decode = decode) -> None:
     """Like :func:`decode_all`, keeping nothing."""
-    _refuse([name for name, image in _decoded(files, shape) if image is None], count)
+    _refuse([name for name, image in _decoded(files, shape, decode) if image is None], count)
 
 
 def common_size(root: Path, paths: Sequence[str]) -> tuple[int, int] | None:
@@ -83,7 +115,7 @@ def common_size(root: Path, paths: Sequence[str]) -> tuple[int, int] | None:
 
 
 def _decoded(
-    files: Iterable[Encoded], shape: Shape
+    files: Iterable[Encoded], shape: Shape, decode: Decode
 ) -> Iterator[tuple[str, npt.NDArray[np.uint8] | None]]:
     def attempt(file: Encoded) -> tuple[str, npt.NDArray[np.uint8] | None]:
         name, read = file

@@ -1,8 +1,8 @@
 """The values and the one protocol that the rest of the system sees of a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,20 @@ class Split(Protocol):
 
         Raises :class:`~lottery.errors.DataError` naming and counting undecodable images.
         """
+        ...
+
+
+@runtime_checkable
+class EncodedSplit(Split, Protocol):
+    """A split whose images are decoded when they are used, in every epoch anew."""
+
+    @property
+    def image_shape(self) -> Shape:
+        """(S, S, C) of every image once it is decoded."""
+        ...
+
+    def files(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """The name of each image and what reads its encoded bytes, in a fixed order."""
         ...
 
 

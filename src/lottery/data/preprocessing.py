@@ -1,18 +1,24 @@
 """What happens to a batch of images on the device, inside the compiled step."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from lottery.data.interface import Shape
 
+_ATTEMPTS = 10  # at an area and aspect ratio that fits, before the whole image is taken
+_QUANTILES = 1025  # of mixup's Beta distribution
+
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Random crop and flip for training, centre crop for evaluation, and normalisation.
+    """Random crop, flip and mixup for training, centre crop for evaluation, and normalisation.
 
-    Every operation works on the whole batch with static shapes, so that XLA can compile it.
+    Every operation works on the whole batch with static shapes, so that XLA can compile it. The
+    draws for an image are a pure function of (seed, step, its row in the global batch), so they
+    depend neither on what ran before nor on how many replicas share the batch.
     """
 
     input_shape: Shape
@@ -24,6 +30,13 @@ class Preprocessing:
     mean: tuple[float, ...]
     """Of pixels scaled to [0, 1]; one value, or one per channel."""
     std: tuple[float, ...]
+    crop_area: tuple[float, float] | None = None
+    """Smallest and largest share of the image that a random-resized crop takes (Szegedy et al.
+    2015, arXiv:1409.4842, section 6); None: crops are windows of the result's size."""
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width over height of a random-resized crop."""
+    mixup: float = 0.0
+    """Alpha of the Beta distribution of :meth:`mixed`; 0: not used."""
 
     def training(
         self,
@@ -36,39 +49,93 @@ class Preprocessing:
     ) -> tf.Tensor:
         """Augmented and normalised float32 [B, H, W, C] from uint8 [B, S, S, C].
 
-        The draws for an image are a pure function of (``seed``, ``step``, its row in the global
-        batch). ``step`` counts optimizer steps from the start of epoch 0, an int64 scalar. A
-        replica with a part of the batch passes ``global_batch``, the number of rows in all, and
-        ``first_row``, where its own begin.
+        ``step`` counts optimizer steps from the start of epoch 0, an int64 scalar. A replica with
+        a part of the batch passes ``global_batch``, the number of rows in all, and ``first_row``,
+        where its own begin.
         """
         height, width, _ = self.input_shape
         padding, count = self.crop_padding, tf.shape(images)[0]
         tall = int(images.shape[1]) + 2 * padding
         wide = int(images.shape[2]) + 2 * padding
-        if not self.flip and (tall, wide) == (height, width):
+        if not self.flip and not self.crop_area and (tall, wide) == (height, width):
             return self._normalise(images)
 
         batch = images.shape[0] if global_batch is None else global_batch
-        batch = count if batch is None else batch
-        draws = tf.slice(_draws(batch, seed, step), [first_row, 0], [images.shape[0] or count, 3])
-        top = _offsets(draws[:, 0], tall - height)
-        left = _offsets(draws[:, 1], wide - width)
+        rows = first_row, images.shape[0] or count, count if batch is None else batch
+        draws = _draws(rows, 3, seed, step)
         mirrored = draws[:, 2] < 0.5 if self.flip else tf.zeros([count], tf.bool)
-
-        rows, columns = tf.range(height), tf.range(width)
-        columns = tf.where(mirrored[:, None], columns[::-1], columns)
         if padding:
             images = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+        if self.crop_area:
+            shapes = _draws(rows, 2 * _ATTEMPTS, seed, step, stream=1)
+            share_tall, share_wide = self._crop_shares(shapes[:, :_ATTEMPTS], shapes[:, _ATTEMPTS:])
+            y = _sample_positions(draws[:, 0], share_tall, tall, height)
+            x = _sample_positions(draws[:, 1], share_wide, wide, width)
+            x = tf.where(mirrored[:, None], x[:, ::-1], x)
+            return self._normalise(_interpolated(_interpolated(images, y, axis=1), x, axis=2))
+
+        top = _offsets(draws[:, 0], tall - height)
+        left = _offsets(draws[:, 1], wide - width)
+        columns = tf.range(width)
+        columns = tf.where(mirrored[:, None], columns[::-1], columns)
         if tall != height:
-            images = tf.gather(images, top[:, None] + rows, axis=1, batch_dims=1)
+            images = tf.gather(images, top[:, None] + tf.range(height), axis=1, batch_dims=1)
         images = tf.gather(images, left[:, None] + columns, axis=2, batch_dims=1)
         return self._normalise(images)
+
+    def mixed(
+        self,
+        inputs: tf.Tensor,
+        targets: tf.Tensor,
+        *,
+        seed: int,
+        step: tf.Tensor,
+        first_row: int | tf.Tensor = 0,
+        global_batch: int | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mixup (Zhang et al. 2018, arXiv:1710.09412) of inputs [B, ...] and targets [B, classes].
+
+        Each example keeps a share of max(p, 1 - p), with p from Beta(alpha, alpha), drawn for the
+        example, and gets the rest from the next one of its replica. Rows as in :meth:`training`.
+        """
+        if not self.mixup:
+            return inputs, targets
+        count = inputs.shape[0] or tf.shape(inputs)[0]
+        rows = first_row, count, global_batch or count
+        draw = _draws(rows, 1, seed, step, stream=2)[:, 0]
+        own = _larger_share(draw, self.mixup)
+
+        def mix(values: tf.Tensor) -> tf.Tensor:
+            share = tf.reshape(tf.cast(own, values.dtype), [-1] + [1] * (len(values.shape) - 1))
+            return share * values + (1 - share) * tf.roll(values, -1, axis=0)
+
+        return mix(inputs), mix(targets)
 
     def evaluation(self, images: tf.Tensor) -> tf.Tensor:
         """The centre, normalised: float32 [B, H, W, C] from uint8 [B, S, S, C]."""
         height, width, _ = self.input_shape
         top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
         return self._normalise(images[:, top : top + height, left : left + width])
+
+    def _crop_shares(self, area: tf.Tensor, aspect: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Height and width of each crop as shares of the (square) image, [B] each.
+
+        Of the attempts [B, attempts] the first that fits; the whole image if none does.
+        """
+        assert self.crop_area is not None
+        smallest, largest = self.crop_area
+        low, high = np.log(self.crop_aspect).astype(np.float32)
+        area = smallest + area * (largest - smallest)
+        ratio = tf.exp(low + aspect * (high - low))
+        wide, tall = tf.sqrt(area * ratio), tf.sqrt(area / ratio)
+        fits = (wide <= 1) & (tall <= 1)
+        first = tf.argmax(fits, axis=1, output_type=tf.int32)
+        any_fits = tf.reduce_any(fits, axis=1)
+
+        def chosen(shares: tf.Tensor) -> tf.Tensor:
+            return tf.where(any_fits, tf.gather(shares, first, axis=1, batch_dims=1), 1.0)
+
+        return chosen(tall), chosen(wide)
 
     def _normalise(self, images: tf.Tensor) -> tf.Tensor:
         """``(images / 255 - mean) / std``, as one multiplication and one addition."""
@@ -77,22 +144,64 @@ class Preprocessing:
         return tf.cast(images, tf.float32) * scale.astype(np.float32) + shift.astype(np.float32)
 
 
-def _draws(rows: int | tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
-    """Uniform in [0, 1), float32 [rows, 3], the same with and without XLA.
+def _draws(
+    rows: tuple[Any, Any, Any], columns: int, seed: int, step: tf.Tensor, stream: int = 0
+) -> tf.Tensor:
+    """Uniform in [0, 1), float32 [count, columns], the same with and without XLA.
 
-    TensorFlow and XLA agree on Philox's bits, but make different floats of them.
+    ``rows`` are (first, count, rows of the global batch). Each ``stream`` is independent of the
+    others. TensorFlow and XLA agree on Philox's bits, but make different floats of them.
     """
+    first, count, batch = rows
     bits = tf.random.stateless_uniform(
-        [rows, 3],
-        tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)]),
+        [batch, columns],
+        tf.stack([tf.constant(seed + (stream << 32), tf.int64), tf.cast(step, tf.int64)]),
         minval=None,
         maxval=None,
         dtype=tf.int32,
         alg="philox",
     )
+    bits = tf.slice(bits, [first, 0], [count, columns])
     return tf.cast(tf.bitwise.bitwise_and(bits, 2**24 - 1), tf.float32) / 2**24
 
 
 def _offsets(draws: tf.Tensor, largest: int) -> tf.Tensor:
     """Integers from 0 to ``largest``, equally likely, from draws in [0, 1)."""
     return tf.cast(draws * (largest + 1), tf.int32)
+
+
+def _sample_positions(draws: tf.Tensor, share: tf.Tensor, size: int, samples: int) -> tf.Tensor:
+    """Where to sample an axis of ``size`` pixels for a crop of this share of it, [B, samples].
+
+    Positions are those of pixel centres, so that pixel i lies at i.
+    """
+    start = draws * (1 - share) * size
+    centres = (tf.range(samples, dtype=tf.float32) + 0.5) / samples
+    return start[:, None] + centres * (share * size)[:, None] - 0.5
+
+
+def _interpolated(images: tf.Tensor, positions: tf.Tensor, axis: int) -> tf.Tensor:
+    """Linear interpolation along axis 1 or 2 at float ``positions`` [B, n]; edges are repeated."""
+    last = int(images.shape[axis]) - 1
+    below = tf.floor(positions)
+    share = positions - below
+    share = share[:, :, None, None] if axis == 1 else share[:, None, :, None]
+    below = tf.cast(below, tf.int32)
+
+    def pixels(index: tf.Tensor) -> tf.Tensor:
+        index = tf.clip_by_value(index, 0, last)
+        return tf.cast(tf.gather(images, index, axis=axis, batch_dims=1), tf.float32)
+
+    low, high = pixels(below), pixels(below + 1)
+    return low + share * (high - low)
+
+
+def _larger_share(draws: tf.Tensor, alpha: float) -> tf.Tensor:
+    """max(p, 1 - p) for p from Beta(alpha, alpha), by inverting its upper half, from a table."""
+    from scipy.stats import beta
+
+    table = beta.ppf(np.linspace(0.5, 1, _QUANTILES), alpha, alpha).astype(np.float32)
+    place = draws * (_QUANTILES - 1)
+    low = tf.cast(place, tf.int32)
+    start, end = tf.gather(table, low), tf.gather(table, low + 1)
+    return start + (place - tf.cast(low, tf.float32)) * (end - start)

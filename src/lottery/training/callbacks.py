@@ -1,4 +1,4 @@
-"""Keras callbacks that every run has: metrics.csv and one line an epoch."""
+"""Keras callbacks that every run has: metrics.csv, one line an epoch, a word on slow input."""
 
 import csv
 import logging
@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from lottery.files import naming, read_csv, replacing
+from lottery.training.telemetry import cores, input_bound
 
 log = logging.getLogger(__name__)
 
@@ -42,19 +43,21 @@ class EpochLines(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Log the epoch's metrics."""
         logs = logs or {}
+        busy = logs.get("gpu_utilisation")
         log.info(
             "epoch %*d/%d  loss %.4f  top-1 %.4f  val loss %.4f  val top-1 %.4f  "
-            "lr %.2e  %.0f images/s  input wait %.0f %%",
+            "lr %.2e  %.0f images/s  input wait %.0f %%%s",
             len(str(self.params["epochs"])), epoch + 1, self.params["epochs"],
             logs["loss"], logs["top1"], logs["val_loss"], logs["val_top1"],
             logs["learning_rate"], logs["images_per_second"], 100 * logs["input_wait"],
+            "" if busy is None else f"  GPU {busy:.0f} %",
         )  # fmt: skip
 
 
 class ProgressBar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
     """Keras's own bar, with the few figures that fit on a line."""
 
-    SHOWN = ("loss", "top1", "val_loss", "val_top1", "images_per_second")
+    SHOWN = ("loss", "top1", "val_loss", "val_top1", "images_per_second", "gpu_utilisation")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Advance the bar."""
@@ -66,3 +69,34 @@ class ProgressBar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
 
     def _few(self, logs: dict[str, Any] | None) -> dict[str, Any]:
         return {k: v for k, v in (logs or {}).items() if k in self.SHOWN}
+
+
+class InputBound(keras.callbacks.Callback):  # type: ignore[misc]
+    """Says that the network waits for its input: in the first epoch that shows it, at the end."""
+
+    def __init__(self, decodes: bool) -> None:
+        super().__init__()
+        self._decodes = decodes
+        self._waited = self._trained = 0.0  # seconds
+        self._epochs, self._said = 0, False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Log a sentence, once."""
+        logs = logs or {}
+        trained = logs["step_seconds"] * self.params["steps"]
+        waited = logs["input_wait"] * trained
+        self._waited, self._trained = self._waited + waited, self._trained + trained
+        self._epochs += 1
+        if not self._said:
+            self._said = self._say(waited, trained)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Log a sentence about all epochs, unless the only one had its own."""
+        if not (self._said and self._epochs == 1):
+            self._say(self._waited, self._trained)
+
+    def _say(self, waited: float, trained: float) -> bool:
+        sentence = input_bound(waited, trained, decodes=self._decodes, cores=cores())
+        if sentence:
+            log.warning("%s", sentence)
+        return sentence is not None

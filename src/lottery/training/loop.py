@@ -23,7 +23,7 @@ from lottery.errors import CheckpointError, DivergedError
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
 from lottery.training.interrupts import StopSignals
 from lottery.training.metrics import Metrics, sums_of
-from lottery.training.telemetry import gpu_telemetry
+from lottery.training.telemetry import GpuSampler
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,9 @@ class Loop:
         # Nothing here needs AutoGraph, which takes a second to rewrite the source.
         self._train_call = tf.function(self._distributed_steps, autograph=False)
         self._evaluate_call = tf.function(self._distributed_evaluation, autograph=False)
+        # Always with XLA, which makes augmentation several times as fast on any device and takes a
+        # moment to compile it; the whole step is compiled only on request.
+        self._prepare_call = tf.function(self._prepare, autograph=False, jit_compile=True)
         self._gradients_call = (
             tf.function(self._gradients, autograph=False, jit_compile=True)
             if self.jit_compile
@@ -155,19 +158,17 @@ class Loop:
             checkpoints.save(self.state(), progress)
         batches: Iterator[Any] = iter(())
         if chunks:
-            dataset = data.train.training(
-                chunks, batch_size=self.batch_size, steps_per_epoch=spe, seed=self.seed
-            )
-            batches = self._feed(dataset)
+            batches = self.batches(data.train, chunks, spe)
         for epoch, of_epoch in itertools.groupby(chunks, key=lambda c: c.first_step // spe):
             bars.on_epoch_begin(epoch)
             tally = _Tally(progress)
-            for chunk in of_epoch:
-                self._train_chunk(chunk, batches, tally, bars, spe)
-                if signals.received is not None and tally.step % spe:
-                    checkpoints.save(self.state(), tally.progress())
-                    signals.stop(f"after step {tally.step} of {length.last_step}")
-            trained = Metrics.of(tally.settle())
+            with GpuSampler() as gpus:
+                for chunk in of_epoch:
+                    self._train_chunk(chunk, batches, tally, bars, spe)
+                    if signals.received is not None and tally.step % spe:
+                        checkpoints.save(self.state(), tally.progress())
+                        signals.stop(f"after step {tally.step} of {length.last_step}")
+                trained = Metrics.of(tally.settle())
             validation = self.evaluate(data.validation)
             _refuse_divergence(validation.loss, tally.step)
             progress = replace(tally.progress(), sums=())
@@ -177,7 +178,7 @@ class Loop:
                 | validation.named("val_")
                 | {"learning_rate": self.learning_rate(progress.step - 1)}
                 | tally.rates(self.batch_size)
-                | gpu_telemetry(),
+                | gpus.means(),
             )
             if (
                 progress.step % checkpoint_steps == 0
@@ -190,6 +191,17 @@ class Loop:
                 signals.stop(f"after step {progress.step} of {length.last_step}")
         bars.on_train_end()
         return progress
+
+    def batches(self, split: Split, chunks: list[Chunk], steps_per_epoch: int) -> Iterator[Any]:
+        """What :meth:`train` takes for each chunk: images and labels, spread over the replicas."""
+        dataset = split.training(
+            chunks, batch_size=self.batch_size, steps_per_epoch=steps_per_epoch, seed=self.seed
+        )
+        return self._feed(dataset)
+
+    def train(self, images: Any, labels: Any, first_step: int) -> Any:
+        """Take the steps of one chunk; the sums of their metrics, perhaps still on their way."""
+        return self._train_call(images, labels, tf.constant(first_step, tf.int64))
 
     def learning_rate(self, step: int) -> float:
         """The learning rate that the optimizer uses in a step."""
@@ -211,7 +223,7 @@ class Loop:
         images, labels = next(batches)
         fetched = time.perf_counter()
         bars.on_train_batch_begin(chunk.first_step % steps_per_epoch)
-        sums = self._train_call(images, labels, tf.constant(chunk.first_step, tf.int64))
+        sums = self.train(images, labels, chunk.first_step)
         tally.add(chunk, sums, wait=fetched - started)
         bars.on_train_batch_end((tally.step - 1) % steps_per_epoch, tally.latest.named())
 
@@ -248,14 +260,9 @@ class Loop:
 
     def _step(self, images: Any, labels: Any, step: Any) -> Any:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        inputs = self.preprocessing.training(
-            images,
-            seed=self.seed,
-            step=step,
-            first_row=replica * (self.batch_size // self.replicas),
-            global_batch=self.batch_size,
-        )
-        gradients, losses, logits = self._gradients_call(inputs, labels)
+        first_row = replica * (self.batch_size // self.replicas)
+        inputs, targets = self._prepare_call(images, labels, step, first_row)
+        gradients, losses, logits = self._gradients_call(inputs, targets)
         gradients = [
             g if m is None else g * tf.cast(m, g.dtype)
             for g, m in zip(gradients, self._masks, strict=True)
@@ -264,10 +271,17 @@ class Loop:
         tf.__internal__.distribute.interim.maybe_merge_call(self._zero_pruned, self.strategy)
         return sums_of(losses, logits, labels, tf.ones_like(losses))
 
-    def _gradients(self, inputs: Any, labels: Any) -> tuple[list[Any], Any, Any]:
+    def _prepare(self, images: Any, labels: Any, step: Any, first_row: Any) -> tuple[Any, Any]:
+        """Augmented images and, as mixup blends classes, targets [B, classes]."""
+        rows = {"first_row": first_row, "global_batch": self.batch_size}
+        inputs = self.preprocessing.training(images, seed=self.seed, step=step, **rows)
+        targets = tf.one_hot(labels, self.model.output_shape[-1])
+        return self.preprocessing.mixed(inputs, targets, seed=self.seed, step=step, **rows)
+
+    def _gradients(self, inputs: Any, targets: Any) -> tuple[list[Any], Any, Any]:
         with tf.GradientTape() as tape:
             logits = tf.cast(self.model(inputs, training=True), tf.float32)
-            losses = self._loss(tf.one_hot(labels, logits.shape[-1]), logits)
+            losses = self._loss(targets, logits)
             loss = tf.reduce_sum(losses) / self.batch_size
             if self.model.losses:
                 loss += tf.add_n(self.model.losses) / self.replicas

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from lottery import models
 from lottery.config import Config
-from lottery.data import Splits
+from lottery.data import EncodedSplit, Splits
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
 from lottery.files import write_json
@@ -21,7 +21,7 @@ from lottery.models.kernels import kernels
 from lottery.pruning import masks
 from lottery.rewinding import Start, owner, without_slots
 from lottery.training import devices, optimizers
-from lottery.training.callbacks import MetricsFile
+from lottery.training.callbacks import InputBound, MetricsFile
 from lottery.training.checkpoints import CheckpointFolder, Progress
 from lottery.training.interrupts import StopSignals
 from lottery.training.loop import Length, Loop
@@ -79,6 +79,7 @@ def train(
         paths = frozenset(n.removeprefix("model/") for n in state if n.startswith("model/"))
         loop.load(masks.apply(mask, state, lambda name: owner(name, paths)))
     metrics_file = MetricsFile(work / "metrics.csv", complete_epochs=progress.step // spe)
+    input_bound = InputBound(decodes=isinstance(data.train, EncodedSplit))
     try:
         progress = loop.fit(
             data,
@@ -86,7 +87,7 @@ def train(
             progress,
             checkpoints=checkpoints,
             checkpoint_steps=config.trainer.checkpoint_epochs * spe,
-            callbacks=[metrics_file, *callbacks],
+            callbacks=[metrics_file, *callbacks, input_bound],
             signals=signals,
         )
         if measure:
@@ -131,6 +132,7 @@ def build(
         rate = optimizers.constant(float(rate(trainer.epochs * spe - 1)))
     keras.utils.set_random_seed(start.seed)
     model = config.model
+    (low, high), (narrow, wide) = config.data.crop_area, config.data.crop_aspect
     loop = Loop(
         network=lambda: models.build(
             model.name,
@@ -148,6 +150,9 @@ def build(
             flip=config.data.flip,
             mean=tuple(config.data.mean),
             std=tuple(config.data.std),
+            crop_area=(low, high) if config.data.crop == "resized" else None,
+            crop_aspect=(narrow, wide),
+            mixup=config.data.mixup,
         ),
         batch_size=trainer.batch_size,
         eval_batch_size=trainer.eval_batch_size,

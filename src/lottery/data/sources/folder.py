@@ -6,6 +6,7 @@ optional ``dir/test`` or ``dir/val`` of the same kind.
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import numpy as np
 
 from lottery.config import Data, did_you_mean
 from lottery.data import images
+from lottery.data.images import File
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
 from lottery.errors import ConfigError, DataError
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-_TEST_FOLDERS = ("test", "val", "validation")
+TEST_FOLDERS = ("test", "val", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,47 +72,59 @@ def open_source(config: Data) -> Folder:
     root = Path(config.dir).expanduser()
     if not root.is_dir():
         raise DataError(f"there is no folder {root} (data.dir)")
-    train = root / "train" if (root / "train").is_dir() else root
-    found: dict[Part, dict[str, list[tuple[str, int]]]] = {"train": _class_folders(root, train)}
-    test = next((root / n for n in (config.test, *_TEST_FOLDERS) if (root / n).is_dir()), None)
-    if train != root and test is not None:
-        found["test"] = _class_folders(root, test)
-
+    found = find(root, (config.test, *TEST_FOLDERS))
     classes = tuple(found["train"])
-    for unknown in set(found.get("test", ())) - set(classes):
-        hint = did_you_mean(unknown, classes)
-        raise DataError(f"class {unknown} of {test} is not a class of {train}{hint}")
     files = {part: [f for fs in folders.values() for f in fs] for part, folders in found.items()}
-    paths = {part: [path for path, _ in fs] for part, fs in files.items()}
+    paths = {part: [file.path for file in fs] for part, fs in files.items()}
     side = config.stored_size or _side(root, [path for ps in paths.values() for path in ps])
-    listing = "\n".join(f"{path}\t{size}" for fs in files.values() for path, size in sorted(fs))
     return Folder(
         name=config.name or root.resolve().name,
         root=root,
         image_shape=(side, side, 3),
         classes=classes,
         paths=paths,
-        fingerprint={
-            "source": "folder",
-            "examples": {part: len(ps) for part, ps in paths.items()},
-            "paths_and_bytes": hashlib.sha256(listing.encode()).hexdigest(),
-        },
+        fingerprint=fingerprint(files),
     )
 
 
-def _class_folders(root: Path, folder: Path) -> dict[str, list[tuple[str, int]]]:
-    """(path relative to root, bytes) of the images of each class, both sorted."""
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    classes = {}
-    for name in names:
-        with os.scandir(folder / name) as entries:
-            # scandir, because a stat per file is slow enough for a million files.
-            classes[name] = sorted(
-                (Path(entry.path).relative_to(root).as_posix(), entry.stat().st_size)
-                for entry in entries
-                if entry.name.lower().endswith(_ENDINGS) and entry.is_file()
-            )
+def find(
+    root: Path, test_folders: Sequence[str] = TEST_FOLDERS
+) -> dict[Part, dict[str, list[File]]]:
+    """The image files of each class of each part, both sorted by name.
+
+    ``test`` is the first of ``test_folders`` with folders in it that stands beside ``train``.
+    Raises :class:`DataError` for a class without images, and for one of ``test`` alone.
+    """
+    train = root / "train" if (root / "train").is_dir() else root
+    found: dict[Part, dict[str, list[File]]] = {"train": class_folders(root, train)}
+    beside = [root / name for name in test_folders if (root / name).is_dir()]
+    test = next((folder for folder in beside if subfolders(folder)), next(iter(beside), None))
+    if train != root and test is not None:
+        found["test"] = class_folders(root, test)
+    classes = tuple(found["train"])
+    for unknown in set(found.get("test", ())) - set(classes):
+        hint = did_you_mean(unknown, classes)
+        raise DataError(f"class {unknown} of {test} is not a class of {train}{hint}")
+    return found
+
+
+def fingerprint(files: Mapping[Part, Sequence[File]]) -> dict[str, Any]:
+    """JSON values that change when a file comes, goes or changes its size."""
+    listed = [(file.path, file.bytes) for of_part in files.values() for file in sorted(of_part)]
+    listing = "\n".join(f"{path}\t{size}" for path, size in listed)
+    return {
+        "source": "folder",
+        "examples": {part: len(of_part) for part, of_part in files.items()},
+        "paths_and_bytes": hashlib.sha256(listing.encode()).hexdigest(),
+    }
+
+
+def class_folders(root: Path, folder: Path) -> dict[str, list[File]]:
+    """The image files in each folder of ``folder``, both sorted, with paths relative to ``root``.
+
+    Raises :class:`DataError` for a folder without images and for fewer than two folders.
+    """
+    classes = {name: image_files(root, folder / name) for name in subfolders(folder)}
     empty = [name for name, files in classes.items() if not files]
     if empty:
         more = ", ..." if len(empty) > 5 else ""
@@ -121,6 +135,29 @@ def _class_folders(root: Path, folder: Path) -> dict[str, list[tuple[str, int]]]
     if len(classes) < 2:
         raise DataError(f"{folder} must hold two or more class folders, not {len(classes)}")
     return classes
+
+
+def image_files(root: Path, folder: Path) -> list[File]:
+    """The image files in ``folder`` itself, sorted, with paths relative to ``root``."""
+    prefix = folder.relative_to(root).as_posix()
+    with os.scandir(folder) as entries:
+        # scandir, because a stat per file is slow enough for a million files.
+        return sorted(
+            File(entry.name if prefix == "." else f"{prefix}/{entry.name}", *_size_and_time(entry))
+            for entry in entries
+            if entry.name.lower().endswith(_ENDINGS) and entry.is_file()
+        )
+
+
+def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
+    status = entry.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Their names, sorted; hidden ones are none."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
 def _side(root: Path, paths: list[str]) -> int:

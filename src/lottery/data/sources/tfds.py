@@ -21,7 +21,7 @@ from lottery.errors import ConfigError, DataError
 from lottery.quiet import import_tensorflow
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    pass
 
 _DEFAULT_ROOT = "~/tensorflow_datasets"
 # A TFRecord stores each example between 12 bytes of length and checksum and 4 of checksum.
@@ -62,11 +62,13 @@ class Tfds:
         return split
 
     def _split(self, part: Part, rows: Rows, labels: Labels) -> Any:
-        from lottery.data.streams import TfdsSplit
+        from lottery.data.streams import TfrecordSplit, tfrecord_batches
 
-        encoded = functools.partial(_batches, self.shards[part], "image", "string")
+        encoded = functools.partial(
+            tfrecord_batches, self.shards[part], "image", "string", interleaved=True
+        )
         name = f"{self.name} {self.splits[part]}"
-        return TfdsSplit(name, encoded, rows, labels, self.image_shape)
+        return TfrecordSplit(name, encoded, rows, labels, self.image_shape)
 
 
 def open_source(config: Data) -> Tfds:
@@ -87,11 +89,11 @@ def open_source(config: Data) -> Tfds:
             f"(or data.download=true, which defaults it to {_DEFAULT_ROOT})"
         )
     root = Path(config.root or _DEFAULT_ROOT).expanduser()
-    if config.download and not _versions(root / config.name):
+    if config.download and not versions_of(root / config.name):
         _download(config.name, root)
     directory = _newest_version(root, config.name)
 
-    info, features = _read_json(directory, "dataset_info.json"), _features(directory)
+    info, features = read_json(directory, "dataset_info.json"), read_features(directory)
     splits = {str(split["name"]): split for split in info.get("splits", [])}
     names: dict[Part, str] = {"train": "train", "test": config.test}
     shards: dict[Part, tuple[str, ...]] = {}
@@ -99,13 +101,13 @@ def open_source(config: Data) -> Tfds:
         if name not in splits:
             hint = did_you_mean(name, splits)
             raise DataError(f"{config.name} in {directory} has no split {name}{hint}")
-        shards[part] = _shards(directory, info, splits[name])
+        shards[part] = find_shards(directory, info, splits[name])
     examples = {name: sum(map(int, splits[name]["shardLengths"])) for name in names.values()}
     return Tfds(
         name=config.name,
         directory=directory,
         image_shape=_image_shape(directory, features, config.stored_size),
-        classes=_classes(directory, features),
+        classes=class_names(directory, features),
         sizes={part: examples[name] for part, name in names.items()},
         splits=names,
         shards=shards,
@@ -119,7 +121,8 @@ def open_source(config: Data) -> Tfds:
     )
 
 
-def _versions(folder: Path) -> list[Path]:
+def versions_of(folder: Path) -> list[Path]:
+    """The folders of versions in the folder of a data set, in rising order."""
     found = [path for path in folder.glob("*.*.*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
     return sorted(found, key=lambda path: [int(number) for number in path.name.split(".")])
 
@@ -127,7 +130,7 @@ def _versions(folder: Path) -> list[Path]:
 def _newest_version(root: Path, name: str) -> Path:
     if not root.is_dir():
         raise DataError(f"there is no TensorFlow Datasets directory {root} (data.root)")
-    versions = _versions(root / name)
+    versions = versions_of(root / name)
     if versions:
         return versions[-1]
     configs = [path.parent.name for path in sorted((root / name).glob("*/*/dataset_info.json"))]
@@ -155,25 +158,28 @@ def _download(name: str, root: Path) -> None:
         raise DataError(f"cannot download {name} into {root}: {reason}") from error
 
 
-def _half_written(directory: Path, reason: str) -> DataError:
+def half_written(directory: Path, reason: str) -> DataError:
+    """The error for a prepared data set that is not whole."""
     return DataError(
         f"the TensorFlow data set in {directory} is half-written or damaged: {reason}; delete the "
         "folder and prepare it again"
     )
 
 
-def _read_json(directory: Path, name: str) -> dict[str, Any]:
+def read_json(directory: Path, name: str) -> dict[str, Any]:
+    """One of the JSON files beside the records. Raises :class:`DataError`."""
     try:
         content: dict[str, Any] = json.loads((directory / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise _half_written(directory, f"{name} is missing") from None
+        raise half_written(directory, f"{name} is missing") from None
     except ValueError:
-        raise _half_written(directory, f"{name} is not valid JSON") from None
+        raise half_written(directory, f"{name} is not valid JSON") from None
     return content
 
 
-def _features(directory: Path) -> dict[str, Any]:
-    content = _read_json(directory, "features.json")
+def read_features(directory: Path) -> dict[str, Any]:
+    """The features by name. Raises :class:`DataError` without an ``image`` and a ``label``."""
+    content = read_json(directory, "features.json")
     features: dict[str, Any] = content.get("featuresDict", {}).get("features", {})
     for name, kind in (("image", "image"), ("label", "classLabel")):
         if kind not in features.get(name, {}):
@@ -184,8 +190,8 @@ def _features(directory: Path) -> dict[str, Any]:
     return features
 
 
-def _shards(directory: Path, info: dict[str, Any], split: dict[str, Any]) -> tuple[str, ...]:
-    """The files of a split, all there and of the right size together."""
+def find_shards(directory: Path, info: dict[str, Any], split: dict[str, Any]) -> tuple[str, ...]:
+    """The files of a split. Raises :class:`DataError` for a missing one or a wrong total size."""
     if info.get("fileFormat", "tfrecord") != "tfrecord":
         raise DataError(f"{directory} is stored as {info['fileFormat']}; only tfrecord can be read")
     template = split.get("filepathTemplate", "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}")
@@ -203,12 +209,12 @@ def _shards(directory: Path, info: dict[str, Any], split: dict[str, Any]) -> tup
         try:
             total += shard.stat().st_size
         except FileNotFoundError:
-            raise _half_written(directory, f"{shard.name} is missing") from None
+            raise half_written(directory, f"{shard.name} is missing") from None
         shards.append(str(shard))
     examples_alone = int(split["numBytes"])
     # TFDS counts the examples alone, except that its unshuffled Beam writer counts whole files.
     if total not in (examples_alone + _FRAMING * sum(lengths), examples_alone):
-        raise _half_written(
+        raise half_written(
             directory,
             f"the {split['name']} shards hold {total} bytes instead of "
             f"{examples_alone + _FRAMING * sum(lengths)}",
@@ -235,37 +241,21 @@ def _image_shape(directory: Path, features: dict[str, Any], stored_size: int | N
     return side, side, 3 if channels == -1 else channels
 
 
-def _classes(directory: Path, features: dict[str, Any]) -> tuple[str, ...]:
+def class_names(directory: Path, features: dict[str, Any]) -> tuple[str, ...]:
+    """Names by label, which are numbers where the data set has no names."""
     names = directory / "label.labels.txt"
     if names.is_file():
         return tuple(names.read_text(encoding="utf-8").splitlines())
     return tuple(str(i) for i in range(int(features["label"]["classLabel"]["numClasses"])))
 
 
-def _batches(shards: tuple[str, ...], feature: str, dtype: str) -> "tf.data.Dataset":
-    """One feature of every record, always in the same order, in batches [256].
-
-    Images are left encoded. Without TFDS's own pipeline, because parsing a batch at a time is
-    several times as fast for small images, and this is on the way of every run.
-    """
-    import tensorflow as tf
-
-    spec = {feature: tf.io.FixedLenFeature([], dtype)}
-    records = tf.data.Dataset.from_tensor_slices(list(shards)).interleave(
-        tf.data.TFRecordDataset,
-        cycle_length=16,
-        block_length=16,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    return records.batch(256).map(lambda batch: tf.io.parse_example(batch, spec)[feature])
-
-
 @functools.lru_cache(maxsize=8)
 def _labels(directory: Path, shards: tuple[str, ...], size: int) -> Labels:
     # `size` is there for the cache to notice that the data set was replaced.
     import_tensorflow()
-    batches = _batches(shards, "label", "int64")
+    from lottery.data.streams import tfrecord_batches
+
+    batches = tfrecord_batches(shards, "label", "int64", interleaved=True)
     labels = list(_guarded(directory, batches.as_numpy_iterator))
     return np.concatenate(labels).astype(np.int32)
 
@@ -279,4 +269,4 @@ def _guarded(directory: Path, iterate: Callable[[], Iterator[Any]]) -> Iterator[
         # TensorFlow's message names operations and devices, too.
         record = re.search(r"(corrupted|truncated) record at \d+", error.message)
         reason = record[0] if record else "its records cannot be read"
-        raise _half_written(directory, reason) from error
+        raise half_written(directory, reason) from error

@@ -1,0 +1,117 @@
+"""Preprocessing of 1,000 ImageNet JPEGs to 256 x 256 pixels: Spark against a bare pool, and TFDS.
+
+python benchmarks/preprocessing.py --source <folder of class folders> [--rounds 3] [--slow-rounds 1]
+
+The bare pool decodes and resizes, and keeps nothing: no file, no checksum, no statistics. Spark's
+JVM is started before and its Python workers are warm, as in a job of more than a minute; each round
+is a whole job to a manifest. TFDS writes with its default encoding of a Tensor.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from measure import alternating, report
+
+from lottery.data import images
+from lottery.preprocess import job, processes, spark
+
+SIDE = 256
+PROCESSES = 2
+
+
+@contextlib.contextmanager
+def silence():
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def decode_file(path):
+    images.decode(Path(path).read_bytes(), (SIDE, SIDE, 3))
+
+
+def tfds_builder(paths):
+    """A builder that maps the same function, to be given a folder."""
+    import tensorflow_datasets as tfds
+
+    class Images(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Tensor(shape=(SIDE, SIDE, 3), dtype=np.uint8),
+                "label": tfds.features.Scalar(dtype=np.int64),
+            }
+            # Not from the module's folder, as for a published data set: this is a script.
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for label, path in enumerate(paths):
+                image = images.decode(Path(path).read_bytes(), (SIDE, SIDE, 3))
+                yield label, {"image": image, "label": label}
+
+    return Images
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slow-rounds", type=int, default=1, help="of the comparison with TFDS")
+    arguments = parser.parse_args()
+    paths = sorted(str(p) for p in Path(arguments.source).glob("**/*.JPEG"))
+    facts = {"images": len(paths), "processes": PROCESSES}
+
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        number = itertools.count()
+        pool = stack.enter_context(multiprocessing.get_context("forkserver").Pool(PROCESSES))
+        engines = {
+            "Spark": stack.enter_context(
+                spark.open_engine(f"local[{PROCESSES}]", {}, folder / "spark.log")
+            ),
+            "processes": stack.enter_context(processes.open_engine(PROCESSES)),
+        }
+
+        def bare():
+            for _ in pool.imap_unordered(decode_file, paths, chunksize=25):
+                pass
+
+        def whole_job(name):
+            def run():
+                output = folder / str(next(number))
+                options = job.Options(arguments.source, str(output), size=SIDE)
+                job._engine = lambda *_: contextlib.nullcontext(engines[name])
+                with silence():
+                    job.preprocess(options)
+
+            return run
+
+        variants = {"bare pool": bare, "Spark": whole_job("Spark")}
+        variants["processes"] = whole_job("processes")
+        report("preprocessing", "bare pool", alternating(variants, arguments.rounds), **facts)
+
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        builder = tfds_builder(paths)
+
+        def tfds():
+            with silence():
+                builder(data_dir=folder / str(next(number))).download_and_prepare()
+
+        variants = {"Spark": whole_job("Spark"), "TFDS": tfds}
+        report("preprocessing", "Spark", alternating(variants, arguments.slow_rounds), **facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Images that preprocess.py has prepared: uniform squares in memory-mapped arrays or TFRecords."""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery.config import Data
+from lottery.data import images
+from lottery.data.interface import Images, Labels, Rows, Shape, Split
+from lottery.data.sources import Part
+from lottery.errors import ConfigError, DataError
+
+MANIFEST = "manifest.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Records:
+    """A folder with a manifest, images, and an array of labels for each part."""
+
+    name: str
+    directory: Path
+    image_shape: Shape
+    classes: tuple[str, ...]
+    sizes: dict[Part, int]
+    fingerprint: dict[str, Any]
+    shards: dict[Part, tuple[str, ...]]
+    """TFRecord files, in order; none if the images are in arrays."""
+    raw: bool
+    """Pixels as they are, not JPEG."""
+
+    def labels(self, part: Part) -> Labels:
+        """See :class:`lottery.data.sources.Source`."""
+        labels: Labels = np.load(self.directory / f"{part}_labels.npy")
+        return labels
+
+    def images(self, part: Part, rows: Rows) -> Images:
+        """See :class:`lottery.data.sources.Source`."""
+        if not self.shards[part]:
+            found: Images = np.load(self._array(part), mmap_mode="r")[rows]
+            return found
+        split = self._records(part, rows, self.labels(part)[rows])
+        return images.decode_all(split.files(), split.size, self.image_shape, split.decode)
+
+    def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
+        """See :class:`lottery.data.sources.Source`."""
+        if self.shards[part]:
+            split: Split = self._records(part, rows, labels)
+            return split
+        from lottery.data.records import RecordSplit
+
+        return RecordSplit(self._array(part), rows, labels)
+
+    def _array(self, part: Part) -> Path:
+        return self.directory / f"{part}_images.npy"
+
+    def _records(self, part: Part, rows: Rows, labels: Labels) -> Any:
+        from lottery.data.streams import TfrecordSplit, tfrecord_batches
+
+        encoded = functools.partial(
+            tfrecord_batches, self.shards[part], "image", "string", interleaved=False
+        )
+        decode = images.unpack if self.raw else images.decode
+        name = f"{self.name} {part}"
+        return TfrecordSplit(name, encoded, rows, labels, self.image_shape, decode)
+
+
+def open_source(config: Data) -> Records:
+    """What the manifest in ``config.dir`` says, once its files have been found to be whole.
+
+    Raises :class:`ConfigError` if there is no ``dir`` or ``stored_size`` asks for another size,
+    and :class:`DataError` if there is no manifest, or one that its files do not match.
+    """
+    if not config.dir:
+        raise ConfigError("data.source=records needs data.dir=<output folder of preprocess.py>")
+    directory = Path(config.dir).expanduser()
+    manifest = read_manifest(directory)
+    check_files(directory, manifest)
+    side, channels = manifest["size"], manifest["channels"]
+    if config.stored_size not in (None, side):
+        raise ConfigError(
+            f"data.stored_size={config.stored_size}: the records in {directory} were made with "
+            f"size={side}; run preprocess.py again for another"
+        )
+    return Records(
+        name=config.name or directory.resolve().name,
+        directory=directory,
+        image_shape=(side, side, channels),
+        classes=tuple(manifest["classes"]),
+        sizes={part: split["examples"] for part, split in manifest["splits"].items()},
+        fingerprint={
+            "source": "records",
+            "content": manifest["content"],
+            "format": manifest["format"],
+        },
+        shards={
+            part: tuple(
+                str(directory / file["name"])
+                for file in split["files"]
+                if file["name"].endswith(".tfrecord")
+            )
+            for part, split in manifest["splits"].items()
+        },
+        raw=manifest["encoding"] == "raw",
+    )
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """What ``preprocess.py`` says of a folder that it wrote.
+
+    Raises :class:`DataError` if there is nothing, or it is damaged or of a newer version.
+    """
+    path = directory / MANIFEST
+    if not directory.is_dir():
+        raise DataError(f"there is no folder {directory}")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        version = manifest["version"]
+    except FileNotFoundError:
+        if (directory / ".work").is_dir():
+            raise DataError(
+                f"the preparation of {directory} was not finished: run the same preprocess.py "
+                "command again, it goes on where it stopped"
+            ) from None
+        raise DataError(
+            f"{directory} is no output of preprocess.py: it has no {MANIFEST}"
+        ) from None
+    except (ValueError, TypeError, KeyError):
+        raise DataError(f"{path} is damaged; prepare the folder again") from None
+    if version != VERSION:
+        raise DataError(f"{path} has version {version}; this code reads {VERSION}")
+    return manifest
+
+
+def check_files(directory: Path, manifest: dict[str, Any]) -> None:
+    """Raise :class:`DataError` for a file that is not there in the length of the manifest."""
+    for split in manifest["splits"].values():
+        for entry in split["files"]:
+            path = directory / entry["name"]
+            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                raise DataError(
+                    f"{path} is missing or cut short: preprocess.py verify={directory} tells more, "
+                    "with force=true it makes the folder again"
+                )

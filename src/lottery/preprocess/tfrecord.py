@@ -1,0 +1,148 @@
+"""TFRecord files of ``tf.train.Example`` without TensorFlow, whose import takes a worker seconds.
+
+A record is its length (uint64), a masked CRC-32C of that, its bytes and their masked CRC-32C, all
+little-endian. An Example is a protocol buffer, written here by hand: a map from names to features,
+each a list of byte strings (field 1) or integers (field 3).
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import google_crc32c
+
+from lottery.errors import DataError
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+_BYTES_LIST, _INT64_LIST = 1, 3  # fields of a Feature
+
+Value = bytes | int
+
+
+def write(file: BinaryIO, record: bytes) -> None:
+    """Append a record."""
+    length = struct.pack("<Q", len(record))
+    file.write(length + _checksum(length))
+    file.write(record)
+    file.write(_checksum(record))
+
+
+def read(path: Path, first: int = 0, count: int | None = None) -> Iterator[bytes]:
+    """``count`` records from the ``first``, or all; the earlier ones are only leapt over.
+
+    Raises :class:`DataError` for a file that is damaged or has fewer.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        position = 0
+        while count is None or position < first + count:
+            header = file.read(12)
+            if not header and count is None:
+                return
+            if len(header) < 12 or header[8:] != _checksum(header[:8]):
+                raise DataError(f"{path} is damaged: no record {position}")
+            (length,) = struct.unpack("<Q", header[:8])
+            if file.tell() + length + 4 > size:
+                raise DataError(f"{path} is damaged: record {position} is cut short")
+            if position < first:
+                file.seek(length + 4, os.SEEK_CUR)
+            else:
+                record = file.read(length)
+                if file.read(4) != _checksum(record):
+                    raise DataError(f"{path} is damaged: record {position} fails its checksum")
+                yield record
+            position += 1
+
+
+def encode(features: dict[str, Value]) -> bytes:
+    """An Example with one value for each feature, byte for byte as TensorFlow serialises it."""
+    entries = b""
+    for name, value in sorted(features.items()):
+        if isinstance(value, bytes):
+            feature = _field(_BYTES_LIST, _field(1, value))
+        else:
+            feature = _field(_INT64_LIST, _field(1, _varint(value % 2**64)))
+        entries += _field(1, _field(1, name.encode()) + _field(2, feature))
+    return _field(1, entries)
+
+
+def decode(example: bytes) -> dict[str, Value]:
+    """The first value of each feature of an Example that holds bytes or integers.
+
+    Raises :class:`ValueError` for bytes that are none.
+    """
+    features: dict[str, Value] = {}
+    for _, entries in _fields(example, 1):
+        for _, entry in _fields(entries, 1):
+            name = b"".join(value for _, value in _fields(entry, 1)).decode()
+            for _, feature in _fields(entry, 2):
+                for kind, values in _fields(feature):
+                    if kind in (_BYTES_LIST, _INT64_LIST):
+                        for value in _values(kind, values):
+                            features.setdefault(name, value)
+    return features
+
+
+def _values(kind: int, values: memoryview) -> Iterator[Value]:
+    for _, value in _fields(values, 1):
+        if kind == _BYTES_LIST:
+            yield bytes(value)
+        else:  # packed, or one that _fields has left as its bytes
+            at = 0
+            while at < len(value):
+                number, at = _read_varint(value, at)
+                yield number - 2**64 if number >= 2**63 else number
+
+
+def _fields(
+    message: bytes | memoryview, wanted: int | None = None
+) -> Iterator[tuple[int, memoryview]]:
+    """(number, content) of each field; the content of a varint is its bytes."""
+    message, at = memoryview(message), 0
+    while at < len(message):
+        key, at = _read_varint(message, at)
+        kind, start = key & 7, at
+        if kind == _VARINT:
+            _, at = _read_varint(message, at)
+        elif kind == _BYTES:
+            length, start = _read_varint(message, at)
+            at = start + length
+        elif kind in (_FIXED64, _FIXED32):
+            at += 8 if kind == _FIXED64 else 4
+        else:
+            raise ValueError(f"wire type {kind}")
+        if at > len(message):
+            raise ValueError("a field is cut short")
+        if wanted in (None, key >> 3):
+            yield key >> 3, message[start:at]
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*digits, number])
+
+
+def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:
+            raise ValueError("a number is cut short")
+        number |= (data[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if not data[at - 1] & 0x80:
+            return number, at
+
+
+def _checksum(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
