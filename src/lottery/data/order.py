@@ -9,8 +9,11 @@ from lottery.data.interface import Chunk
 
 
 def constant(values: Any, dtype: tf.DType | None = None) -> tf.Tensor:
-    """A tensor in main memory, where tf.data runs, whatever the default device."""
-    with tf.device("CPU:0"):
+    """A tensor in main memory, where tf.data runs, whatever the default device.
+
+    It outlives the function that is being traced, if one is, so it may be kept.
+    """
+    with tf.init_scope(), tf.device("CPU:0"):
         return tf.constant(values, dtype)
 
 
