@@ -9,7 +9,10 @@ from lottery.data.interface import Chunk
 
 
 def constant(values: Any, dtype: tf.DType | None = None) -> tf.Tensor:
-    """An eager tensor in main memory, where tf.data runs, whatever the device and graph around."""
+    """A tensor in main memory, where tf.data runs, whatever the default device.
+
+    It outlives the function that is being traced, if one is, so it may be kept.
+    """
     with tf.init_scope(), tf.device("CPU:0"):
         return tf.constant(values, dtype)
 

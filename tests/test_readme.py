@@ -1,0 +1,78 @@
+"""What the README and the docs tell people to type works, in a clean clone too."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, TINY, environment, result_folder
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+from test_cli import class_folders
+
+PAGES = ("README.md", "docs/results.md")
+
+
+def commands() -> list[tuple[str, ...]]:
+    """The arguments of every prune.py command on the pages, as a shell would split them."""
+    found = []
+    for page in PAGES:
+        text = (REPOSITORY / page).read_text().replace("\\\n", " ")
+        for name, value in re.findall(r'^ *(\w+)="(.*)"$', text, re.MULTILINE):
+            text = text.replace(f"${name}", value)
+        for line in re.findall(r"^ *python prune\.py(.*)$", text, re.MULTILINE):
+            found.append(tuple(shlex.split(line, comments=True)))
+    return found
+
+
+def test_commands_are_valid(real_data, tmp_path, monkeypatch):
+    """Composed and checked like a sweep's cells, with data of this machine."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(real_data / "tensorflow_datasets"))
+    ours = {
+        "data.root=/data/tfds": f"data.root={real_data / 'tensorflow_datasets'}",
+        "data.dir=/data/birds": f"data.dir={class_folders(tmp_path, images=60)}",
+    }
+    typed = commands()
+    assert len(typed) >= 15
+    assert set(ours) <= {a for arguments in typed for a in arguments}
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        for arguments in typed:
+            if "data=records" in arguments:  # which preprocess.py would have to write first
+                arguments = tuple(a for a in arguments if not a.startswith("data"))
+            sweeper = Plugins.instance().instantiate_sweeper(
+                hydra_context=HydraContext(loader, Callbacks()),
+                task_function=lambda config: None, config=master,
+            )  # fmt: skip
+            cells = sweeper._cells([ours.get(a, a) for a in arguments if a != "-m"])
+            assert ("-m" in arguments) == (len(cells) > 1)
+            sweeper._checked(cells)  # raises if one is wrong
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_a_clean_clone_runs(tmp_path):
+    """Nothing that a run needs is missing from git; the lines on Python work on what it left."""
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not in a git repository")
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(clone)], check=True)
+    process = subprocess.run(
+        [sys.executable, "prune.py", *TINY],
+        cwd=clone, env=environment(PYTHONPATH=str(clone / "src")), capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    output = clone / result_folder(process.stdout)
+    assert output.is_relative_to(clone / "outputs" / "prune")
+    (example,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+    folder = re.search(r'load_run\("(.*?)"\)', example)[1]
+    example = example.replace(folder, str(output)).replace("epoch=5", "epoch=1")
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["ticket"].mask
