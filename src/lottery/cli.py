@@ -51,13 +51,14 @@ def job(config: DictConfig, story: Story) -> float:
     Returns the validation top-1 of the ticket, or of the dense run if there is no ticket, for a
     Hydra sweeper to optimise.
     """
-    from lottery import validation
+    from lottery import experiment, validation
     from lottery.analysis import table
 
     output = Path(HydraConfig.get().runtime.output_dir)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with status(output):
+            experiment.lead()
             options = typed(config)
             if found := validation.errors(options):
                 raise ConfigError("; ".join(found))
@@ -109,7 +110,10 @@ def status(output: Path) -> Iterator[None]:
 
 
 def launch(main: Callable[[], Any]) -> None:
-    """Run a Hydra main function; exit with one readable line if the user can mend what failed."""
+    """Run a Hydra main function; exit with one readable line if the user can mend what failed.
+
+    In a process that others lead (:mod:`lottery.training.workers`), follow them instead.
+    """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall hand exceptions to us as they are
     error = _failure(main)
@@ -132,7 +136,8 @@ class PastHydra(BaseException):
 
 def _failure(main: Callable[[], Any]) -> Exception | None:
     try:
-        main()
+        if not _followed():
+            main()
     except PastHydra as carrier:
         return carrier.error
     except KeyboardInterrupt:
@@ -141,6 +146,16 @@ def _failure(main: Callable[[], Any]) -> Exception | None:
     except Exception as error:
         return error
     return None
+
+
+def _followed() -> bool:
+    from lottery.training import cluster
+
+    if cluster.task() is None:
+        return False
+    from lottery import experiment
+
+    return experiment.follow()
 
 
 def explain(error: BaseException) -> str | None:

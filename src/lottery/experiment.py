@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from lottery.rewinding import Origin, Start
 from lottery.runs import Run
 from lottery.store import Node, Store
 from lottery.tracking import Tracker, quiet_stderr
+from lottery.training import cluster
 from lottery.training.checkpoints import CheckpointFolder, State
 from lottery.training.interrupts import StopSignals
 
@@ -197,12 +199,12 @@ def _train(
     node = lab.store.node(kind, about)
 
     def produce(work: Path) -> None:
+        run = _training(config)
         provenance.record(work)
         files.write_json(work / "config.json", dataclasses.asdict(config))
         if mask is not None:
             files.write_json(work / "mask.json", files.read_json(mask.path / "result.json"))
         begin = start() if callable(start) else start
-        run = _training()
         with StopSignals() as signals, lab.tracker.run(node.key, kind, tags) as track:
             run.train(
                 work,
@@ -230,7 +232,7 @@ def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> Sta
         log.warning("%s; replaying the dense run up to epoch %d", error, epoch)
 
     def produce(work: Path) -> None:
-        run = _training()
+        run = _training(config)
         start = Start(seed=config.seed)
         for kept in sorted((k for k in dense.epochs if k <= epoch), reverse=True):
             try:
@@ -258,8 +260,34 @@ def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> Sta
     return checkpoints.load(checkpoints.steps()[-1])[0]
 
 
-def _training() -> Any:
-    """The module that trains; imports TensorFlow."""
+def lead() -> None:
+    """Meet the other processes of this job, if there are any and this is the first of them."""
+    if cluster.task() is not None:
+        _imported().workers.lead()
+
+
+def follow() -> bool:
+    """Take part in the trainings of the first process of this job until it ends.
+
+    False, at once, in that process itself and in one that is alone.
+    """
+    task = cluster.task()
+    if task is None or task.rank == 0:
+        return False
+    run = _imported()
+    run.workers.follow(functools.partial(run.join, load=_load))
+    return True
+
+
+def _training(config: Config) -> Any:
+    """The module that trains, and devices that can train this; imports TensorFlow."""
+    run = _imported()
+    run.devices.prepare(config.trainer)
+    return run
+
+
+def _imported() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_stderr():
         import tensorflow  # noqa: F401
     from lottery.training import run
