@@ -1,5 +1,6 @@
 """The daily command on a real SLURM cluster, and all that clusters do to jobs."""
 
+import functools
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, TINY, command, environment, run
 from slurm_cluster import Cluster
@@ -65,18 +67,22 @@ class Sweep:
         self.cluster.wait_until(lambda: self.epochs(kind) >= epoch, 120)
 
 
+def started(
+    cluster: Cluster, folder: Path, script: str, *overrides: str, root: Path = REPOSITORY
+) -> Sweep:
+    """A sweep that a process begins to submit."""
+    line = command(script, "-m", *SLURM, *overrides, f"paths.outputs={folder / 'outputs'}")
+    line[line.index(str(REPOSITORY / script))] = str(root / script)
+    process = subprocess.Popen(
+        line, env=environment(**cluster.environment), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+    )  # fmt: skip
+    return Sweep(process, folder / "outputs", cluster)
+
+
 @pytest.fixture
 def submit(cluster: Cluster, tmp_path: Path) -> Callable[..., Sweep]:
-    def start(script: str, *overrides: str, root: Path = REPOSITORY) -> Sweep:
-        line = command(script, "-m", *SLURM, *overrides, f"paths.outputs={tmp_path / 'outputs'}")
-        line[line.index(str(REPOSITORY / script))] = str(root / script)
-        process = subprocess.Popen(
-            line, env=environment(**cluster.environment), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        )  # fmt: skip
-        return Sweep(process, tmp_path / "outputs", cluster)
-
-    return start
+    return functools.partial(started, cluster, tmp_path)
 
 
 def jobs_of(sweep: Sweep) -> list[dict[str, Any]]:
@@ -323,6 +329,84 @@ def test_a_config_edited_while_its_job_is_queued_changes_nothing(submit, tmp_pat
     for cell in range(2):
         key = read_json(sweep.folder / str(cell) / "result.json")["dense"]["key"]
         assert Run(sweep.outputs / "store/dense" / key).config["optimizer"]["learning_rate"] == 0.05
+
+
+# -- several nodes -------------------------------------------------------------------------------
+
+# No dropout, which differs between replicas.
+ON_TWO = (*TINY, "trainer.batch_size=16", "rewind.epoch=0", "rewind.keep=[]", "trainer.epochs=60")
+NODES = ("seed=0", "hydra.launcher.nodes=2")
+
+
+@pytest.fixture(scope="module")
+def on_two_nodes(cluster, tmp_path_factory) -> Sweep:
+    """Left alone to its end."""
+    folder = tmp_path_factory.mktemp("two")
+    sweep = started(cluster, folder, "train.py", *ON_TWO, *NODES)
+    code, said = sweep.end()
+    assert code == 0, said + logs(sweep)
+    return sweep
+
+
+def test_two_nodes_do_what_one_device_does(on_two_nodes, tmp_path):
+    done = run("train.py", *ON_TWO, f"paths.outputs={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "store" / "dense").iterdir()
+    one, two = Run(path), only_run(on_two_nodes)
+    assert one.key == two.key
+    for name, array in one.state().items():
+        np.testing.assert_allclose(two.state()[name], array, atol=1e-4, err_msg=name)
+    for figure in ("val_top1", "test_top1", "val_examples", "test_examples", "epochs"):
+        assert two.result[figure] == one.result[figure]
+    assert two.result["test_loss"] == pytest.approx(one.result["test_loss"], abs=1e-5)
+    assert [row["epoch"] for row in two.metrics] == list(range(1, 61))
+    # The second node left nothing but the log of its process.
+    assert sorted(p.name for p in path.iterdir()) == sorted(p.name for p in two.path.iterdir())
+    assert logs(on_two_nodes).count("epoch  1/60") == 1
+    (job,) = jobs_of(on_two_nodes)
+    assert on_two_nodes.cluster.accounting(job["job"]) == ["COMPLETED"]
+
+
+def test_two_nodes_stop_together_and_go_on(submit, on_two_nodes):
+    sweep = submit("train.py", *ON_TWO, *NODES, "logger=wandb")
+    sweep.reach("dense", 5)
+    (job,) = jobs_of(sweep)
+    sweep.cluster.run("scancel", "--signal=USR2", job["job"])
+    code, said = sweep.end()
+    assert code == 0, said
+    assert logs(sweep).count("resuming after step") == 1
+    assert_same(only_run(sweep), only_run(on_two_nodes))
+    slices = [tracked(p) for p in sorted((sweep.folder / "0").rglob("run-*.wandb"))]
+    assert [row["epoch"] for s in slices for row in s.history] == list(range(1, 61))
+    assert len(slices) == 2
+
+
+def test_a_node_of_two_that_dies_ends_the_job(submit, on_two_nodes):
+    sweep = submit("train.py", *ON_TWO, *NODES)
+    sweep.reach("dense", 5)
+    (second,) = (
+        process
+        for process in sweep.cluster.processes()
+        if process.environ().get("SLURM_PROCID") == "1"
+        and "submitit" in " ".join(process.cmdline())
+    )
+    second.kill()
+    code, said = sweep.end(120)
+    assert code == 1, said
+    assert sweep.status(0) == "failed"
+    again = submit("train.py", *ON_TWO, *NODES)
+    code, said = again.end()
+    assert code == 0, said
+    assert "resuming after step" in logs(again)
+    assert_same(only_run(again), only_run(on_two_nodes))
+
+
+def test_a_job_on_two_nodes_refuses_to_leave_one_idle(submit):
+    sweep = submit("train.py", *TINY, *NODES, "trainer.strategy=one")
+    code, said = sweep.end(120)
+    assert code == 1
+    assert "trainer.strategy=one would leave all but one of the 2 processes" in said
+    assert not list((sweep.outputs / "store").glob("work/*/*"))
 
 
 # -- detached ------------------------------------------------------------------------------------

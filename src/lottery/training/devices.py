@@ -50,10 +50,12 @@ def strategy(name: str) -> Any:
     return _strategies[kind]
 
 
-def workers(strategy: Any) -> int:
-    """How many processes a strategy spans."""
+def place(strategy: Any) -> tuple[int, int]:
+    """This process's rank among those that a strategy spans, and their number."""
     resolver = strategy.cluster_resolver
-    return sum(map(len, resolver.cluster_spec().as_dict().values())) if resolver else 1
+    if resolver is None:
+        return 0, 1
+    return resolver.task_id, sum(map(len, resolver.cluster_spec().as_dict().values()))
 
 
 def _multiworker(task: cluster.Task) -> Any:

@@ -11,7 +11,6 @@ the loop after the same step. So the signals that each has received are added up
 and every process reads the sums after every call.
 """
 
-import functools
 import itertools
 import logging
 import math
@@ -83,7 +82,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.replicas: int = self.strategy.num_replicas_in_sync
-        self.workers = devices.workers(self.strategy)
+        self.rank, self.workers = devices.place(self.strategy)
         devices.check_batch(self.batch_size, self.replicas)
         with self.strategy.scope():
             self.model = self.network()
@@ -267,17 +266,29 @@ class Loop:
         if self.replicas == 1:
             return iter(dataset)
 
-        def per_replica(first: int, count: int, *parts: Any) -> Any:
+        local = self.replicas // self.workers
+        first = self.rank * local
+
+        def own(*parts: Any) -> Any:
             split = [tf.split(p, self.replicas, axis=batch_axis) for p in parts]
-            own = tuple(tf.stack(p[first : first + count]) for p in split)
-            return tf.data.Dataset.from_tensor_slices(own)
+            return tuple(tf.stack(p[first : first + local]) for p in split)
 
-        def of_worker(context: Any) -> Any:
-            count = self.replicas // self.workers
-            first = context.input_pipeline_id * count if self.workers > 1 else 0
-            return dataset.flat_map(functools.partial(per_replica, first, count))
+        if self.workers == 1:
+            slices = dataset.map(own).unbatch()
+            return iter(self.strategy.distribute_datasets_from_function(lambda context: slices))
+        return (self._on_devices(*parts) for parts in dataset.map(own).prefetch(2))
 
-        return iter(self.strategy.distribute_datasets_from_function(of_worker))
+    def _on_devices(self, *parts: Any) -> Any:
+        """The slices of this process, each on its device."""
+
+        # Not by the strategy's own iterators: they talk to the other processes before each batch,
+        # and may wait for them for minutes when they are deleted.
+        def slices(part: Any) -> Any:
+            return self.strategy.experimental_distribute_values_from_function(
+                lambda context: part[context.replica_id_in_sync_group % len(part)]
+            )
+
+        return tuple(map(slices, parts))
 
     # -- inside the compiled step ------------------------------------------------------------
 
