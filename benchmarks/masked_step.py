@@ -33,7 +33,8 @@ class Masked(keras.constraints.Constraint):
         return weights * self.mask
 
 
-def loop(size, batch, mask=None):
+def loop(size, batch, mask=None, strategy="one"):
+    """A training loop over MobileNetV2 at ``size`` pixels with 1,000 classes."""
     keras.utils.set_random_seed(0)
     return Loop(
         network=lambda: models.build("mobilenet_v2", (size, size, 3), 1000),
@@ -42,30 +43,42 @@ def loop(size, batch, mask=None):
         batch_size=batch,
         eval_batch_size=batch,
         seed=0,
-        strategy=devices.strategy("one"),
+        strategy=devices.strategy(strategy),
         mask=mask or {},
     )
 
 
-def main():
+def random_batch(size, batch):
+    """One step's images and labels."""
+    generator = np.random.default_rng(0)
+    images = tf.constant(generator.integers(0, 256, (1, batch, size, size, 3)), tf.uint8)
+    return images, tf.constant(generator.integers(0, 1000, (1, batch)), tf.int32)
+
+
+def magnitude_mask(network):
+    """The global mask of :data:`PERCENTILE` over the network's weights."""
+    weights = {v.path: v.numpy() for v in network.variables}
+    score = criteria.find("magnitude").score
+    paths = masks.prunable(kernels(network), depthwise=False, skip_first=False, skip_last=False)
+    scores = {p: score(weights[p], weights[p]) for p in paths}
+    return masks.prune(scores, PERCENTILE, scope="global")
+
+
+def options(batch):
+    """Rounds, size and batch from the command line; ``batch`` is the default."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--batch", type=int, default=128)
-    options = parser.parse_args()
-    size, batch = options.size, options.batch
+    parser.add_argument("--batch", type=int, default=batch)
+    found = parser.parse_args()
+    return found.rounds, found.size, found.batch
 
-    generator = np.random.default_rng(0)
-    images = tf.constant(generator.integers(0, 256, (1, batch, size, size, 3)), tf.uint8)
-    labels = tf.constant(generator.integers(0, 1000, (1, batch)), tf.int32)
 
+def main():
+    rounds, size, batch = options(batch=128)
+    images, labels = random_batch(size, batch)
     dense = loop(size, batch)
-    weights = {v.path: v.numpy() for v in dense.model.variables}
-    score = criteria.find("magnitude").score
-    paths = masks.prunable(kernels(dense.model), depthwise=False, skip_first=False, skip_last=False)
-    mask = masks.prune(
-        {p: score(weights[p], weights[p]) for p in paths}, PERCENTILE, scope="global"
-    )
+    mask = magnitude_mask(dense.model)
     ours = loop(size, batch, mask)
     constrained = loop(size, batch)
     for v in constrained.model.trainable_variables:
@@ -93,7 +106,7 @@ def main():
             "constraint": step(constrained),
             "callback": step_and_callback,
         },
-        options.rounds,
+        rounds,
     )
     report("masked_step", "dense", seconds, size=size, batch=batch, percentile=PERCENTILE)
 

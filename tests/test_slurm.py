@@ -1,5 +1,6 @@
 """The daily command on a real SLURM cluster, and all that clusters do to jobs."""
 
+import functools
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, TINY, command, environment, run
 from slurm_cluster import Cluster
@@ -64,18 +66,22 @@ class Sweep:
         self.cluster.wait_until(lambda: self.epochs(kind) >= epoch, 120)
 
 
+def started(
+    cluster: Cluster, folder: Path, script: str, *overrides: str, root: Path = REPOSITORY
+) -> Sweep:
+    """A sweep that a process begins to submit."""
+    line = command(script, "-m", *SLURM, *overrides, f"paths.outputs={folder / 'outputs'}")
+    line[line.index(str(REPOSITORY / script))] = str(root / script)
+    process = subprocess.Popen(
+        line, env=environment(**cluster.environment), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+    )  # fmt: skip
+    return Sweep(process, folder / "outputs", cluster)
+
+
 @pytest.fixture
 def submit(cluster: Cluster, tmp_path: Path) -> Callable[..., Sweep]:
-    def start(script: str, *overrides: str, root: Path = REPOSITORY) -> Sweep:
-        line = command(script, "-m", *SLURM, *overrides, f"paths.outputs={tmp_path / 'outputs'}")
-        line[line.index(str(REPOSITORY / script))] = str(root / script)
-        process = subprocess.Popen(
-            line, env=environment(**cluster.environment), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        )  # fmt: skip
-        return Sweep(process, tmp_path / "outputs", cluster)
-
-    return start
+    return functools.partial(started, cluster, tmp_path)
 
 
 def jobs_of(sweep: Sweep) -> list[dict[str, Any]]:
@@ -283,7 +289,7 @@ def test_a_cell_that_raises(submit):
 
 
 def test_ctrl_c_leaves_the_jobs_alone_and_says_how_to_go_on(submit):
-    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=60")
+    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=30")
     sweep.reach("dense", 5)
     sweep.process.send_signal(signal.SIGINT)
     code, said = sweep.end()
@@ -295,7 +301,7 @@ def test_ctrl_c_leaves_the_jobs_alone_and_says_how_to_go_on(submit):
     assert "the same command; it submits only what is missing" in said
 
     # The same command while it runs: nothing is submitted twice.
-    meanwhile = submit("train.py", *LONG, "seed=0", "trainer.epochs=60")
+    meanwhile = submit("train.py", *LONG, "seed=0", "trainer.epochs=30")
     code, said = meanwhile.end()
     assert code == 0, said
     if "1 done, 0 underway" not in said:  # it may have ended
@@ -322,6 +328,90 @@ def test_a_config_edited_while_its_job_is_queued_changes_nothing(submit, tmp_pat
     for cell in range(2):
         key = read_json(sweep.folder / str(cell) / "result.json")["dense"]["key"]
         assert Run(sweep.outputs / "store/dense" / key).config["optimizer"]["learning_rate"] == 0.05
+
+
+# -- several nodes -------------------------------------------------------------------------------
+
+# No dropout, which differs between replicas.
+ON_TWO = (*TINY, "trainer.batch_size=16", "rewind.epoch=0", "rewind.keep=[]", "trainer.epochs=30")
+NODES = ("seed=0", "hydra.launcher.nodes=2")
+
+
+def test_two_nodes_do_what_one_device_does(submit, tmp_path):
+    """The whole story, over the few steps that rounding needs to stay small."""
+    story = (*TINY, "trainer.batch_size=128", "mask.percentile=80", "optimizer.clip_norm=1")
+    alone = run("prune.py", *story, f"paths.outputs={tmp_path / 'alone'}")
+    assert alone.returncode == 0, alone.stderr
+    sweep = submit("prune.py", *story, *NODES)
+    code, said = sweep.end()
+    assert code == 0, said
+    for path in (tmp_path / "alone" / "store").glob("[dt]*/*"):  # dense and ticket, by their keys
+        one, two = Run(path), Run(sweep.outputs / "store" / path.parent.name / path.name)
+        for name, array in one.state().items():
+            np.testing.assert_allclose(two.state()[name], array, atol=1e-5, err_msg=name)
+        for figure in ("val_loss", "test_loss", "test_top1", "test_examples", "epochs"):
+            assert two.result[figure] == pytest.approx(one.result[figure], abs=1e-5)
+        assert [r["epoch"] for r in two.metrics] == [r["epoch"] for r in one.metrics]
+        # The second node left nothing but the log of its process.
+        assert sorted(p.name for p in path.iterdir()) == sorted(p.name for p in two.path.iterdir())
+    assert len(list((sweep.outputs / "prune").iterdir())) == 1
+    assert logs(sweep).count("epoch 1/2") == 1
+    accounts = sweep.cluster.accounting
+    sweep.cluster.wait_until(
+        lambda: all(accounts(job["job"]) == ["COMPLETED"] for job in jobs_of(sweep))
+    )
+
+
+@pytest.fixture(scope="module")
+def on_two_nodes(cluster, tmp_path_factory) -> Run:
+    """Left alone to its end."""
+    folder = tmp_path_factory.mktemp("two")
+    sweep = started(cluster, folder, "train.py", *ON_TWO, *NODES)
+    code, said = sweep.end()
+    assert code == 0, said + logs(sweep)
+    return only_run(sweep)
+
+
+def test_two_nodes_stop_together_and_go_on(submit, on_two_nodes):
+    sweep = submit("train.py", *ON_TWO, *NODES, "logger=wandb")
+    sweep.reach("dense", 5)
+    (job,) = jobs_of(sweep)
+    sweep.cluster.run("scancel", "--signal=USR2", job["job"])
+    code, said = sweep.end()
+    assert code == 0, said
+    assert logs(sweep).count("resuming after step") == 1
+    assert_same(only_run(sweep), on_two_nodes)
+    slices = [tracked(p) for p in sorted((sweep.folder / "0").rglob("run-*.wandb"))]
+    assert [row["epoch"] for s in slices for row in s.history] == list(range(1, 31))
+    assert len(slices) == 2
+
+
+def test_a_node_of_two_that_dies_ends_the_job(submit, on_two_nodes):
+    sweep = submit("train.py", *ON_TWO, *NODES)
+    sweep.reach("dense", 5)
+    (second,) = (
+        process
+        for process in sweep.cluster.processes()
+        if process.environ().get("SLURM_PROCID") == "1"
+        and "submitit" in " ".join(process.cmdline())
+    )
+    second.kill()
+    code, said = sweep.end(120)
+    assert code == 1, said
+    assert sweep.status(0) == "failed"
+    again = submit("train.py", *ON_TWO, *NODES)
+    code, said = again.end()
+    assert code == 0, said
+    assert "resuming after step" in logs(again)
+    assert_same(only_run(again), on_two_nodes)
+
+
+def test_a_job_on_two_nodes_refuses_to_leave_one_idle(submit):
+    sweep = submit("train.py", *TINY, *NODES, "trainer.strategy=one")
+    code, said = sweep.end(120)
+    assert code == 1
+    assert "trainer.strategy=one would leave all but one of the 2 processes" in said
+    assert not list((sweep.outputs / "store").glob("work/*/*"))
 
 
 # -- detached ------------------------------------------------------------------------------------

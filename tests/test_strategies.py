@@ -1,58 +1,152 @@
 """Two replicas do what one device does. In a process of its own: devices are split at its start."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lottery.errors import ConfigError
+from lottery.training import devices
 
 SCRIPT = """
-import tempfile
+import json, sys, tempfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
-from conftest import TINY, composed
+from conftest import TINY, composed, laboratory
 
 from lottery import experiment
-from lottery.rewinding import Start
-from lottery.training import devices, run
-from lottery.training.checkpoints import CheckpointFolder, Progress
+from lottery.data.preprocessing import Preprocessing
+from lottery.errors import ConfigError
+from lottery.training import devices
+from lottery.training.checkpoints import CheckpointFolder, Progress, equal
 from lottery.training.interrupts import StopSignals
+from lottery.training.loop import Length, Loop
 
 devices._strategies["mirrored"] = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-states, metrics = {}, {}
-for strategy in ("one", "mirrored"):
-    config = composed(*TINY, f"trainer.strategy={strategy}")  # augmentation included
-    data = experiment._load(config.data)
-    loop, length = run.build(config, data, start=Start(), last_epoch=2, mask={})
-    path = next(p for p in loop.variables() if p.startswith("model/") and p.endswith("kernel"))
-    shape = loop.state()[path].shape
-    mask = np.random.default_rng(0).random(shape) < 0.3
-    mask = {path.removeprefix("model/"): mask}
-    loop, length = run.build(config, data, start=Start(), last_epoch=2, mask=mask)
+data = experiment._load(composed().data)
+shape = data.description.input_shape
+mask = np.random.default_rng(0).random((3, 3, 1, 8)) < 0.5
+
+
+def network(dropout):
+    layers = keras.layers
+    image = keras.Input(shape, name="image")
+    x = layers.Conv2D(8, 3, use_bias=False, name="conv")(image)
+    x = layers.BatchNormalization(momentum=0.9, synchronized=True, name="norm")(x)
+    x = layers.Flatten(name="flatten")(layers.ReLU(name="relu")(x))
+    x = layers.Dropout(dropout, name="dropout")(x) if dropout else x
+    return keras.Model(image, layers.Dense(10, dtype="float32", name="classifier")(x), name="small")
+
+
+def loop(strategy, augment=True, precision="float32", dropout=0.0):
+    devices.configure(precision=precision, deterministic=None)
+    keras.utils.set_random_seed(0)
+    rate = keras.optimizers.schedules.CosineDecay(0.05, 20)
+    return Loop(
+        network=lambda: network(dropout),
+        optimizer=lambda: keras.optimizers.SGD(
+            rate, momentum=0.9, nesterov=True, weight_decay=1e-3, global_clipnorm=0.5,
+            name="optimizer",
+        ),
+        preprocessing=Preprocessing(shape, int(augment), augment, (0.5,), (0.5,)),
+        batch_size=32, eval_batch_size=64, seed=0, strategy=devices.strategy(strategy),
+        mask={"conv/kernel": mask},
+    )
+
+
+def fit(strategy, state=None, first=0, last=20, per_call=1, **options):
+    made = loop(strategy, **options)
+    if state is None:
+        state = made.state()
+        state["model/conv/kernel"] *= mask
+    made.load(state)
+    losses, call = [], made._train_call
+
+    def recorded(*arguments):
+        sums = call(*arguments)
+        losses.append(float(sums[0] / sums[3]))
+        return sums
+
+    made._train_call = recorded
     with tempfile.TemporaryDirectory() as folder:
-        loop.fit(
-            data, length, Progress(0), checkpoints=CheckpointFolder(Path(folder)),
-            checkpoint_steps=length.steps_per_epoch, callbacks=[], signals=StopSignals(),
+        made.fit(
+            data, Length(last, 10, per_call), Progress(first), callbacks=[],
+            checkpoints=CheckpointFolder(Path(folder)), checkpoint_steps=100,
+            signals=StopSignals(),
         )
-    states[strategy], metrics[strategy] = loop.state(), loop.evaluate(data.test)
-    assert not states[strategy][path][~mask[path.removeprefix("model/")]].any()
-    if strategy == "mirrored":
-        assert loop.replicas == 2
-        for replica in loop.variables()[path].value.values:
-            assert not replica.numpy()[~mask[path.removeprefix("model/")]].any()
-for name, array in states["one"].items():
-    np.testing.assert_allclose(array, states["mirrored"][name], atol=1e-5, err_msg=name)
-assert metrics["one"].examples == metrics["mirrored"].examples == data.test.size
-print("agreed")
+    return made, losses
+
+
+def apart(a, b):
+    return max(float(np.abs(a[n] - b[n]).max()) for n in a)
+
+
+one, losses_of_one = fit("one")
+two, losses_of_two = fit("mirrored")
+facts = {"replicas": two.replicas}
+facts["augmented"] = float(np.abs(np.subtract(losses_of_one, losses_of_two)).max())
+facts["states"] = apart(one.state(), two.state())
+pairs = [[r.numpy() for r in v.value.values] for v in two.model.variables]
+facts["replicas_agree"] = all((a == b).all() for a, b in pairs)
+facts["pruned"] = [
+    float(np.abs(r.numpy()[~mask]).max())
+    for name, v in two.variables().items() if "conv" in name for r in v.value.values
+]
+facts["examples"] = two.evaluate(data.test).examples == data.test.size
+
+plain = [fit(s, augment=False)[1] for s in ("one", "mirrored")]
+facts["plain"] = float(np.abs(np.subtract(*plain)).max())
+
+by_four = fit("mirrored", per_call=4)[0]
+facts["steps_per_call"] = equal(by_four.state(), two.state())
+
+for a, b in (("one", "mirrored"), ("mirrored", "one")):
+    half = fit(a, last=10)[0].state()
+    facts[f"{a}_then_{b}"] = apart(fit(b, state=half, first=10)[0].state(), one.state())
+
+for precision in ("mixed_float16", "mixed_bfloat16"):
+    for strategy in ("one", "mirrored"):
+        made, losses = fit(strategy, precision=precision, last=4)
+        facts[f"{precision}_{strategy}"] = {
+            "losses": losses,
+            "steps": int(made.state()["optimizer/iteration"]),
+            "scale": float(made.state().get("loss_scale/dynamic_scale", 0)),
+            "pruned": float(np.abs(made.state()["model/conv/kernel"][~mask]).max()),
+        }
+
+alone, shared = loop("one", dropout=0.5), loop("mirrored", dropout=0.5)
+for _ in range(2):  # as initialised, and as loaded
+    (name,) = (n for n in alone.variables() if "seed_generator" in n)
+    facts["seeds"] = [v.numpy().tolist() for v in shared.variables()[name].value.values]
+    facts["seed_of_one"] = alone.state()[name].tolist()
+    facts["seed_stored"] = shared.state()[name].tolist()
+    shared.load(alone.state())
+
+with tempfile.TemporaryDirectory() as folder:
+    lab = laboratory(Path(folder))
+    odd = composed(*TINY, "trainer.batch_size=33", "trainer.strategy=mirrored")
+    try:
+        experiment.train_dense(odd, lab)
+    except ConfigError as error:
+        facts["refused"] = str(error)
+    facts["written"] = [str(p) for p in Path(folder).glob("store/[dw]*/*/*")]
+print(json.dumps(facts))
 """
 
 
-def test_a_mirrored_strategy_agrees_with_one_device():
+@pytest.fixture(scope="module")
+def facts() -> dict[str, Any]:
     tests = Path(__file__).parent
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent / "src")]),
@@ -61,4 +155,61 @@ def test_a_mirrored_strategy_agrees_with_one_device():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True
     )
-    assert done.stdout.strip() == "agreed", done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_two_replicas_agree_with_one_device(facts):
+    """Augmentation, synchronised BatchNorm, clipping and weight decay included, over 20 steps."""
+    assert facts["replicas"] == 2
+    assert facts["augmented"] < 1e-5
+    assert facts["plain"] < 1e-5
+    assert facts["states"] < 1e-5
+    assert facts["examples"]
+
+
+def test_replicas_hold_the_same_network(facts):
+    assert facts["replicas_agree"]
+    assert facts["pruned"] == [0.0] * 4  # kernel and momentum, on both
+
+
+def test_several_steps_a_call_change_nothing(facts):
+    assert facts["steps_per_call"]
+
+
+def test_checkpoints_fit_other_strategies(facts):
+    assert facts["one_then_mirrored"] < 1e-5
+    assert facts["mirrored_then_one"] < 1e-5
+
+
+@pytest.mark.parametrize("strategy", ["one", "mirrored"])
+def test_mixed_precision(facts, strategy):
+    half, brain = (facts[f"mixed_{kind}_{strategy}"] for kind in ("float16", "bfloat16"))
+    for found in (half, brain):
+        assert found["steps"] == 4  # none skipped
+        assert all(0 < loss < 4 for loss in found["losses"])
+        assert found["pruned"] == 0
+    assert half["scale"] == 2**15  # Keras's first
+    assert brain["scale"] == 0
+
+
+def test_each_replica_has_dropout_of_its_own(facts):
+    first, second = facts["seeds"]
+    assert first != second
+    assert facts["seed_of_one"] == facts["seed_stored"] == first
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(facts):
+    assert facts["refused"] == (
+        "trainer.batch_size=33 does not divide over 2 devices: take 32 or 34, "
+        "or trainer.strategy=one"
+    )
+    assert facts["written"] == []
+
+
+def test_bfloat16_needs_a_gpu_that_has_it():
+    devices.check_precision("mixed_bfloat16", "NVIDIA A100", (8, 0))
+    devices.check_precision("mixed_float16", "Tesla V100", (7, 0))
+    devices.check_precision("mixed_bfloat16", "unknown", None)
+    with pytest.raises(ConfigError, match=r"8\.0, and Tesla V100 has 7\.0: take mixed_float16"):
+        devices.check_precision("mixed_bfloat16", "Tesla V100", (7, 0))

@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class SlurmConf(SlurmQueueConf):
     """SLURM, through submitit."""
 
     _target_: str = "hydra_plugins.lottery_launcher.SlurmLauncher"
+    srun_args: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -78,8 +79,10 @@ class _Launcher(BaseSubmititLauncher):
 
     def __call__(self, *args: Any) -> JobReturn:
         """Run one job in its own process; raise what it raises, so that it exits non-zero."""
-        from lottery import provenance
+        from lottery import experiment, provenance
 
+        if experiment.follow():  # another task of the job writes what there is to write
+            return _followed()
         provenance.report_change(self.revision, "submitted")
         result: JobReturn = super().__call__(*args)
         if result.status is JobStatus.FAILED:
@@ -187,7 +190,7 @@ class SlurmLauncher(_Launcher):
         except (FailedJobError, FailedSubmissionError) as error:
             raise LotteryError(f"SLURM refused the jobs: {error}") from error
         except (ValueError, NameError) as error:  # submitit's: an option it does not know
-            known = {f.name for f in dataclasses.fields(SlurmConf)} | {"dependency", "srun_args"}
+            known = {f.name for f in dataclasses.fields(SlurmConf)} | {"dependency"}
             odd = sorted(set(self.params) - known)
             raise LotteryError(
                 f"hydra.launcher.{odd[0]} is unknown; options of sbatch go into "
@@ -271,9 +274,15 @@ def _outcome(job: Any) -> JobReturn:
     from submitit.core.utils import UncompletedJobError
 
     try:
-        result: JobReturn = job.results()[0]
+        result: JobReturn = job.task(0).result()  # other tasks have nothing to tell
     except UncompletedJobError as error:
         return _failed(str(error))
+    return result
+
+
+def _followed() -> JobReturn:
+    result = JobReturn()
+    result.status = JobStatus.COMPLETED
     return result
 
 

@@ -86,12 +86,13 @@ def profile(config: DictConfig) -> float:
 
 def _attempt(config: DictConfig, act: Act) -> tuple[dict[str, Any], Path]:
     """What ``act`` makes of a checked config, and the output folder, whose status is kept."""
-    from lottery import validation
+    from lottery import experiment, validation
 
     output = Path(HydraConfig.get().runtime.output_dir)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with status(output):
+            experiment.lead()
             options = typed(config)
             if found := validation.errors(options):
                 raise ConfigError("; ".join(found))
@@ -143,7 +144,8 @@ def status(output: Path) -> Iterator[None]:
 def launch(main: Callable[[], Any], schema: type = Config) -> None:
     """Run a Hydra main function; exit with one readable line if the user can mend what failed.
 
-    ``schema`` is the dataclass of its options.
+    ``schema`` is the dataclass of its options. In a process that others lead
+    (:mod:`lottery.training.workers`), follow them instead.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall hand exceptions to us as they are
@@ -167,7 +169,8 @@ class PastHydra(BaseException):
 
 def _failure(main: Callable[[], Any]) -> Exception | None:
     try:
-        main()
+        if not _followed():
+            main()
     except PastHydra as carrier:
         return carrier.error
     except KeyboardInterrupt:
@@ -176,6 +179,16 @@ def _failure(main: Callable[[], Any]) -> Exception | None:
     except Exception as error:
         return error
     return None
+
+
+def _followed() -> bool:
+    from lottery.training import cluster
+
+    if cluster.task() is None:
+        return False
+    from lottery import experiment
+
+    return experiment.follow()
 
 
 def explain(error: BaseException, schema: type = Config) -> str | None:

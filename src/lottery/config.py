@@ -133,13 +133,25 @@ class Trainer:
     """How long, in which batches and on what to train."""
 
     epochs: int = option(MISSING, "passes over the training split", ge=1)
-    batch_size: int = option(MISSING, "examples per optimizer step, over all devices", ge=1)
+    batch_size: int = option(
+        MISSING,
+        "examples per optimizer step, over all devices of all nodes; optimizer.learning_rate "
+        "belongs to it, and neither is scaled by the number of devices",
+        ge=1,
+    )
     label_smoothing: float = option(0.0, "share of the target spread evenly", ge=0, lt=1)
     precision: str = option(
         "float32", "compute type", choices=("float32", "mixed_float16", "mixed_bfloat16")
     )
+    sync_batch_norm: bool = option(
+        False, "BatchNorm over the whole batch, not over each device's part of it"
+    )
     strategy: str = option(
-        "auto", "devices to train on", identity=False, choices=("auto", "one", "mirrored")
+        "auto",
+        "devices: one, mirrored (all GPUs of the machine), multiworker (those of all nodes of the "
+        "job); auto: as many as the job has",
+        identity=False,
+        choices=("auto", "one", "mirrored", "multiworker"),
     )
     jit_compile: bool = option(False, "compile the step with XLA", identity=False)
     steps_per_call: int = option(

@@ -17,6 +17,10 @@ class StoreError(LotteryError):
     """The run store cannot be used."""
 
 
+class ClusterError(LotteryError):
+    """Several processes cannot train together, or one of them is gone."""
+
+
 class CheckpointError(LotteryError):
     """A checkpoint is damaged or does not fit the network."""
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from lottery.rewinding import Origin, Start
 from lottery.runs import Run
 from lottery.store import Node, Store
 from lottery.tracking import Tracker
+from lottery.training import cluster
 from lottery.training.checkpoints import CheckpointFolder, State
 from lottery.training.interrupts import StopSignals
 
@@ -185,9 +187,12 @@ def profile(config: Config, folder: Path) -> dict[str, Any]:
     """Where the time of training the dense network goes; trains nothing and stores nothing.
 
     Leaves a trace for TensorBoard in ``folder``. Returns what
-    :func:`lottery.training.profile.measure` does.
+    :func:`lottery.training.profile.measure` does. Raises :class:`ConfigError` in a job of several
+    processes.
     """
-    _training()
+    if cluster.task() is not None:
+        raise ConfigError("profile=true measures one process: leave out hydra.launcher.nodes")
+    _training(config)
     from lottery.training.profile import measure
 
     return measure(config, _load(config.data), folder / "tensorboard")
@@ -210,12 +215,12 @@ def _train(
     node = lab.store.node(kind, about)
 
     def produce(work: Path) -> None:
+        run = _training(config)
         provenance.record(work)
         files.write_json(work / "config.json", dataclasses.asdict(config))
         if mask is not None:
             files.write_json(work / "mask.json", files.read_json(mask.path / "result.json"))
         begin = start() if callable(start) else start
-        run = _training()
         with StopSignals() as signals, lab.tracker.run(node.key, kind, tags) as track:
             run.train(
                 work,
@@ -243,7 +248,7 @@ def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> Sta
         log.warning("%s; replaying the dense run up to epoch %d", error, epoch)
 
     def produce(work: Path) -> None:
-        run = _training()
+        run = _training(config)
         start = Start(seed=config.seed)
         for kept in sorted((k for k in dense.epochs if k <= epoch), reverse=True):
             try:
@@ -271,8 +276,34 @@ def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> Sta
     return checkpoints.load(checkpoints.steps()[-1])[0]
 
 
-def _training() -> Any:
-    """The module that trains; imports TensorFlow."""
+def lead() -> None:
+    """Meet the other processes of this job, if there are any and this is the first of them."""
+    if cluster.task() is not None:
+        _imported().workers.lead()
+
+
+def follow() -> bool:
+    """Take part in the trainings of the first process of this job until it ends.
+
+    False, at once, in that process itself and in one that is alone.
+    """
+    task = cluster.task()
+    if task is None or task.rank == 0:
+        return False
+    run = _imported()
+    run.workers.follow(functools.partial(run.join, load=_load))
+    return True
+
+
+def _training(config: Config) -> Any:
+    """The module that trains, and devices that can train this; imports TensorFlow."""
+    run = _imported()
+    run.devices.prepare(config.trainer)
+    return run
+
+
+def _imported() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import_tensorflow()
     from lottery.training import run
 

@@ -45,11 +45,14 @@ def build(
     width: float = 1.0,
     dropout: float = 0.0,
     batch_norm_momentum: float = 0.99,
+    sync_batch_norm: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> "keras.Model":
     """A fresh network; its weights follow from ``keras.utils.set_random_seed``.
 
     ``input_shape`` is (height, width, channels), ``options`` the network's own further arguments.
+    With ``sync_batch_norm`` the replicas of a strategy normalise by the statistics of their batches
+    together.
     Raises :class:`ConfigError` for an unknown name or option and where the network cannot take
     such images.
     """
@@ -64,13 +67,14 @@ def build(
     else:
         raise ConfigError(f"model.name={name} is unknown{did_you_mean(name, known())}")
 
+    from keras.layers import BatchNormalization
     from keras.src.utils.naming import reset_uids
 
     # Variable paths must not depend on what the process built before, but automatic names count on:
     # those of Dropout's random state, and of whole layers in some Keras networks.
     reset_uids()
     try:
-        return builder(
+        model: keras.Model = builder(
             tuple(input_shape),
             classes,
             width=width,
@@ -81,6 +85,10 @@ def build(
     except ValueError as error:  # Keras's word for shapes and arguments that do not fit
         shape = "x".join(map(str, input_shape))
         raise ConfigError(f"{name} cannot be built for {shape} images: {_line(error)}") from error
+    for layer in model.layers:
+        if sync_batch_norm and isinstance(layer, BatchNormalization):
+            layer.synchronized = True
+    return model
 
 
 def _own() -> tuple[str, ...]:

@@ -7,6 +7,7 @@ and optimizer) and ``manifest.json`` (step, checksum, progress). A state's names
 
 import dataclasses
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -120,6 +121,16 @@ class CheckpointFolder:
                 shutil.rmtree(self.path(step))
         for half_written in self.root.glob(".step_*"):  # by an attempt that was killed
             shutil.rmtree(half_written)
+
+
+class NoCheckpoints(CheckpointFolder):
+    """Of a process that takes part in a training which another one saves."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(os.devnull))
+
+    def save(self, state: State, progress: Progress) -> None:
+        """Do nothing."""
 
 
 def equal(a: State, b: State, ignore: Iterable[str] = ()) -> bool:

@@ -4,41 +4,153 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.eager import context
+
+from lottery.config import Trainer
+from lottery.errors import ClusterError, ConfigError
+from lottery.training import cluster
+
+# Seconds: for all processes of a job to begin, and of silence after which one counts as dead.
+BEGIN_TIMEOUT, HEARTBEAT_TIMEOUT = 900, 60
 
 _strategies: dict[str, Any] = {}
 
 
 def strategy(name: str) -> Any:
-    """The ``tf.distribute`` strategy: ``one`` device, ``mirrored`` over all GPUs, or ``auto``.
+    """The ``tf.distribute`` strategy: ``one`` device, ``mirrored`` over all GPUs of this machine,
+    ``multiworker`` over those of all processes of the job, or ``auto``, the largest there is.
 
     The object is reused within a process, since two mirrored strategies in one do not work.
+    Raises :class:`ConfigError` if a job of several processes would use one only, or the reverse.
     """
-    mirrored = name == "mirrored" or (
-        name == "auto" and len(tf.config.list_physical_devices("GPU")) > 1
-    )
-    kind = "mirrored" if mirrored else "one"
-    if kind not in _strategies:
-        _strategies[kind] = (
-            tf.distribute.MirroredStrategy() if mirrored else tf.distribute.get_strategy()
+    task = cluster.task()
+    if task is None and name == "multiworker":
+        raise ConfigError(
+            "trainer.strategy=multiworker needs several processes: a sweep with "
+            "hydra/launcher=submitit_slurm hydra.launcher.nodes=2, srun, or TF_CONFIG"
         )
+    if task is not None and name not in ("auto", "multiworker"):
+        raise ConfigError(
+            f"trainer.strategy={name} would leave all but one of the {len(task.addresses)} "
+            "processes of this job idle: take auto, or hydra.launcher.nodes=1"
+        )
+    kind = name
+    if name == "auto":
+        several = len(tf.config.list_physical_devices("GPU")) > 1
+        kind = "multiworker" if task else "mirrored" if several else "one"
+    if kind not in _strategies:
+        _grow_memory()
+        if kind == "multiworker":
+            assert task is not None
+            _strategies[kind] = _multiworker(task)
+        elif kind == "mirrored":
+            _strategies[kind] = tf.distribute.MirroredStrategy()
+        else:
+            _strategies[kind] = tf.distribute.get_strategy()
     return _strategies[kind]
+
+
+def place(strategy: Any) -> tuple[int, int]:
+    """This process's rank among those that a strategy spans, and their number."""
+    resolver = strategy.cluster_resolver
+    if resolver is None:
+        return 0, 1
+    return resolver.task_id, sum(map(len, resolver.cluster_spec().as_dict().values()))
+
+
+def _multiworker(task: cluster.Task) -> Any:
+    """Meet the other processes. Raises :class:`ClusterError` if they do not come."""
+    tf.get_logger().setLevel("ERROR")
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(task.addresses)}),
+        task_type="worker",
+        task_id=task.rank,
+        rpc_layer="grpc",
+    )
+    jobs = [context.coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=1)]
+    jobs[0].num_tasks = len(task.addresses)
+    context.context().configure_coordination_service(
+        "standalone",
+        "/job:worker/replica:0/task:0",
+        cluster_register_timeout_in_ms=1000 * BEGIN_TIMEOUT,
+        heartbeat_timeout_in_ms=1000 * HEARTBEAT_TIMEOUT,
+        coordinated_jobs=jobs,
+    )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise ClusterError(
+            f"process {task.rank} of {len(task.addresses)} at {task.addresses[task.rank]} cannot "
+            f"meet the others: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def configure(*, precision: str, deterministic: bool | None) -> None:
     """Prepare this process for one more run, whatever ran in it before.
 
     ``deterministic=None`` makes runs repeatable bit for bit where there is no GPU; on GPUs some
-    deterministic kernels are slow or missing.
+    deterministic kernels are slow or missing. Raises :class:`ConfigError` for a precision that a
+    GPU here lacks.
     """
     # A sweep in one process traces the same functions again for each job, as it should.
     tf.get_logger().setLevel("ERROR")
     keras.backend.clear_session()
     keras.config.set_dtype_policy(precision)
     gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
+    _grow_memory()
+    for details in map(tf.config.experimental.get_device_details, gpus):
+        check_precision(
+            precision, details.get("device_name", "the GPU"), details.get("compute_capability")
+        )
+    if deterministic or (deterministic is None and not gpus):
+        tf.config.experimental.enable_op_determinism()
+
+
+def check_precision(precision: str, device: str, capability: tuple[int, int] | None) -> None:
+    """Raise :class:`ConfigError` if a GPU of this CUDA compute capability lacks a precision.
+
+    Before Ampere (8.0) there are no bfloat16 instructions; before Volta (7.0) float16 is no faster
+    than float32, but it works.
+    """
+    if precision == "mixed_bfloat16" and capability is not None and capability < (8, 0):
+        version = ".".join(map(str, capability))
+        raise ConfigError(
+            f"trainer.precision=mixed_bfloat16 needs compute capability 8.0, and {device} has "
+            f"{version}: take mixed_float16"
+        )
+
+
+def prepare(trainer: Trainer) -> Any:
+    """The strategy of a run, in a process configured for it and checked to be able to do it.
+
+    Raises what :func:`strategy`, :func:`configure` and :func:`check_batch` raise.
+    """
+    configure(precision=trainer.precision, deterministic=trainer.deterministic)
+    chosen = strategy(trainer.strategy)
+    check_batch(trainer.batch_size, chosen.num_replicas_in_sync)
+    if trainer.sync_batch_norm and trainer.jit_compile and chosen.num_replicas_in_sync > 1:
+        raise ConfigError(
+            "trainer.sync_batch_norm=true and trainer.jit_compile=true exclude each other on "
+            "several devices: XLA cannot compile across them"
+        )
+    return chosen
+
+
+def check_batch(batch_size: int, replicas: int) -> None:
+    """Raise :class:`ConfigError` unless every replica gets the same number of examples."""
+    if batch_size % replicas:
+        below = batch_size // replicas * replicas
+        nearest = f"{below} or {below + replicas}" if below else f"{replicas}"
+        raise ConfigError(
+            f"trainer.batch_size={batch_size} does not divide over {replicas} devices: "
+            f"take {nearest}, or trainer.strategy=one"
+        )
+
+
+def _grow_memory() -> None:
+    """Have GPUs give memory as it is needed; must come before anything uses one."""
+    for gpu in tf.config.list_physical_devices("GPU"):
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:  # already in use by an earlier run of this process, with growth on
-            break
-    if deterministic or (deterministic is None and not gpus):
-        tf.config.experimental.enable_op_determinism()
+            return

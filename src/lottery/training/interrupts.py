@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.agreed: int | None = None  # received, and known to all processes that train together
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -41,11 +43,24 @@ class StopSignals:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         if self.received is not None and (error is None or isinstance(error, StoppedError)):
-            handler = self._previous[self.received]
+            handler = self._previous.get(self.received)  # none, if it came to another process
             if callable(handler) and handler is not signal.default_int_handler:
                 handler(self.received, None)  # submitit requeues its job here and exits
             if error is None:
                 self.stop("after the training")
+
+    def noted(self) -> list[float]:
+        """Whether each of :data:`SIGNALS` is the one received: 1 or 0."""
+        return [float(self.received == signum) for signum in SIGNALS]
+
+    def agree(self, noted: Sequence[float]) -> None:
+        """Take what any of several processes has received as received here.
+
+        ``noted`` is the sum of their :meth:`noted`; the first signal of :data:`SIGNALS` wins.
+        """
+        self.agreed = next((s for s, count in zip(SIGNALS, noted, strict=True) if count), None)
+        if self.agreed is not None:
+            self.received = self.agreed
 
     def stop(self, where: str) -> NoReturn:
         """Raise :class:`StoppedError` for the signal received."""

@@ -2,7 +2,13 @@
 
 Steps are counted over the whole run: step ``s`` belongs to epoch ``s // steps_per_epoch``. The
 examples of a step, their augmentation and so the whole computation are a function of the seed and
-the step, so a run can start at any step from a state and nothing else.
+the step, so a run can start at any step from a state and nothing else. The replicas of a strategy
+share each batch, and the gradient is added up over them before it is clipped, so their number
+changes nothing but rounding (and the batch that an unsynchronised BatchNorm normalises over).
+
+Where several processes train together (:mod:`lottery.training.workers`), all of them must leave
+the loop after the same step. So the signals that each has received are added up with the metrics,
+and every process reads the sums after every call.
 """
 
 import itertools
@@ -20,6 +26,7 @@ import tensorflow as tf
 from lottery.data import Chunk, Split, Splits
 from lottery.data.preprocessing import Preprocessing
 from lottery.errors import CheckpointError, DivergedError
+from lottery.training import devices
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
 from lottery.training.interrupts import StopSignals
 from lottery.training.metrics import Metrics, sums_of
@@ -58,6 +65,8 @@ class Loop:
     paths to boolean arrays of survivors: gradients of pruned weights are zero before the
     optimizer sees them, so they enter neither the gradient norm nor a slot, and the weights are
     exactly zero after every step.
+
+    Raises :class:`ConfigError` if ``batch_size`` does not divide over the replicas.
     """
 
     network: Callable[[], Any]
@@ -73,12 +82,19 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.replicas: int = self.strategy.num_replicas_in_sync
+        self.rank, self.workers = devices.place(self.strategy)
+        devices.check_batch(self.batch_size, self.replicas)
         with self.strategy.scope():
             self.model = self.network()
             optimizer = self.optimizer()
             if keras.config.dtype_policy().name == "mixed_float16":
                 optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer, name="loss_scale")
             optimizer.build(self.model.trainable_variables)
+            # Keras would add up the gradients after clipping each replica's.
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner._all_reduce_sum_gradients = lambda gradients_and_variables: (
+                gradients_and_variables
+            )
             self._optimizer = optimizer
             self._masks = [
                 tf.Variable(tf.cast(self.mask[v.path], tf.float32), trainable=False)
@@ -86,6 +102,10 @@ class Loop:
                 else None
                 for v in self.model.trainable_variables
             ]
+        others = self.model.non_trainable_variables
+        self._statistics = [v for v in others if keras.backend.is_float_dtype(v.dtype)]
+        self._seeds = [v for v in others if "seed_generator" in v.path]
+        self._part_seeds()
         self._loss = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=self.label_smoothing, reduction="none"
         )
@@ -125,6 +145,19 @@ class Loop:
                     f"{name} has shape {state[name].shape} in the state and {v.shape} here"
                 )
             v.assign(state[name])
+        self._part_seeds()
+
+    def _part_seeds(self) -> None:
+        """Let the dropout of each replica differ; the first has the seeds of a single device."""
+        if self.replicas == 1 or not self._seeds:
+            return
+
+        def shift() -> None:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            for v in self._seeds:
+                v.assign(v.value + tf.cast(tf.stack([replica, 0]), v.dtype))
+
+        tf.function(lambda: self.strategy.run(shift))()
 
     # -- training --------------------------------------------------------------------------
 
@@ -164,8 +197,8 @@ class Loop:
             tally = _Tally(progress)
             with GpuSampler() as gpus:
                 for chunk in of_epoch:
-                    self._train_chunk(chunk, batches, tally, bars, spe)
-                    if signals.received is not None and tally.step % spe:
+                    self._train_chunk(chunk, batches, tally, bars, spe, signals)
+                    if self._stopping(signals) and tally.step % spe:
                         checkpoints.save(self.state(), tally.progress())
                         signals.stop(f"after step {tally.step} of {length.last_step}")
                 trained = Metrics.of(tally.settle())
@@ -184,10 +217,10 @@ class Loop:
                 progress.step % checkpoint_steps == 0
                 or progress.step in checkpoints.keep_steps
                 or progress.step == length.last_step
-                or signals.received is not None
+                or self._stopping(signals)
             ):
                 checkpoints.save(self.state(), progress)
-            if signals.received is not None:
+            if self._stopping(signals):
                 signals.stop(f"after step {progress.step} of {length.last_step}")
         bars.on_train_end()
         return progress
@@ -217,52 +250,108 @@ class Loop:
         return Metrics.of(sums)
 
     def _train_chunk(
-        self, chunk: Chunk, batches: Iterator[Any], tally: "_Tally", bars: Any, steps_per_epoch: int
+        self,
+        chunk: Chunk,
+        batches: Iterator[Any],
+        tally: "_Tally",
+        bars: Any,
+        steps_per_epoch: int,
+        signals: StopSignals,
     ) -> None:
         started = time.perf_counter()
         images, labels = next(batches)
         fetched = time.perf_counter()
         bars.on_train_batch_begin(chunk.first_step % steps_per_epoch)
-        sums = self.train(images, labels, chunk.first_step)
-        tally.add(chunk, sums, wait=fetched - started)
+        if self.workers == 1:
+            sums = self.train(images, labels, chunk.first_step)
+            tally.add(chunk, sums, wait=fetched - started)
+        else:
+            noted = tf.constant(signals.noted(), tf.float64)
+            first_step = tf.constant(chunk.first_step, tf.int64)
+            sums, noted_by_all = self._train_call(images, labels, first_step, noted)
+            tally.add(chunk, sums, wait=fetched - started)
+            tally.settle()  # by the clock, processes would find out at different steps
+            signals.agree(noted_by_all.numpy())
         bars.on_train_batch_end((tally.step - 1) % steps_per_epoch, tally.latest.named())
+
+    def _stopping(self, signals: StopSignals) -> bool:
+        return (signals.received if self.workers == 1 else signals.agreed) is not None
 
     def _feed(self, dataset: Any, batch_axis: int = 1) -> Iterator[Any]:
         """Iterate over a data set of global batches, each spread over the replicas."""
         if self.replicas == 1:
             return iter(dataset)
 
-        def per_replica(*parts: Any) -> Any:
-            split = [tf.stack(tf.split(p, self.replicas, axis=batch_axis)) for p in parts]
-            return tf.data.Dataset.from_tensor_slices(tuple(split))
+        local = self.replicas // self.workers
+        first = self.rank * local
 
-        return iter(
-            self.strategy.distribute_datasets_from_function(
-                lambda context: dataset.flat_map(per_replica)
+        def own(*parts: Any) -> Any:
+            split = [tf.split(p, self.replicas, axis=batch_axis) for p in parts]
+            return tuple(tf.stack(p[first : first + local]) for p in split)
+
+        if self.workers == 1:
+            slices = dataset.map(own).unbatch()
+            return iter(self.strategy.distribute_datasets_from_function(lambda context: slices))
+        return (self._on_devices(*parts) for parts in dataset.map(own).prefetch(2))
+
+    def _on_devices(self, *parts: Any) -> Any:
+        """The slices of this process, each on its device."""
+
+        # Not by the strategy's own iterators: they talk to the other processes before each batch,
+        # and may wait for them for minutes when they are deleted.
+        def slices(part: Any) -> Any:
+            return self.strategy.experimental_distribute_values_from_function(
+                lambda context: part[context.replica_id_in_sync_group % len(part)]
             )
-        )
+
+        return tuple(map(slices, parts))
 
     # -- inside the compiled step ------------------------------------------------------------
 
-    def _distributed_steps(self, images: Any, labels: Any, first_step: Any) -> Any:
-        sums = self.strategy.run(self._steps, args=(images, labels, first_step))
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+    def _distributed_steps(
+        self, images: Any, labels: Any, first_step: Any, noted: Any = None
+    ) -> Any:
+        if self.replicas == 1:
+            return self.strategy.run(self._steps, args=(images, labels, first_step))
+        # A replica must not loop over steps that it synchronises in, so the loop is out here.
+        steps = self.strategy.experimental_local_results(images)[0].shape[0]
+        if steps == 1:
+            sums = self._add_up(self._steps, images, labels, first_step)
+        else:
+            sums = self._in_turn(
+                steps, lambda i: self._add_up(self._nth_step, images, labels, first_step, i)
+            )
+        return sums if noted is None else (sums, self._add_up(lambda: noted))
+
+    def _add_up(self, function: Callable[..., Any], *args: Any) -> Any:
+        return self.strategy.reduce(
+            tf.distribute.ReduceOp.SUM, self.strategy.run(function, args=args), axis=None
+        )
 
     def _steps(self, images: Any, labels: Any, first_step: Any) -> Any:
         steps = images.shape[0]
         if steps == 1:
             return self._step(images[0], labels[0], first_step)
+        return self._in_turn(steps, lambda i: self._nth_step(images, labels, first_step, i))
+
+    def _in_turn(self, steps: Any, step: Callable[[Any], Any]) -> Any:
+        """The sums of ``step(0)``, ``step(1)`` and so on, added up."""
 
         def one(i: Any, sums: Any) -> tuple[Any, Any]:
-            return i + 1, sums + self._step(images[i], labels[i], first_step + tf.cast(i, tf.int64))
+            return i + 1, sums + step(i)
 
         return tf.while_loop(lambda i, _: i < steps, one, (0, tf.zeros([4], tf.float64)))[1]
 
+    def _nth_step(self, images: Any, labels: Any, first_step: Any, i: Any) -> Any:
+        return self._step(images[i], labels[i], first_step + tf.cast(i, tf.int64))
+
     def _step(self, images: Any, labels: Any, step: Any) -> Any:
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        first_row = replica * (self.batch_size // self.replicas)
+        context = tf.distribute.get_replica_context()
+        first_row = context.replica_id_in_sync_group * (self.batch_size // self.replicas)
         inputs, targets = self._prepare_call(images, labels, step, first_row)
         gradients, losses, logits = self._gradients_call(inputs, targets)
+        if self.replicas > 1:
+            gradients = self._all_reduce(context, gradients)
         gradients = [
             g if m is None else g * tf.cast(m, g.dtype)
             for g, m in zip(gradients, self._masks, strict=True)
@@ -277,6 +366,14 @@ class Loop:
         inputs = self.preprocessing.training(images, seed=self.seed, step=step, **rows)
         targets = tf.one_hot(labels, self.model.output_shape[-1])
         return self.preprocessing.mixed(inputs, targets, seed=self.seed, step=step, **rows)
+
+    def _all_reduce(self, context: Any, gradients: list[Any]) -> list[Any]:
+        """The gradients summed over replicas; moving statistics become their mean on the way."""
+        statistics = [v.value / self.replicas for v in self._statistics]
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, *statistics])
+        for v, mean in zip(self._statistics, summed[len(gradients) :], strict=True):
+            v.assign(mean)
+        return list(summed[: len(gradients)])
 
     def _gradients(self, inputs: Any, targets: Any) -> tuple[list[Any], Any, Any]:
         with tf.GradientTape() as tape:
@@ -303,8 +400,7 @@ class Loop:
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
             return sums_of(losses, logits, labels, tf.cast(valid, losses.dtype))
 
-        sums = self.strategy.run(evaluate, args=(images, labels, valid))
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+        return self._add_up(evaluate, images, labels, valid)
 
 
 def _refuse_divergence(loss: float, step: int) -> None:

@@ -1,17 +1,19 @@
 """One training from a starting point to the end of its schedule, in a folder, resumable."""
 
+import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from omegaconf import OmegaConf
 
 from lottery import models
-from lottery.config import Config
+from lottery.config import Config, Data, typed
 from lottery.data import EncodedSplit, Splits
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
@@ -20,9 +22,9 @@ from lottery.models.cost import parameters
 from lottery.models.kernels import kernels
 from lottery.pruning import masks
 from lottery.rewinding import Start, owner, without_slots
-from lottery.training import devices, optimizers
+from lottery.training import devices, optimizers, workers
 from lottery.training.callbacks import InputBound, MetricsFile
-from lottery.training.checkpoints import CheckpointFolder, Progress
+from lottery.training.checkpoints import CheckpointFolder, NoCheckpoints, Progress, State
 from lottery.training.interrupts import StopSignals
 from lottery.training.loop import Length, Loop
 
@@ -53,49 +55,123 @@ def train(
 
     Raises what :meth:`Loop.fit` raises.
     """
-    loop, length = build(config, data, start=start, last_epoch=last_epoch, mask=mask)
-    spe = length.steps_per_epoch
-    write_json(
-        work / "network.json",
-        {
-            "steps_per_epoch": spe,
-            "parameters": parameters(loop.model),
-            "kernels": [asdict(k) for k in kernels(loop.model)],
-        },
-    )
+    spe = steps_per_epoch(data.train.size, config.trainer.batch_size)
     if mask:
         masks.write(mask, work / "mask.safetensors")
     checkpoints = CheckpointFolder(
         work / "checkpoints", frozenset(k * spe for k in keep_epochs | {last_epoch})
     )
-    found = checkpoints.latest()
+    stored = found = checkpoints.latest()
     if found is not None:
-        state, progress = found
-        loop.load(state)
-        log.info("resuming after step %d of %d", progress.step, length.last_step)
-    else:
-        state, progress = start.state or loop.state(), Progress(start.epoch * spe)
-        state = without_slots(state) if reset_slots else state
-        paths = frozenset(n.removeprefix("model/") for n in state if n.startswith("model/"))
-        loop.load(masks.apply(mask, state, lambda name: owner(name, paths)))
-    metrics_file = MetricsFile(work / "metrics.csv", complete_epochs=progress.step // spe)
-    input_bound = InputBound(decodes=isinstance(data.train, EncodedSplit))
-    try:
-        progress = loop.fit(
+        log.info("resuming after step %d of %d", found[1].step, last_epoch * spe)
+    elif start.state is not None:
+        state = without_slots(start.state) if reset_slots else start.state
+        found = masked(state, mask), Progress(start.epoch * spe)
+
+    def plan() -> str:
+        """For the processes that train along; they read the state and the mask from disk."""
+        if found is not None and stored is None:
+            checkpoints.save(*found)
+        joining = Joining(
+            config=asdict(config),
+            seed=start.seed,
+            last_rate=start.last_rate,
+            last_epoch=last_epoch,
+            mask=str(work / "mask.safetensors") if mask else None,
+            checkpoints=str(checkpoints.root),
+            step=found[1].step if found is not None else None,
+            measure=measure,
+        )
+        return json.dumps(asdict(joining))
+
+    with workers.training(plan):
+        loop, length = build(config, data, start=start, last_epoch=last_epoch, mask=mask)
+        write_json(
+            work / "network.json",
+            {
+                "steps_per_epoch": spe,
+                "parameters": parameters(loop.model),
+                "kernels": [asdict(k) for k in kernels(loop.model)],
+            },
+        )
+        progress = _begin(loop, found, mask)
+        metrics_file = MetricsFile(work / "metrics.csv", complete_epochs=progress.step // spe)
+        input_bound = InputBound(decodes=isinstance(data.train, EncodedSplit))
+        try:
+            progress = loop.fit(
+                data,
+                length,
+                progress,
+                checkpoints=checkpoints,
+                checkpoint_steps=config.trainer.checkpoint_epochs * spe,
+                callbacks=[metrics_file, *callbacks, input_bound],
+                signals=signals,
+            )
+            if measure:
+                steps = progress.step - start.epoch * spe
+                _measure(work, loop, data, config, progress, steps=steps)
+        except tf.errors.OpError:
+            data.check()  # if images cannot be decoded, says which
+            raise
+    checkpoints.finish()
+
+
+@dataclass(frozen=True)
+class Joining:
+    """What a process needs to know to take part in a training; JSON values only."""
+
+    config: dict[str, Any]
+    seed: int
+    last_rate: bool
+    last_epoch: int
+    mask: str | None
+    checkpoints: str
+    step: int | None
+    """Of the checkpoint to start from; None is a fresh initialisation."""
+    measure: bool
+
+
+def join(plan: str, load: Callable[[Data], Splits]) -> None:
+    """Take part in the training that another process calls :func:`train` for; write nothing.
+
+    ``load`` gives the data set of a configuration. Raises what :meth:`Loop.fit` raises.
+    """
+    about = Joining(**json.loads(plan))
+    merged: Any = OmegaConf.merge(OmegaConf.structured(Config), about.config)
+    config = typed(merged)
+    data = load(config.data)
+    mask = masks.read(Path(about.mask)) if about.mask else {}
+    found = None
+    if about.step is not None:
+        found = CheckpointFolder(Path(about.checkpoints)).load(about.step)
+    start = Start(seed=about.seed, last_rate=about.last_rate)
+    loop, length = build(config, data, start=start, last_epoch=about.last_epoch, mask=mask)
+    with StopSignals() as signals:
+        loop.fit(
             data,
             length,
-            progress,
-            checkpoints=checkpoints,
-            checkpoint_steps=config.trainer.checkpoint_epochs * spe,
-            callbacks=[metrics_file, *callbacks, input_bound],
+            _begin(loop, found, mask),
+            checkpoints=NoCheckpoints(),
+            checkpoint_steps=config.trainer.checkpoint_epochs * length.steps_per_epoch,
+            callbacks=[],
             signals=signals,
         )
-        if measure:
-            _measure(work, loop, data, config, progress, steps=progress.step - start.epoch * spe)
-    except tf.errors.OpError:
-        data.check()  # if images cannot be decoded, says which
-        raise
-    checkpoints.finish()
+        if about.measure:
+            for split in (data.validation, data.test):
+                loop.evaluate(split)
+
+
+def _begin(loop: Loop, found: tuple[State, Progress] | None, mask: Mask) -> Progress:
+    """Load a checkpoint, or mask the initial state, which nobody has stored."""
+    state, progress = found or (masked(loop.state(), mask), Progress(0))
+    loop.load(state)
+    return progress
+
+
+def masked(state: State, mask: Mask) -> State:
+    """The state with pruned weights, and their optimizer slots, zero."""
+    paths = frozenset(n.removeprefix("model/") for n in state if n.startswith("model/"))
+    return masks.apply(mask, state, lambda name: owner(name, paths))
 
 
 def _measure(
@@ -122,7 +198,7 @@ def build(
 ) -> tuple[Loop, Length]:
     """The loop of a configuration, freshly initialised from ``start.seed``, and its length."""
     trainer = config.trainer
-    devices.configure(precision=trainer.precision, deterministic=trainer.deterministic)
+    strategy = devices.prepare(trainer)
     description = data.description
     spe = steps_per_epoch(data.train.size, trainer.batch_size)
     rate = optimizers.schedule(
@@ -141,6 +217,7 @@ def build(
             width=model.width,
             dropout=model.dropout,
             batch_norm_momentum=model.batch_norm_momentum,
+            sync_batch_norm=trainer.sync_batch_norm,
             options=model.options,
         ),
         optimizer=lambda: optimizers.optimizer(config.optimizer, rate),
@@ -157,11 +234,9 @@ def build(
         batch_size=trainer.batch_size,
         eval_batch_size=trainer.eval_batch_size,
         seed=config.seed,
-        strategy=devices.strategy(trainer.strategy),
+        strategy=strategy,
         label_smoothing=trainer.label_smoothing,
         jit_compile=trainer.jit_compile,
         mask=mask,
     )
-    # Replicas synchronise within a step, which a loop inside the compiled call does not allow.
-    per_call = trainer.steps_per_call if loop.replicas == 1 else 1
-    return loop, Length(last_epoch * spe, spe, per_call)
+    return loop, Length(last_epoch * spe, spe, trainer.steps_per_call)

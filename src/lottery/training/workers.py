@@ -1,0 +1,131 @@
+"""Several processes as one: the chief tells the story, the others join in its trainings.
+
+Every process of a job is started by the same command. The chief, rank 0, does what a process that
+is alone does: it alone finds out what is done, holds leases, writes the store and the output
+folder, and logs. The others, the followers, know nothing of the study. Before each training, be it
+dense, a ticket or a replay, the chief publishes a plan of it (configuration, range of epochs, mask,
+and the checkpoint to begin with, which all read from the shared file system), and every follower
+builds the same loop and takes the same steps, writing nothing. Plans are numbered entries in the
+key-value store of TensorFlow's coordination service, which runs in the chief. The last entry, as
+the chief's process ends, is the word to leave.
+
+What ends a training early ends it for all at the same step: a loss that is not finite, since all
+see the same sums, and a signal, since all agree on it within the step. Followers then wait for the
+next plan, while the chief writes, queues the job again and leaves. Anything else that goes wrong in
+one process ends all: the service reports a process that is silent, which fails the collective
+operations of the others, and srun ends a job of which a task fails (``--kill-on-bad-exit``). The
+store then holds the last checkpoint, and the same command goes on from there.
+"""
+
+import atexit
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from lottery.errors import ClusterError, DivergedError, StoppedError
+from lottery.training import cluster, devices
+
+log = logging.getLogger(__name__)
+
+POLL = 1000  # milliseconds between chances to handle a signal
+FAREWELL = 30_000  # milliseconds for a follower to confirm that it leaves
+END = "end"
+
+
+@dataclasses.dataclass
+class _Chief:
+    followers: int
+    plans: int = 0
+    broken: bool = False
+
+
+_chief: _Chief | None = None
+
+
+def lead() -> None:
+    """Meet the followers, if this is the chief of several processes; once is enough.
+
+    Raises :class:`ClusterError` if they do not come.
+    """
+    global _chief
+    task = cluster.task()
+    if task is None or task.rank > 0 or _chief is not None:
+        return
+    devices.strategy("multiworker")
+    _chief = _Chief(followers=len(task.addresses) - 1)
+    atexit.register(_dismiss, _chief)
+
+
+@contextmanager
+def training(plan: Callable[[], str]) -> Iterator[None]:
+    """A training in which the followers, if there are any, join by that plan.
+
+    Raises :class:`ClusterError` if an earlier training left them in the middle of a step.
+    """
+    if _chief is None:
+        yield
+        return
+    if _chief.broken:
+        raise ClusterError("the processes of this job are out of step after an earlier error")
+    _publish(_chief, plan())
+    try:
+        yield
+    except (StoppedError, DivergedError):  # the same for all
+        raise
+    except tf.errors.UnavailableError as error:
+        _chief.broken = True
+        raise ClusterError(
+            f"another process of this job is gone: {str(error).strip().splitlines()[-1]}; "
+            "the same command goes on from the last checkpoint"
+        ) from error
+    except BaseException:
+        _chief.broken = True
+        raise
+
+
+def follow(join: Callable[[str], None]) -> None:
+    """Meet the chief and ``join`` in each training it plans, until it says that it was the last.
+
+    Raises :class:`ClusterError` if the chief is gone.
+    """
+    task = cluster.task()
+    assert task is not None
+    devices.strategy("multiworker")
+    number = 0
+    while (plan := _next(number)) != END:
+        try:
+            join(plan)
+        except (StoppedError, DivergedError) as error:  # the chief deals with it
+            log.info("%s", error)
+        number += 1
+    context.context().set_config_key_value(f"lottery/left/{task.rank}", END)
+
+
+def _publish(chief: _Chief, text: str) -> None:
+    context.context().set_config_key_value(f"lottery/plan/{chief.plans}", text)
+    chief.plans += 1
+
+
+def _next(number: int) -> str:
+    while True:
+        try:
+            return str(context.context().get_config_key_value(f"lottery/plan/{number}", POLL))
+        except tf.errors.DeadlineExceededError:
+            continue
+        except tf.errors.OpError as error:
+            raise ClusterError("the first process of this job is gone") from error
+
+
+def _dismiss(chief: _Chief) -> None:
+    if chief.broken:
+        return
+    try:
+        _publish(chief, END)
+        for rank in range(1, chief.followers + 1):
+            context.context().get_config_key_value(f"lottery/left/{rank}", FAREWELL)
+    except tf.errors.OpError as error:  # they are gone already
+        log.debug("no farewell: %s", error)
