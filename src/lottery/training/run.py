@@ -106,6 +106,8 @@ def train(
                 callbacks=[metrics_file, *callbacks],
                 signals=signals,
             )
+        except tf.errors.UnavailableError:  # another process is gone
+            raise
         except tf.errors.OpError:
             for split in (data.train, data.validation):
                 split.check()  # if images cannot be decoded, says which
