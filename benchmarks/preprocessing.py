@@ -1,6 +1,7 @@
 """Preprocessing of 1,000 ImageNet JPEGs to 256 x 256 pixels: Spark against a bare pool, and TFDS.
 
 python benchmarks/preprocessing.py --source <folder of class folders> [--rounds 3] [--slow-rounds 1]
+    [--copies 4]
 
 The bare pool decodes and resizes, and keeps nothing: no file, no checksum, no statistics. Spark's
 JVM is started before and its Python workers are warm, as in a job of more than a minute; each round
@@ -36,6 +37,16 @@ def decode_file(path):
     images.decode(Path(path).read_bytes(), (SIDE, SIDE, 3))
 
 
+def repeated(source, copies, target):
+    """The source with every image so many times, as links."""
+    for path in source.glob("**/*.JPEG"):
+        folder = target / path.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for copy in range(copies):
+            (folder / f"{path.stem}_{copy}.JPEG").symlink_to(path)
+    return target
+
+
 def tfds_builder(paths):
     """A builder that maps the same function, to be given a folder."""
     import tensorflow_datasets as tfds
@@ -69,12 +80,14 @@ def main():
     parser.add_argument("--source", required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slow-rounds", type=int, default=1, help="of the comparison with TFDS")
+    parser.add_argument("--copies", type=int, default=1, help="how often to take each image")
     arguments = parser.parse_args()
-    paths = sorted(str(p) for p in Path(arguments.source).glob("**/*.JPEG"))
-    facts = {"images": len(paths), "processes": PROCESSES}
 
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        source = repeated(Path(arguments.source), arguments.copies, folder / "source")
+        paths = sorted(str(p) for p in source.glob("**/*.JPEG"))
+        facts = {"images": len(paths), "processes": PROCESSES}
         number = itertools.count()
         pool = stack.enter_context(multiprocessing.get_context("forkserver").Pool(PROCESSES))
         engines = {
@@ -91,7 +104,7 @@ def main():
         def whole_job(name):
             def run():
                 output = folder / str(next(number))
-                options = job.Options(arguments.source, str(output), size=SIDE)
+                options = job.Options(str(source), str(output), size=SIDE)
                 job._engine = lambda *_: contextlib.nullcontext(engines[name])
                 with silence():
                     job.preprocess(options)

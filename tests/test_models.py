@@ -498,3 +498,15 @@ def test_each_network_has_a_config_file_that_fits_the_schema():
         assert set(values) <= fields, path
         names.add(values.get("name"))
     assert names - {None} == {*OWN, "???"}
+
+
+def test_synchronised_batch_norm_is_a_matter_of_layers_not_of_names():
+    plain, synced = (
+        models.build("resnet20", (8, 8, 1), 10, width=0.25, sync_batch_norm=s)
+        for s in (False, True)
+    )
+    assert [v.path for v in plain.variables] == [v.path for v in synced.variables]
+    for model, expected in ((plain, False), (synced, True)):
+        norms = [a for a in model.layers if isinstance(a, keras.layers.BatchNormalization)]
+        assert norms
+        assert {layer.synchronized for layer in norms} == {expected}

@@ -110,6 +110,8 @@ def train(
             if measure:
                 steps = progress.step - start.epoch * spe
                 _measure(work, loop, data, config, progress, steps=steps)
+        except tf.errors.UnavailableError:  # another process is gone
+            raise
         except tf.errors.OpError:
             data.check()  # if images cannot be decoded, says which
             raise

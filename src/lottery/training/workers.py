@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 POLL = 1000  # milliseconds between chances to handle a signal
 FAREWELL = 30_000  # milliseconds for a follower to confirm that it leaves
 END = "end"
+GONE = "{} of this job does not answer any more; the same command goes on from the last checkpoint"
 
 
 @dataclasses.dataclass
@@ -73,15 +74,10 @@ def training(plan: Callable[[], str]) -> Iterator[None]:
         raise ClusterError("the processes of this job are out of step after an earlier error")
     _publish(_chief, plan())
     try:
-        yield
+        with _answering("another process"):
+            yield
     except (StoppedError, DivergedError):  # the same for all
         raise
-    except tf.errors.UnavailableError as error:
-        _chief.broken = True
-        raise ClusterError(
-            f"another process of this job is gone: {str(error).strip().splitlines()[-1]}; "
-            "the same command goes on from the last checkpoint"
-        ) from error
     except BaseException:
         _chief.broken = True
         raise
@@ -98,7 +94,8 @@ def follow(join: Callable[[str], None]) -> None:
     number = 0
     while (plan := _next(number)) != END:
         try:
-            join(plan)
+            with _answering("the first process"):
+                join(plan)
         except (StoppedError, DivergedError) as error:  # the chief deals with it
             log.info("%s", error)
         number += 1
@@ -117,7 +114,15 @@ def _next(number: int) -> str:
         except tf.errors.DeadlineExceededError:
             continue
         except tf.errors.OpError as error:
-            raise ClusterError("the first process of this job is gone") from error
+            raise ClusterError(GONE.format("the first process")) from error
+
+
+@contextmanager
+def _answering(who: str) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.UnavailableError as error:  # of a collective operation
+        raise ClusterError(GONE.format(who)) from error
 
 
 def _dismiss(chief: _Chief) -> None:
