@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from conftest import composed
+from PIL import Image
 from test_data import (
     assert_evaluates_once,
     batches,
@@ -17,6 +20,7 @@ from test_data import (
 from lottery import data
 from lottery.config import Data
 from lottery.data import Chunk
+from lottery.data.preprocessing import Preprocessing
 from lottery.data.records import RecordSplit
 from lottery.errors import ConfigError, DataError
 from lottery.preprocess import job
@@ -97,6 +101,33 @@ def test_what_preprocess_leaves_is_read(tmp_path: Path, options: dict[str, str])
     whole, part = (batches(fed.train, chunked(n, 14, 3, 7), **order) for n in (0, 9))
     for a, b in zip(whole, part, strict=True):
         assert np.array_equal(a[9:], b)  # from the middle, as the unbroken run goes on
+
+
+def test_imagenets_evaluation_is_the_usual_one(real_data: Path, tmp_path: Path) -> None:
+    """Short side to 256, centre crop of 224, normalised: against TensorFlow's own operations."""
+    photographs = sorted((real_data / "imagenet_sample" / "train").glob("*/*.JPEG"))
+    large = [p for p in photographs if min(Image.open(p).size) >= 256][:24]
+    for i, path in enumerate(large):
+        target = tmp_path / "images" / f"class{i % 2}" / f"{i:02d}.JPEG"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(path)
+    job.preprocess(job.Options(source=str(tmp_path / "images"), output=str(tmp_path / "r"),
+                               engine="processes"))  # fmt: skip
+    config = composed("data=records", f"data.dir={tmp_path / 'r'}").data
+    p = Preprocessing((224, 224, 3), 0, True, tuple(config.mean), tuple(config.std))
+    stored = np.load(tmp_path / "r" / "train_images.npy")
+    got = p.evaluation(tf.constant(stored)).numpy()
+    for i, path in enumerate([*large[::2], *large[1::2]]):  # by class, then by name
+        image = tf.io.decode_jpeg(path.read_bytes(), channels=3, dct_method="INTEGER_ACCURATE")
+        height, width = image.shape[:2]
+        short = min(height, width)
+        square = tf.image.resize_with_crop_or_pad(image, short, short)
+        resized = tf.image.resize(square, (256, 256), method="area")
+        crop = tf.image.resize_with_crop_or_pad(resized, 224, 224).numpy()
+        want = (crop / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        levels = np.abs(got[i] - want) * 255 * 0.225  # of 256; the decoders differ a little
+        assert levels.mean() < 1, path
+        assert np.quantile(levels, 0.99) < 4, path
 
 
 def test_records_to_be_streamed_are_mixed(tmp_path: Path) -> None:

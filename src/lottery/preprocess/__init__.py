@@ -2,5 +2,5 @@
 
 ``shards`` is all that runs in a worker: one pure function from a task to what it wrote. ``spark``
 and ``processes`` map it, ``sources`` and ``job`` say over what, ``assembly`` makes one output of
-it. Workers need numpy, Pillow and google-crc32c, no TensorFlow.
+it. Workers need numpy, Pillow, OpenCV and google-crc32c, no TensorFlow.
 """

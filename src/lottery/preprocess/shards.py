@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL
@@ -210,7 +211,12 @@ Result = Done | Failed
 def libraries() -> tuple[tuple[str, str], ...]:
     """The versions that decide the bytes of a decoded image."""
     jpeg = features.version("libjpeg_turbo") or features.version("jpg") or "none"
-    return (("pillow", PIL.__version__), ("libjpeg", jpeg), ("numpy", np.__version__))
+    return (
+        ("pillow", PIL.__version__),
+        ("libjpeg", jpeg),
+        ("opencv", cv2.__version__),
+        ("numpy", np.__version__),
+    )
 
 
 def file_name(kind: str, part: str, index: int = 0, of: int = 1) -> str:

@@ -27,8 +27,8 @@ _CONNECT = 5.0  # seconds a master has to answer
 _PATIENCE = 60.0  # seconds that a job waits for a first or another worker
 _POLL = 0.05
 _JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-# All that a worker imports, so that it needs numpy, Pillow and google-crc32c alone. The packages'
-# own __init__ would ask for more.
+# All that a worker imports, so that it needs numpy, Pillow, OpenCV and google-crc32c alone. The
+# packages' own __init__ would ask for more.
 _SHIPPED = (
     "errors", "files", "data/images", "data/interface", "preprocess/processes",
     "preprocess/shards", "preprocess/spark", "preprocess/tfrecord",
