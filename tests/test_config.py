@@ -24,7 +24,8 @@ from lottery.sweep.progression import expand
 from lottery.training.checkpoints import CheckpointFolder, Progress
 
 CONF = REPOSITORY / "conf"
-GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
+# Hydra's own groups and preprocess.py's are no part of a study.
+GROUPS = sorted({p.name for p in CONF.iterdir() if p.is_dir()} - {"hydra", "preprocess"})
 FILES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 # What a file leaves for the command line to say.
 MISSING_VALUES = {
@@ -320,7 +321,7 @@ def test_what_is_plumbing():
     plumbing = {name for name, f, _ in options(Config()) if not f.metadata["identity"]}
     whole = ("logger.", "paths.", "verdict.", "sweep.")
     assert {name for name in plumbing if not name.startswith(whole)} == {
-        "data.root", "data.dir", "data.download", "data.in_memory", "data.memory_limit",
+        "profile", "data.root", "data.dir", "data.download", "data.in_memory", "data.memory_limit",
         "trainer.strategy", "trainer.jit_compile", "trainer.steps_per_call",
         "trainer.deterministic", "trainer.eval_batch_size", "trainer.checkpoint_epochs",
         "rewind.keep",
