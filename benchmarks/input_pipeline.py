@@ -104,7 +104,13 @@ def augmented(split):
     """Records with all that the device would do, done by this machine's cores."""
     p = Preprocessing((SIZE, SIZE, 3), 0, True, MEAN, STD, crop_area=(0.08, 1.0))
     work = tf.function(lambda x, i: p.training(x, seed=0, step=i), jit_compile=True)
-    return records(split).enumerate().map(lambda i, batch: work(batch[0][0], i))
+    batches = records(split)
+
+    def run():
+        for i, (images, _) in enumerate(batches):
+            work(images[0], tf.constant(i, tf.int64))
+
+    return run
 
 
 def drained(dataset, device_seconds=0.0):
@@ -135,7 +141,7 @@ def stages(options):
         scale = split.size // BATCH * BATCH / len(paths)
         alone = alternating(
             {name: drained(way) for name, way in ways.items()}
-            | {"records, augmented here": drained(augmented(split))},
+            | {"records, augmented here": augmented(split)},
             options.rounds,
         )
         report_rates("input alone", "parallel map", alone, len(paths), scale)
@@ -178,7 +184,7 @@ def augmentation(options):
         )
 
         def whole(call, images=images, steps=steps):
-            return lambda: [call(images, tf.constant(i, tf.int64)).numpy() for i in range(steps)]
+            return lambda: [call(images, tf.constant(i, tf.int64)) for i in range(steps)]
 
         seconds = alternating(
             {
