@@ -65,7 +65,7 @@ def test_a_run_reports_the_gpus_it_may_use_and_no_others(library, tmp_path):
     for row, record in zip(trained.rows, trained.tracked, strict=True):
         assert {name: float(row[name]) for name in GPU_METRICS} == expected
         assert {name: record[name] for name in GPU_METRICS} == expected
-    assert trained.said.count("  GPU 40 %") == 2
+    assert trained.said.count("  GPU 40 %, 2.0 GiB, 150 W\n") == 2
     asked = trained.questions()
     assert [device for question, device in asked if question == "init"] == [-1]  # once
     assert {device for question, device in asked if question != "init"} == {1}
@@ -78,6 +78,7 @@ def test_what_a_gpu_does_not_tell_stays_empty(library, tmp_path):
         assert float(row["gpu_memory_gib"]) == record["gpu_memory_gib"] == 5
         assert row["gpu_power_watts"] == ""
         assert "gpu_power_watts" not in record
+    assert trained.said.count("  GPU 65 %, 5.0 GiB\n") == 2
 
 
 def test_a_driver_that_does_not_answer_is_no_error(library, tmp_path):

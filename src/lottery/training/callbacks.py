@@ -17,6 +17,7 @@ COLUMNS = (
     "images_per_second", "step_seconds", "input_wait",
     "gpu_utilisation", "gpu_memory_gib", "gpu_power_watts",
 )  # fmt: skip
+GPU = {"gpu_utilisation": "%.0f %%", "gpu_memory_gib": "%.1f GiB", "gpu_power_watts": "%.0f W"}
 
 
 class MetricsFile(keras.callbacks.Callback):  # type: ignore[misc]
@@ -43,14 +44,14 @@ class EpochLines(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Log the epoch's metrics."""
         logs = logs or {}
-        busy = logs.get("gpu_utilisation")
+        gpu = ", ".join(text % logs[name] for name, text in GPU.items() if name in logs)
         log.info(
             "epoch %*d/%d  loss %.4f  top-1 %.4f  val loss %.4f  val top-1 %.4f  "
             "lr %.2e  %.0f images/s  input wait %.0f %%%s",
             len(str(self.params["epochs"])), epoch + 1, self.params["epochs"],
             logs["loss"], logs["top1"], logs["val_loss"], logs["val_top1"],
             logs["learning_rate"], logs["images_per_second"], 100 * logs["input_wait"],
-            "" if busy is None else f"  GPU {busy:.0f} %",
+            f"  GPU {gpu}" if gpu else "",
         )  # fmt: skip
 
 
