@@ -82,6 +82,7 @@ def main():
     parser.add_argument(
         "--slow-rounds", type=int, default=1, help="of the comparison with TFDS; 0: none"
     )
+    parser.add_argument("--shard-examples", type=int, help="of a task; by default 16 tasks")
     parser.add_argument("--copies", type=int, default=1, help="how often to take each image")
     arguments = parser.parse_args()
 
@@ -106,7 +107,9 @@ def main():
         def whole_job(name):
             def run():
                 output = folder / str(next(number))
-                options = job.Options(str(source), str(output), size=SIDE)
+                options = job.Options(
+                    str(source), str(output), size=SIDE, shard_examples=arguments.shard_examples
+                )
                 job._engine = lambda *_: contextlib.nullcontext(engines[name])
                 with silence():
                     job.preprocess(options)
