@@ -25,16 +25,15 @@ import tensorflow as tf
 
 from lottery.data import Chunk, Split, Splits
 from lottery.data.preprocessing import Preprocessing
-from lottery.errors import CheckpointError, DivergedError
+from lottery.errors import CheckpointError
 from lottery.training import devices
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
 from lottery.training.interrupts import StopSignals
 from lottery.training.metrics import Metrics, sums_of
+from lottery.training.tally import Tally, refuse_divergence
 from lottery.training.telemetry import GpuSampler
 
 log = logging.getLogger(__name__)
-
-REPORT_SECONDS = 1.0  # least time between looks at the device's numbers inside an epoch
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ class Loop:
             batches = self.batches(data.train, chunks, spe)
         for epoch, of_epoch in itertools.groupby(chunks, key=lambda c: c.first_step // spe):
             bars.on_epoch_begin(epoch)
-            tally = _Tally(progress)
+            tally = Tally(progress)
             with GpuSampler() as gpus:
                 for chunk in of_epoch:
                     self._train_chunk(chunk, batches, tally, bars, spe, signals)
@@ -203,7 +202,7 @@ class Loop:
                         signals.stop(f"after step {tally.step} of {length.last_step}")
                 trained = Metrics.of(tally.settle())
             validation = self.evaluate(data.validation)
-            _refuse_divergence(validation.loss, tally.step)
+            refuse_divergence(validation.loss, tally.step)
             progress = replace(tally.progress(), sums=())
             bars.on_epoch_end(
                 epoch,
@@ -253,7 +252,7 @@ class Loop:
         self,
         chunk: Chunk,
         batches: Iterator[Any],
-        tally: "_Tally",
+        tally: Tally,
         bars: Any,
         steps_per_epoch: int,
         signals: StopSignals,
@@ -401,67 +400,3 @@ class Loop:
             return sums_of(losses, logits, labels, tf.cast(valid, losses.dtype))
 
         return self._add_up(evaluate, images, labels, valid)
-
-
-def _refuse_divergence(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"the loss is not a finite number by step {step}; a lower optimizer.learning_rate, "
-            "schedule.warmup or optimizer.clip_norm may help"
-        )
-
-
-class _Tally:
-    """What one epoch has come to so far, and where its time went.
-
-    The device's numbers are fetched at most once in ``REPORT_SECONDS``, so that it never waits
-    for the host after each step.
-    """
-
-    def __init__(self, start: Progress) -> None:
-        self.step = start.step
-        self.latest = Metrics(0.0, 0.0, 0.0, 0)
-        self._start = start
-        self._started = self._settled = time.perf_counter()
-        self._sums = np.array(start.sums or (0.0,) * 4)
-        self._pending: list[Any] = []
-        self._steps = 0
-        self._wait = self._training = 0.0
-
-    def add(self, chunk: Chunk, sums: Any, wait: float) -> None:
-        """Count one call of the compiled loop, whose result may still be on its way."""
-        self.step = chunk.first_step + chunk.steps
-        self._steps += chunk.steps
-        self._wait += wait
-        self._pending.append(sums)
-        if time.perf_counter() - self._settled > REPORT_SECONDS or self.latest.examples == 0:
-            self.settle()
-
-    def settle(self) -> Any:
-        """Fetch what is pending; the sums so far. Raises :class:`DivergedError`."""
-        for sums in self._pending:
-            self._sums = self._sums + sums.numpy()
-        self._pending.clear()
-        self._settled = time.perf_counter()
-        self._training = self._settled - self._started
-        self.latest = Metrics.of(self._sums)
-        _refuse_divergence(self.latest.loss, self.step)
-        return self._sums
-
-    def rates(self, batch_size: int) -> dict[str, float]:
-        """images/s, seconds a step, and the share of the time spent waiting for input."""
-        return {
-            "images_per_second": self._steps * batch_size / self._training,
-            "step_seconds": self._training / self._steps,
-            "input_wait": self._wait / self._training,
-        }
-
-    def progress(self) -> Progress:
-        """The point reached, this epoch's time included."""
-        sums = self.settle() if self._pending else self._sums
-        return Progress(
-            step=self.step,
-            seconds=self._start.seconds + time.perf_counter() - self._started,
-            training_seconds=self._start.training_seconds + self._training,
-            sums=tuple(float(s) for s in sums),
-        )
