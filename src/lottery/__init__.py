@@ -4,14 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lottery.runs import Run, load_run
+    from lottery.tickets import Ticket, load_ticket
 
-__all__ = ["Run", "load_run"]
+__all__ = ["Run", "Ticket", "load_run", "load_ticket"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the API when it is asked for: ``--help`` shall not wait for numpy."""
     if name in __all__:
-        from lottery import runs
+        from lottery import runs, tickets
 
-        return getattr(runs, name)
+        return getattr(tickets if "icket" in name else runs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

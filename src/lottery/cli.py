@@ -112,7 +112,9 @@ def tell(
     options: Config, config: DictConfig, output: Path, story: Story, group: str
 ) -> dict[str, Any]:
     """Tell a story and leave config.yaml, metrics.csv and result.json in ``output``."""
+    from lottery import tickets
     from lottery.experiment import Laboratory
+    from lottery.runs import Run
     from lottery.store import Store
     from lottery.tracking import Tracker
 
@@ -121,6 +123,9 @@ def tell(
     tracker = Tracker(options.logger, output, group=group, config=resolved)
     result = story(options, Laboratory(Store(options.paths.store), tracker))
     _write_metrics(output, result)
+    if "ticket" in result:
+        run = Run(Path(result["store"]) / "ticket" / result["ticket"]["key"])
+        tickets.write(tickets.of_run(run), output / tickets.FILE)
     files.write_json(output / "result.json", result)
     return result
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lottery import files
+from lottery.config import Data
 from lottery.errors import CheckpointError, LotteryError
 from lottery.pruning import masks
 from lottery.training.checkpoints import CheckpointFolder, State
@@ -100,6 +101,24 @@ class Run:
         return Run(self.path.parent.parent / "dense" / dense) if dense else None
 
     @property
+    def ancestors(self) -> "list[Run]":
+        """The runs a ticket descends from: its dense network, then the rounds before its own."""
+        dense, mask = self.parent, self._about["identity"].get("mask")
+        chain: list[Run] = []
+        if dense is None:
+            return []
+        store = self.path.parent.parent
+        while True:
+            about = files.read_json(store / "mask" / mask / "done.json")["identity"]
+            if "shuffled" in about:
+                mask = about["shuffled"]
+                continue
+            if about["ranked"] == dense.key:
+                return [dense, *reversed(chain)]
+            chain.append(Run(store / "ticket" / about["ranked"]))
+            mask = chain[-1]._about["identity"]["mask"]
+
+    @property
     def checkpoints(self) -> CheckpointFolder:
         """The kept states on disk."""
         return CheckpointFolder(self.path / "checkpoints")
@@ -113,6 +132,24 @@ class Run:
     def parameters(self) -> int:
         """Number of all parameters of the network, BatchNorm statistics included."""
         return int(self._network["parameters"])
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the images that the network takes."""
+        height, width, channels = self._network.get("input_shape") or self._described.input_shape
+        return height, width, channels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes by output of the network."""
+        return tuple(self._network.get("classes") or self._described.classes)
+
+    @property
+    def _described(self) -> Any:
+        """What the data set says, of a run that did not record it."""
+        from lottery.data import describe
+
+        return describe(Data(**self.config["data"]))
 
     @property
     def _about(self) -> dict[str, Any]:

@@ -91,6 +91,8 @@ def train(
             {
                 "steps_per_epoch": spe,
                 "parameters": parameters(loop.model),
+                "input_shape": data.description.input_shape,
+                "classes": data.description.classes,
                 "kernels": [asdict(k) for k in kernels(loop.model)],
             },
         )

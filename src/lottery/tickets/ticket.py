@@ -1,0 +1,193 @@
+"""The value: a sparse network's description, mask and weights, and where it came from."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lottery import files
+from lottery.errors import ConfigError, TicketError
+from lottery.runs import Run
+
+if TYPE_CHECKING:
+    import keras
+
+Array = np.ndarray[Any, Any]
+WEIGHTS = ("trained", "rewound")
+
+
+@dataclass(frozen=True)
+class Network:
+    """How :func:`lottery.models.build` makes the network."""
+
+    name: str
+    input_shape: tuple[int, int, int]
+    """(height, width, channels)"""
+    width: float = 1.0
+    dropout: float = 0.0
+    batch_norm_momentum: float = 0.99
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A pruned network that can be loaded, transferred and exported anywhere.
+
+    ``mask`` is True where a weight survives, by the path of its variable. ``trained`` and
+    ``rewound`` hold all variables, pruned weights being exactly zero: after the last epoch, and at
+    the point where the sparse network's training began.
+    """
+
+    network: Network
+    classes: tuple[str, ...]
+    """Names by output."""
+    mean: tuple[float, ...]
+    """Of pixels scaled to [0, 1]: inputs are ``(pixels / 255 - mean) / std``; one value, or one per
+    channel."""
+    std: tuple[float, ...]
+    mask: Mapping[str, Array]
+    trained: Mapping[str, Array]
+    rewound: Mapping[str, Array]
+    provenance: Mapping[str, Any]
+    """JSON values: keys of the runs, resolved config, versions, results."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the network is, as JSON values."""
+        return {
+            "network": {**asdict(self.network), "input_shape": list(self.network.input_shape)},
+            "classes": list(self.classes),
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the description, the mask and both sets of weights: which ticket it is.
+
+        Where and when it was found does not matter to it.
+        """
+        content = hashlib.sha256(json.dumps(self.description, sort_keys=True).encode())
+        for name in ("mask", *WEIGHTS):
+            arrays: Mapping[str, Array] = getattr(self, name)
+            for path in sorted(arrays):
+                array = np.ascontiguousarray(arrays[path])
+                content.update(f"{name}/{path} {array.dtype} {array.shape}".encode())
+                content.update(array.tobytes())
+        return content.hexdigest()
+
+    @property
+    def density(self) -> float:
+        """The share of the prunable weights that survive."""
+        size = sum(m.size for m in self.mask.values())
+        return sum(int(np.count_nonzero(m)) for m in self.mask.values()) / size if size else 1.0
+
+    @property
+    def key(self) -> str:
+        """Key of the run that made it."""
+        return str(self.provenance["runs"]["ticket"])
+
+    @property
+    def data(self) -> str:
+        """The data set that it was found on, for people."""
+        return str(self.provenance["data"])
+
+    def weights(self, which: str) -> Mapping[str, Array]:
+        """All variables by path, ``trained`` or ``rewound``.
+
+        Raises :class:`TicketError` for another word.
+        """
+        if which not in WEIGHTS:
+            raise TicketError(f"a ticket has {' and '.join(WEIGHTS)} weights, not {which}")
+        weights: Mapping[str, Array] = getattr(self, which)
+        return weights
+
+    def model(self, weights: str = "trained") -> "keras.Model":
+        """The network in Keras: normalised images (batch, height, width, channels) to logits.
+
+        Pruned weights are exactly zero; nothing keeps them so in further training (transfer.py
+        does). Raises :class:`TicketError` if this version of the program builds another network
+        under that name.
+        """
+        from lottery.quiet import import_tensorflow
+
+        import_tensorflow()
+        from lottery import models
+
+        arrays = self.weights(weights)
+        about = asdict(self.network)
+        name, shape = about.pop("name"), about.pop("input_shape")
+        try:
+            network = models.build(name, shape, len(self.classes), **about)
+        except ConfigError as error:
+            raise TicketError(f"the ticket's network cannot be built: {error}") from error
+        variables = {v.path: v for v in network.variables}
+        wrong = sorted(set(variables) ^ set(arrays)) or [
+            p for p, v in variables.items() if tuple(v.shape) != arrays[p].shape
+        ]
+        if wrong:
+            raise TicketError(
+                f"the ticket does not fit {name} as this version of lottery builds it, "
+                f"beginning with {wrong[0]}; {self._made_with()}"
+            )
+        for path, variable in variables.items():
+            variable.assign(arrays[path])
+        return network
+
+    def _made_with(self) -> str:
+        versions = self.provenance.get("versions", {})
+        known = ", ".join(f"{k} {v}" for k, v in versions.items() if k in ("lottery", "keras"))
+        return f"it was made with {known}" if known else "it does not say what it was made with"
+
+
+def of_run(run: Run) -> Ticket:
+    """The ticket of a finished run in the store.
+
+    Raises :class:`TicketError` for a run without a mask, and :class:`CheckpointError` if its
+    weights cannot be read.
+    """
+    if not run.mask:
+        raise TicketError(f"{run.path} is a {run.kind} run: it has no mask, so it is no ticket")
+    config = run.config
+    model, data = config["model"], config["data"]
+    return Ticket(
+        network=Network(**model, input_shape=run.input_shape),
+        classes=run.classes,
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        mask=run.mask,
+        trained=run.weights(),
+        rewound=run.weights(run.epochs[0]),
+        provenance=_provenance(run),
+    )
+
+
+def data_name(data: Mapping[str, Any]) -> str:
+    """A data config for people: ``digits, classes 0 1 2``."""
+    name = str(data["name"] or data["source"])
+    classes = data.get("classes")
+    return f"{name}, classes {' '.join(map(str, classes))}" if classes else name
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    ancestors = run.ancestors
+    attempts = files.read_json(run.path / "provenance.json")
+    mask = files.read_json(run.path / "mask.json")
+    versions = {k: attempts[-1][k] for k in ("revision", "python", "tensorflow", "keras", "numpy")}
+    return {
+        "runs": {"dense": ancestors[0].key, "rounds": [r.key for r in ancestors[1:]]}
+        | {"ticket": run.key},
+        "data": data_name(run.config["data"]),
+        "config": run.config,
+        "versions": {"lottery": metadata.version("lottery"), **versions},
+        "mask": {k: v for k, v in mask.items() if k != "layers"},
+        "rewound_to_epoch": run.epochs[0],
+        "results": {"dense": ancestors[0].result, "ticket": run.result},
+        # What finding it cost: dense training, every round, and its own.
+        "seconds": sum(r.result["seconds"] for r in [*ancestors, run]),
+    }
