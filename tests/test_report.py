@@ -160,7 +160,9 @@ def verdict(folder: Path, **told: Any) -> dict[str, Any]:
 def printed(folder: Path) -> str:
     """What a report on a sweep prints."""
     console = Console(width=200, record=True, file=io.StringIO())
-    tables.show(*report.judge(report.Options(sweep=str(folder))), [Path("page")], console)
+    judged = report.judge(report.Options(sweep=str(folder)))
+    tables.show(*judged, console)
+    tables.show_end(*judged, [Path("page")], console)
     return console.export_text()
 
 
@@ -182,7 +184,7 @@ def test_a_real_sweep_is_reported(real_sweep: Path, tmp_path: Path) -> None:
                 for s in ("png", "svg")}  # fmt: skip
     assert names == pictures | {
         "cells.csv", "cells.parquet", "grid.csv", "grid.parquet", "report.html",
-        "winning_ticket.json", "wandb_workspace.json",
+        "winning_ticket.json", "winning_ticket.safetensors", "wandb_workspace.json",
     }  # fmt: skip
     results = {f.name: json.loads((f / "result.json").read_text())
                for f in real_sweep.iterdir() if f.name.isdecimal()}  # fmt: skip

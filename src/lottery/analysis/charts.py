@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from lottery.analysis.figures import Curve, Figures, Heat, Line, colour_range, density_ticks
+from lottery.analysis import latencies
+from lottery.analysis.figures import (
+    Curve,
+    Figures,
+    Heat,
+    Line,
+    colour_range,
+    round_densities,
+)
 
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -59,6 +67,48 @@ def curves(group: Sequence[Curve]) -> list[dict[str, Any]]:
         }
         for c in group
     ]
+
+
+def latency(lines: Sequence[latencies.Line]) -> dict[str, Any]:
+    """Latency against density, both logarithmic: equal heights are equal factors."""
+    layout = _layout("", "latency of a batch, ms (log scale)", 480)
+    layout["xaxis"] = _log_density([dot.density for line in lines for dot in line.dots])
+    times = latencies.ticks(lines)
+    layout["yaxis"] |= {"type": "log", "tickvals": times, "ticktext": [f"{t:g}" for t in times]}
+    return {"data": times_of(lines), "layout": layout}
+
+
+def times_of(lines: Sequence[latencies.Line]) -> list[dict[str, Any]]:
+    """Traces of one group of latencies: medians with quartiles, and dotted what theory promises."""
+    traces: list[dict[str, Any]] = []
+    for line in lines:
+        x = [dot.density for dot in line.dots]
+        own = {"name": escape(line.label), "x": x, "legendgroup": escape(line.label)}
+        median = [dot.time.median for dot in line.dots]
+        symbol = SYMBOLS[line.marker % len(SYMBOLS)]
+        traces.append(own | {
+            "type": "scatter", "mode": "lines+markers", "y": median,
+            "text": [_lines(dot.about) for dot in line.dots],
+            "customdata": [dot.cell or "" for dot in line.dots], "hovertemplate": SAYS_TEXT,
+            "marker": {"color": line.colour, "size": 8, "symbol": symbol},
+            "line": {"color": line.colour, "width": 1.8},
+            "error_y": {
+                "type": "data", "symmetric": False, "thickness": 1.2, "width": 4,
+                "array": [max(d.time.high - d.time.median, 0) for d in line.dots],
+                "arrayminus": [max(d.time.median - d.time.low, 0) for d in line.dots],
+            },
+        })  # fmt: skip
+        traces.append(own | {
+            "type": "scatter", "mode": "lines", "y": [dot.ideal for dot in line.dots],
+            "showlegend": False, "hoverinfo": "skip",
+            "line": {"color": line.colour, "width": 1.3, "dash": "dot"},
+        })  # fmt: skip
+    legend = {"color": "#444", "width": 1.3, "dash": "dot"}
+    traces.append({
+        "type": "scatter", "mode": "lines", "name": "dotted: by multiply-adds alone",
+        "x": [None], "y": [None], "line": legend, "hoverinfo": "skip",
+    })  # fmt: skip
+    return traces
 
 
 def _accuracy(drawn: Figures) -> dict[str, Any]:
@@ -219,7 +269,11 @@ def _cost(lines: Sequence[Line], title: str) -> dict[str, Any]:
 
 
 def _density_axis(lines: Sequence[Line]) -> dict[str, Any]:
-    ticks = density_ticks(lines)
+    return _log_density([dot.x for line in lines for dot in line.dots])
+
+
+def _log_density(densities: Sequence[float]) -> dict[str, Any]:
+    ticks = round_densities(densities)
     return _axis("weights left, percent (log scale)") | {
         "type": "log", "autorange": "reversed", "tickvals": ticks,
         "ticktext": [f"{t:g}" for t in ticks],

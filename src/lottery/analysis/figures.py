@@ -5,7 +5,7 @@ Accuracies and densities are in percent, differences from dense in points.
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lottery.analysis.collect import Cell
@@ -128,9 +128,8 @@ def prepare(chosen: Selection) -> Figures:
     )
 
 
-def density_ticks(lines: Iterable[Line]) -> list[float]:
-    """Round densities that cover those of the lines."""
-    x = [dot.x for line in lines for dot in line.dots]
+def round_densities(x: Sequence[float]) -> list[float]:
+    """Round densities that cover those given, as ticks of an axis."""
     if not x:
         return []
     inside = [t for t in TICKS if min(x) * 0.99 <= t <= max(x) * 1.01]

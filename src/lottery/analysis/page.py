@@ -12,29 +12,44 @@ from typing import Any
 from urllib.parse import quote
 
 from lottery import files
-from lottery.analysis import charts, tables, ticket
+from lottery.analysis import charts, deployment_page, latencies, tables, ticket
 from lottery.analysis.collect import Cell, Study
+from lottery.analysis.deployment import Deployment
 from lottery.analysis.figures import Figures, place
 from lottery.analysis.selection import Comparison, Judged, Selection
+from lottery.analysis.ticket_file import Written
 
 
-def write(study: Study, chosen: Selection, drawn: Figures, folder: Path) -> Path:
+def write(
+    study: Study,
+    chosen: Selection,
+    drawn: Figures,
+    carried: Written,
+    deployed: Deployment,
+    panels: latencies.Panels,
+    folder: Path,
+) -> Path:
     """Write ``report.html`` beside the other files of the report, to which it links."""
     from plotly.offline import get_plotlyjs
 
     template = Template((resources.files(__package__) / "page.html").read_text())
     figures = charts.all_of(drawn)
+    if panels:
+        figures["latency"] = charts.latency(latencies.shown(panels))
     common = _common([c.config for c in study.cells])
     data = {
         "figures": figures,
-        "curves": {group: charts.curves(lines) for group, lines in drawn.curves.items()},
+        "groups": {
+            "curves": {group: charts.curves(lines) for group, lines in drawn.curves.items()},
+            "latency": {group: charts.times_of(lines) for group, lines in panels.items()},
+        },
         "common": common,
         "cells": {c.name: _about(study, c, common, folder) for c in study.cells},
     }
     page = template.substitute(
         title=escape(f"Winning tickets: {study.name}"),
         plotly=get_plotlyjs(),
-        body="".join(_body(study, chosen, drawn, folder)),
+        body="".join(_body(study, chosen, drawn, carried, deployed, panels, folder)),
         # "</" would end the script element.
         data=json.dumps(data, default=str).replace("</", "<\\/"),
     )
@@ -43,26 +58,42 @@ def write(study: Study, chosen: Selection, drawn: Figures, folder: Path) -> Path
     return path
 
 
-def _body(study: Study, chosen: Selection, drawn: Figures, folder: Path) -> Iterable[str]:
+def _body(
+    study: Study,
+    chosen: Selection,
+    drawn: Figures,
+    carried: Written,
+    deployed: Deployment,
+    panels: latencies.Panels,
+    folder: Path,
+) -> Iterable[str]:
     done = sum(c.done for c in study.cells)
     yield f"<header><h1>{escape(study.name)}</h1>"
     yield f'<p class="soft">{escape(_subject(study))}{done} of {len(study.cells)} cells done'
     if study.revision:
         yield f" · code {escape(study.revision)}"
     yield "</p></header>"
-    yield from _verdict(study, chosen)
+    yield from _verdict(study, chosen, carried)
     if notes := tables.problems(study, chosen):
         items = "".join(f"<li>{escape(n)}</li>" for n in notes)
         yield f'<section class="notes"><h2>Missing or left out</h2><ul>{items}</ul></section>'
     if drawn.accuracy:
         yield from _figures(drawn)
+    yield from deployment_page.transfers_of(deployed, chosen.winner)
+    yield from deployment_page.latencies_of(panels, chosen.winner)
     yield from _cells(study, chosen, folder)
     yield (
         '<footer>The same as tables: <a href="cells.csv">cells.csv</a>, '
-        '<a href="grid.csv">grid.csv</a>, and as Parquet; the verdict: '
+        f'<a href="grid.csv">grid.csv</a>{"".join(_more(deployed))}, and as Parquet; the verdict: '
         '<a href="winning_ticket.json">winning_ticket.json</a>. '
         f"Read from {escape(str(study.folder.resolve()))}.</footer>"
     )
+
+
+def _more(deployed: Deployment) -> Iterable[str]:
+    for name in ("transfers", "latencies"):
+        if getattr(deployed, name):
+            yield f', <a href="{name}.csv">{name}.csv</a>'
 
 
 def _subject(study: Study) -> str:
@@ -72,7 +103,7 @@ def _subject(study: Study) -> str:
     return f"{model} on {data} · " if model and data else ""
 
 
-def _verdict(study: Study, chosen: Selection) -> Iterable[str]:
+def _verdict(study: Study, chosen: Selection, carried: Written) -> Iterable[str]:
     judged = chosen.winner or chosen.nearest
     yield f'<section><p class="verdict">{escape(ticket.summary(chosen))}</p>'
     if judged:
@@ -82,6 +113,11 @@ def _verdict(study: Study, chosen: Selection) -> Iterable[str]:
         what = "Again" if chosen.winner else "The nearest miss again"
         yield f'<p class="soft">{what}:</p>'
         yield f'<pre tabindex="0">{escape(ticket.command(study, judged.point))}</pre>'
+        if carried.path:
+            name = escape(carried.path.name)
+            seed = f", seed {carried.seed}" if len(judged.point.done) > 1 else ""
+            yield '<p class="soft">The ticket itself, for transfer.py and export.py: '
+            yield f'<a href="{name}">{name}</a>{seed}.</p>'
         yield from _neighbours(chosen, judged)
     yield "</section>"
 
@@ -163,20 +199,17 @@ def _figures(drawn: Figures) -> Iterable[str]:
     if drawn.curves:
         yield "<section><h2>Learning curves</h2>"
         if len(drawn.curves) > 1:
-            yield f'<div class="controls"><select id="group" aria-label="tickets">{_groups(drawn)}'
-            yield "</select></div>"
+            yield '<div class="controls">'
+            yield (
+                deployment_page.select(
+                    "group", "curves", "tickets", drawn.curves, charts.shown(drawn)
+                )
+                + "</div>"
+            )
         yield '<p class="soft">Validation top-1, mean over seeds. The lighter, the sparser.</p>'
         yield '<div id="curves"></div></section>'
     yield '<section><h2>Time and throughput</h2><p class="soft">Of every retraining.</p>'
     yield '<div class="plots"><div id="minutes"></div><div id="throughput"></div></div></section>'
-
-
-def _groups(drawn: Figures) -> str:
-    first = charts.shown(drawn)
-    return "".join(
-        f'<option value="{escape(g)}"{" selected" if g == first else ""}>{escape(g)}</option>'
-        for g in drawn.curves
-    )
 
 
 def _cells(study: Study, chosen: Selection, folder: Path) -> Iterable[str]:

@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import TwoSlopeNorm
 
 from lottery import files
-from lottery.analysis.figures import Figures, Heat, Line, colour_range, density_ticks
+from lottery.analysis import latencies
+from lottery.analysis.figures import Figures, Heat, Line, colour_range, round_densities
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", "--", ":", "-.")
@@ -21,10 +22,10 @@ STYLE = {
 }  # fmt: skip
 
 
-def write(drawn: Figures, folder: Path) -> list[Path]:
-    """Write ``accuracy``, ``heatmap``, ``layers``, ``curves`` and ``cost`` as PNG and SVG.
+def write(drawn: Figures, speeds: Sequence[latencies.Line], folder: Path) -> list[Path]:
+    """Write ``accuracy``, ``heatmap``, ``layers``, ``curves``, ``cost`` and ``latency``.
 
-    Those without data are not written.
+    Each is written as PNG and as SVG. Those without data are not written.
     """
     makers: dict[str, tuple[bool, Callable[[Figures], Any]]] = {
         "accuracy": (bool(drawn.accuracy), _accuracy),
@@ -32,6 +33,7 @@ def write(drawn: Figures, folder: Path) -> list[Path]:
         "layers": (drawn.layers is not None, _layers),
         "curves": (bool(drawn.curves), _curves),
         "cost": (bool(drawn.minutes), _cost),
+        "latency": (bool(speeds), lambda drawn: _latency(speeds)),
     }
     written = []
     with plt.rc_context(STYLE):
@@ -62,7 +64,7 @@ def _accuracy(drawn: Figures) -> Any:
                        label=f"tolerance ({drawn.tolerance:g} below dense)")  # fmt: skip
         for line in drawn.accuracy:
             _draw(ax, line, DASHES[line.dash % len(DASHES)])
-        _density_axis(ax, drawn.accuracy)
+        _density_axis(ax, [dot.x for line in drawn.accuracy for dot in line.dots])
         ax.set_ylabel("validation top-1, percent")
     axes[0][0].set_title("Accuracy against density")
     if drawn.close:
@@ -86,10 +88,10 @@ def _draw(ax: Any, line: Line, style: str) -> None:
                     label="winning ticket")  # fmt: skip
 
 
-def _density_axis(ax: Any, lines: Sequence[Line]) -> None:
+def _density_axis(ax: Any, densities: Sequence[float]) -> None:
     ax.set_xscale("log")
     ax.invert_xaxis()
-    ticks = density_ticks(lines)
+    ticks = round_densities(densities)
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
     ax.set_xlabel("weights left, percent (log scale, sparser to the right)")
@@ -188,12 +190,35 @@ def _cost(drawn: Figures) -> Any:
     ):
         for line in lines:
             _draw(ax, line, "none")
-        _density_axis(ax, lines)
+        _density_axis(ax, [dot.x for line in lines for dot in line.dots])
         ax.set_ylim(bottom=0)
         ax.set_ylabel(label)
     axes[0].set_title("Time and throughput of every cell")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def _latency(lines: Sequence[latencies.Line]) -> Any:
+    figure, ax = plt.subplots(figsize=(7.5, 5.2), layout="constrained")
+    for line in lines:
+        x, y = [d.density for d in line.dots], [d.time.median for d in line.dots]
+        below = [max(d.time.median - d.time.low, 0) for d in line.dots]
+        above = [max(d.time.high - d.time.median, 0) for d in line.dots]
+        ax.errorbar(
+            x, y, yerr=(below, above), label=line.label, color=line.colour,
+            marker=MARKERS[line.marker % len(MARKERS)], ms=4, lw=1.3, capsize=2, elinewidth=0.8,
+        )  # fmt: skip
+        ax.plot(x, [d.ideal for d in line.dots], color=line.colour, lw=1, ls=":")
+    ax.plot([], [], color="0.3", lw=1, ls=":", label="dotted: by multiply-adds alone")
+    ax.set_yscale("log")
+    _density_axis(ax, [dot.density for line in lines for dot in line.dots])
+    bottom, top = ax.get_ylim()
+    times = [t for t in latencies.ticks(lines) if bottom <= t <= top]
+    ax.set_yticks(times, [f"{t:g}" for t in times])
+    ax.set_ylabel("latency of a batch, ms (log scale)")
+    ax.set_title(f"Latency against density: {lines[0].group}\nmedian and quartiles; dense at 100 %")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

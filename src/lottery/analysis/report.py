@@ -1,6 +1,6 @@
 """What report.py does: collect, judge, and write tables, pictures, the page and the verdict."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ class Options:
     sweep: str | None = None
     store: str | None = None
     where: Any = None  # a typed dictionary would take no new keys from the command line
+    transfers: str | None = None
+    benchmarks: str | None = None
     tolerance: float | None = None
     level: float = 0.05
     output: str | None = None
@@ -72,24 +74,46 @@ def publish(options: Options) -> str:
 
     Raises :class:`LotteryError` if there is nothing to report on.
     """
-    from lottery.analysis import figures, page, plots, tables, ticket
+    from rich.console import Console
+
+    from lottery.analysis import (
+        deployment,
+        deployment_tables,
+        figures,
+        latencies,
+        page,
+        plots,
+        tables,
+        ticket,
+        ticket_file,
+    )
 
     study, chosen = judge(options)
+    deployed = deployment.collect(
+        study, chosen, moved=options.transfers, exported=options.benchmarks
+    )
     output = Path(options.output) if options.output else study.folder / "report"
     output.mkdir(parents=True, exist_ok=True)
-    drawn = figures.prepare(chosen)
+    carried = ticket_file.write(chosen, output)
+    study = replace(study, notes=(*study.notes, *deployed.notes, *carried.notes))
+    drawn, panels = figures.prepare(chosen), latencies.panels(deployed.latencies)
     written = [
-        ticket.write(ticket.verdict(study, chosen), output),
+        ticket.write(ticket.verdict(study, chosen, carried.path, carried.seed), output),
+        *([carried.path] if carried.path else []),
         *tables.write(study, chosen, output),
-        *plots.write(drawn, output),
+        *deployment_tables.write(deployed, output),
+        *plots.write(drawn, latencies.shown(panels), output),
     ]
     wandb = options.logger
     if wandb.mode != "disabled":
         from lottery.analysis import workspace  # imports W&B: a second and a half
 
         written.append(workspace.write(study, output, wandb.project, wandb.entity))
-    written.append(page.write(study, chosen, drawn, output))
-    tables.show(study, chosen, written)
+    written.append(page.write(study, chosen, drawn, carried, deployed, panels, output))
+    console = Console(soft_wrap=True, highlight=False)
+    tables.show(study, chosen, console)
+    deployment_tables.show(deployed, panels, chosen.winner, console)
+    tables.show_end(study, chosen, written, console)
     if wandb.mode == "online":  # last, for it may fail
         print(f"workspace: {workspace.send(study, wandb.project, wandb.entity)}")
     return ticket.summary(chosen)

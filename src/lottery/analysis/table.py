@@ -83,7 +83,7 @@ def _table(result: Mapping[str, Any]) -> Table:
                 _accuracy(run, "test"),
                 kept[name],
                 f"{100 * density[name]:.2f} %",
-                _time(run["seconds"]),
+                clock(run["seconds"]),
             )
     return table
 
@@ -102,7 +102,8 @@ def _verdict(result: Mapping[str, Any]) -> str:
     )
 
 
-def _time(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """``1:30`` or ``2:01:30``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

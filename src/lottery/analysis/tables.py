@@ -25,12 +25,14 @@ MARKS = {"running": "…", "queued": "-", "failed": "x", "missing": "·"}
 
 def write(study: Study, chosen: Selection, folder: Path) -> list[Path]:
     """Write ``cells`` (one row a cell) and ``grid`` (one a point), each as CSV and Parquet."""
-    written = []
-    for name, rows in (("cells", cells(study)), ("grid", grid(chosen))):
-        _write_csv(rows, folder / f"{name}.csv")
-        _write_parquet(rows, folder / f"{name}.parquet")
-        written += [folder / f"{name}.csv", folder / f"{name}.parquet"]
-    return written
+    return [*save(cells(study), folder, "cells"), *save(grid(chosen), folder, "grid")]
+
+
+def save(rows: Sequence[Mapping[str, Any]], folder: Path, name: str) -> list[Path]:
+    """Write a table, whose rows have the same keys, as CSV and Parquet."""
+    _write_csv(rows, folder / f"{name}.csv")
+    _write_parquet(rows, folder / f"{name}.parquet")
+    return [folder / f"{name}.csv", folder / f"{name}.parquet"]
 
 
 def cells(study: Study) -> list[dict[str, Any]]:
@@ -125,14 +127,8 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         parquet.write_table(pa.table(arrays), temporary)
 
 
-def show(
-    study: Study, chosen: Selection, written: Sequence[Path], console: Console | None = None
-) -> None:
-    """Print the grid of validation top-1, the verdict, what is missing, and the files written.
-
-    ``written`` are files in one folder; the last one, the page, comes last.
-    """
-    console = console or Console(soft_wrap=True, highlight=False)
+def show(study: Study, chosen: Selection, console: Console) -> None:
+    """Print the grid of validation top-1 and the verdict."""
     for table in _grid_tables(chosen):
         show_whole(table, console)
     if chosen.judged:
@@ -145,6 +141,13 @@ def show(
         console.print(
             _test_line(chosen.winner), ticket.command(study, chosen.winner.point), sep="\n"
         )
+
+
+def show_end(study: Study, chosen: Selection, written: Sequence[Path], console: Console) -> None:
+    """Print what is missing, and the files written.
+
+    ``written`` are files in one folder; the last one, the page, comes last.
+    """
     for line in problems(study, chosen):
         console.print(f"[yellow]note:[/] {escape(line)}")
     names = " ".join(path.name for path in written[:-1])

@@ -13,13 +13,23 @@ from lottery.analysis.selection import Comparison, Judged, Point, Selection
 VERSION = 1
 
 
-def verdict(study: Study, chosen: Selection) -> dict[str, Any]:
-    """The content of ``winning_ticket.json``; accuracies in percent, differences in points."""
+def verdict(
+    study: Study, chosen: Selection, file: Path | None = None, seed: int | None = None
+) -> dict[str, Any]:
+    """The content of ``winning_ticket.json``; accuracies in percent, differences in points.
+
+    ``file`` is the winner's ticket file and ``seed`` the one of its seeds that it is of.
+    """
     nearest = chosen.nearest
     return {
         "version": VERSION,
         "study": str(study.folder.resolve()),
-        "winner": _about(study, chosen, chosen.winner) if chosen.winner else None,
+        "winner": (
+            _about(study, chosen, chosen.winner)
+            | {"ticket_file": str(file.resolve()) if file else None, "seed": seed}
+            if chosen.winner
+            else None
+        ),
         "reason": chosen.reason,
         "nearest_miss": _about(study, chosen, nearest) if nearest else None,
         "selection": {

@@ -1,0 +1,82 @@
+"""What became of a study's tickets: on other data (transfer.py), on other machines (export.py)."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lottery import files
+from lottery.analysis import fields, latencies, transfers
+from lottery.analysis.collect import Cell, Study
+from lottery.analysis.latencies import Latency
+from lottery.analysis.selection import Judged, Selection
+from lottery.analysis.transfers import Transfer
+from lottery.errors import LotteryError
+
+T = TypeVar("T", Transfer, Latency)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The transfers and latencies of a study's tickets; ``notes`` say what could not be read."""
+
+    transfers: tuple[Transfer, ...] = ()
+    latencies: tuple[Latency, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def collect(
+    study: Study, chosen: Selection, *, moved: str | None = None, exported: str | None = None
+) -> Deployment:
+    """Everything that transfer.py and export.py have left of the tickets in a study's grid.
+
+    ``moved`` and ``exported`` are the folders to look in; None means those beside the study's
+    store, where they are left by default. Of a measurement that was repeated the last counts, by
+    its folder's name. Raises :class:`LotteryError` if a folder that was asked for is not there.
+    """
+    owners = {
+        c.ticket["key"]: (j, c)
+        for j in chosen.judged
+        for c in j.point.done
+        if c.ticket and "key" in c.ticket
+    }
+    notes: list[str] = []
+    found_transfers = _read(
+        _left(study, moved, "transfer", "result.json"), transfers.parse, owners, notes
+    )
+    found_latencies = _read(
+        _left(study, exported, "export", "benchmark.json"), latencies.parse, owners, notes
+    )
+    return Deployment(
+        tuple({t.identity: t for t in found_transfers}.values()),
+        tuple({m.identity: m for m in found_latencies}.values()),
+        tuple(notes),
+    )
+
+
+def _left(study: Study, told: str | None, kind: str, name: str) -> Iterator[Path]:
+    """The files of that name, those of the jobs of a sweep among them, oldest stamp first."""
+    if told is not None and not Path(told).is_dir():
+        raise LotteryError(f"there is no folder {told} to look for {name} in")
+    beside = {cell.store.parent / kind for cell in study.cells if cell.store}
+    for folder in [Path(told)] if told is not None else sorted(beside):
+        found = (f for depth in ("", "*/", "*/*/") for f in folder.glob(depth + name))
+        yield from sorted(found, key=lambda f: f.relative_to(folder).parts)
+
+
+def _read(
+    found: Iterable[Path],
+    parse: Callable[[Any, Path, Judged, Cell], Iterable[T]],
+    owners: Mapping[str, tuple[Judged, Cell]],
+    notes: list[str],
+) -> list[T]:
+    read: list[T] = []
+    for path in found:
+        try:
+            about = files.read_json(path)
+            key = fields.text(fields.mapping(about, "ticket"), "key")
+            if key in owners:  # others' tickets are no concern of this study
+                read += parse(about, path, *owners[key])
+        except (OSError, ValueError) as error:
+            notes.append(f"{path} is left out, it cannot be read: {error}")
+    return read

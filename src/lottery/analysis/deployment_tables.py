@@ -1,0 +1,93 @@
+"""Transfers and latencies as tables: on the terminal, and all of them as CSV and Parquet."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from lottery.analysis import latencies, tables, transfers
+from lottery.analysis.deployment import Deployment
+from lottery.analysis.figures import place
+from lottery.analysis.latencies import Panels
+from lottery.analysis.selection import Judged
+from lottery.analysis.table import clock
+from lottery.analysis.transfers import Row, Table
+
+
+def write(found: Deployment, folder: Path) -> list[Path]:
+    """Write ``transfers`` (one row a run) and ``latencies`` (one a measurement), if there are any.
+
+    Each is written as CSV and as Parquet.
+    """
+    rows = {
+        "transfers": transfers.rows(found.transfers),
+        "latencies": latencies.rows(found.latencies),
+    }
+    return [path for name, own in rows.items() if own for path in tables.save(own, folder, name)]
+
+
+def show(found: Deployment, drawn: Panels, winner: Judged | None, console: Console) -> None:
+    """Print the transfer tables of one place in the grid, and the speed-ups in a sentence."""
+    made = transfers.tables(found.transfers)
+    for target in dict.fromkeys(t.target for t in made):
+        here = [t for t in made if t.target == target]
+        first = next((t for t in here if t.judged is winner), here[-1])
+        front = [t for t in here if t.judged is first.judged]
+        for table in front:
+            console.print(_table(table, winner))
+        if len(here) > len(front):
+            console.print(f"{len(here) - len(front)} more in report.html", style="dim")
+    if text := latencies.summary(drawn, winner):
+        console.print(escape(text))
+        console.print("density against latency: latency.png, report.html", style="dim")
+
+
+def caption(table: Table, winner: Judged | None) -> str:
+    """Which tickets were moved, and how."""
+    what = "the winning ticket" if table.judged is winner else "ticket"
+    return f"{what}: {place(table.judged)}; {table.setting}"
+
+
+def _table(moved: Table, winner: Judged | None) -> RichTable:
+    several = ", mean ± sd over seeds" if len(moved.seeds) > 1 else ""
+    title = f"Transfer to {moved.target}\n{caption(moved, winner)}\n"
+    title += f"top-1 / top-5 in percent{several}"
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, title=escape(title))
+    table.add_column("", min_width=14)  # the only column that folds
+    for name in ("validation", "test", "weights", "epochs", "rate", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in moved.rows:
+        table.add_row(escape(titled(row)), *_entries(row))
+    return table
+
+
+def titled(row: Row) -> str:
+    """A row's title, with how many seeds it is of if not of all."""
+    return f"{row.title} ({row.missing})" if row.missing and row.values else row.title
+
+
+def _entries(row: Row) -> Iterator[str]:
+    if not row.values:
+        yield f"[dim]{escape(row.missing or 'not made')}[/]"
+        return
+    for split in ("val", "test"):
+        first, fifth = row.values[f"{split}_top1"], row.values[f"{split}_top5"]
+        text = f"{first.mean:.2f} / {fifth.mean:.2f}"
+        if first.sd is not None and fifth.sd is not None:
+            text += f"\n[dim]±{first.sd:.2f} / ±{fifth.sd:.2f}[/]"
+        yield text
+    yield from costs(row)
+
+
+def costs(row: Row) -> tuple[str, str, str, str]:
+    """Weights left, epochs, learning rate and time, means over seeds."""
+    mean = {name: value.mean for name, value in row.values.items()}
+    return (
+        f"{mean['density']:.4g} %",
+        f"{mean['epochs']:.3g}",
+        f"{mean['learning_rate']:.3g}",
+        clock(mean["seconds"]),
+    )

@@ -1,0 +1,240 @@
+"""Tickets on other data: what transfer.py left, and its controls, brought together over seeds."""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lottery.analysis import fields
+from lottery.analysis.collect import Cell
+from lottery.analysis.selection import Judged
+
+ORDER = ("ticket", "fresh", "random", "dense", "scratch", "scratch_time")
+ACCURACIES = ("val_top1", "val_top5", "test_top1", "test_top5")
+OPTIONAL = ("val_loss", "test_loss", "images_per_second")
+METRICS = (*ACCURACIES, "density", "epochs", "learning_rate", "seconds", *OPTIONAL)
+TRAINED = {"all": "all layers trained", "head": "only the head trained"}
+_LISTED = 12  # class names that fit a title
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One network on the new data, the ticket or a control: its metrics, or why there are none.
+
+    Accuracies are shares of 1, ``density`` is the share of its prunable weights that is left.
+    """
+
+    name: str
+    title: str
+    metrics: Mapping[str, float | None]
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One ticket of the study, moved once: the job's settings and its runs in order."""
+
+    file: Path
+    judged: Judged
+    cell: Cell
+    data: str
+    classes: tuple[str, ...]
+    settings: Mapping[str, Any]
+    runs: tuple[Trained, ...]
+
+    @property
+    def target(self) -> str:
+        """The data set, for people, with its classes if they are few."""
+        few = len(self.classes) <= _LISTED and sum(map(len, self.classes)) <= 48
+        classes = f"[{', '.join(self.classes)}]" if few else f"({len(self.classes)} classes)"
+        return f"{self.data} {classes}" if self.classes else self.data
+
+    @property
+    def setup(self) -> str:
+        """What has to be equal for two transfers to be the same experiment, except for seeds."""
+        told = {k: v for k, v in self.settings.items() if k not in ("seed", "controls")}
+        rates = [run.metrics.get("learning_rate") for run in self.runs if run.name == "ticket"]
+        return json.dumps([self.data, self.classes, told, rates], sort_keys=True)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Two transfers that share it are one, repeated."""
+        key = (self.cell.ticket or {})["key"]
+        return key, self.setup, json.dumps(self.settings.get("seed"))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over tickets, and their standard deviation; None for one ticket."""
+
+    mean: float
+    sd: float | None
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + ("" if self.sd is None else f" ± {self.sd:.2f}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kind of run over the tickets of several seeds; accuracies in percent.
+
+    ``difference`` is in points of validation top-1 from the ticket, seed by seed. ``missing`` says
+    why there is nothing, or how many of the tickets have none.
+    """
+
+    name: str
+    title: str
+    values: Mapping[str, Spread]
+    difference: Spread | None
+    missing: str | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The same transfer of the tickets of one place in the grid, one a seed."""
+
+    target: str
+    judged: Judged
+    settings: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    transfers: int
+    rows: tuple[Row, ...]
+
+    @property
+    def setting(self) -> str:
+        """How the ticket was moved, in words."""
+        words = []
+        if weights := self.settings.get("weights"):
+            words.append(f"{weights} weights")
+        if train := self.settings.get("train"):
+            words.append(TRAINED[train])
+        seeds = ", ".join(map(str, self.seeds))
+        words.append(f"seed{'s' if len(self.seeds) > 1 else ''} {seeds}")
+        if self.transfers > len(self.seeds):
+            words.append(f"{self.transfers} transfers")
+        return ", ".join(words)
+
+
+def parse(about: Any, file: Path, judged: Judged, cell: Cell) -> list[Transfer]:
+    """The transfer in a result.json of transfer.py. Raises :class:`ValueError` if it is none."""
+    data, settings = fields.mapping(about, "data"), fields.mapping(about, "transfer")
+    if settings.get("train", "all") not in TRAINED:
+        raise ValueError(f"transfer.train={settings['train']} is unknown")
+    runs = [_trained(run) for run in fields.entries(about, "runs")]
+    if not any(run.name == "ticket" for run in runs):
+        raise ValueError("runs has none of the ticket")
+    return [
+        Transfer(
+            file,
+            judged,
+            cell,
+            fields.text(data, "name"),
+            tuple(map(str, fields.entries(data, "classes"))) if data.get("classes") else (),
+            settings,
+            tuple(sorted(runs, key=lambda run: _order(run.name))),
+        )
+    ]
+
+
+def tables(found: Sequence[Transfer]) -> list[Table]:
+    """One table a target, setting and place in the grid: by target, sparsest last."""
+    groups: dict[Any, list[Transfer]] = defaultdict(list)
+    for transfer in found:
+        groups[transfer.setup, id(transfer.judged)].append(transfer)
+    made = [_table(group) for group in groups.values()]
+    return sorted(made, key=lambda t: (t.target, -(t.judged.point.density or 0.0)))
+
+
+def rows(found: Iterable[Transfer]) -> list[dict[str, Any]]:
+    """One row a run of a transfer, also without a result. Accuracies are shares of 1."""
+    return [
+        {
+            "data": transfer.data,
+            "classes": " ".join(transfer.classes),
+            "weights": transfer.settings.get("weights"),
+            "train": transfer.settings.get("train"),
+            "transfer_seed": transfer.settings.get("seed"),
+            "cell": transfer.cell.name,
+            "percentile": transfer.cell.percentile,
+            "rewind_epoch": transfer.cell.epoch,
+            "seed": transfer.cell.seed,
+            "run": run.name,
+            "title": run.title,
+            **{metric: run.metrics.get(metric) for metric in METRICS},
+            "missing": run.missing,
+            "ticket": (transfer.cell.ticket or {})["key"],
+            "folder": str(transfer.file.parent.resolve()),
+        }
+        for transfer in found
+        for run in transfer.runs
+    ]
+
+
+def _trained(about: Any) -> Trained:
+    name, title = fields.text(about, "name"), fields.text(about, "title")
+    if about.get("missing") is not None:
+        return Trained(name, title, {}, fields.text(about, "missing"))
+    needed = {m: fields.number(about, m) for m in METRICS if m not in OPTIONAL}
+    return Trained(name, title, needed | {m: fields.optional(about, m) for m in OPTIONAL})
+
+
+def _table(group: Sequence[Transfer]) -> Table:
+    first = group[0]
+    titles = {run.name: run.title for transfer in group for run in transfer.runs}
+    return Table(
+        first.target,
+        first.judged,
+        first.settings,
+        tuple(sorted({transfer.cell.seed for transfer in group})),
+        len(group),
+        tuple(_row(name, titles[name], group) for name in sorted(titles, key=_order)),
+    )
+
+
+def _row(name: str, title: str, group: Sequence[Transfer]) -> Row:
+    """Over tickets; several transfers of one ticket count as their mean."""
+    done: dict[int, list[Trained]] = defaultdict(list)
+    ticket: dict[int, list[Trained]] = defaultdict(list)
+    reasons = []
+    for transfer in group:
+        for run in transfer.runs:
+            if run.name == name and run.missing:
+                reasons.append(run.missing)
+            elif run.name == name:
+                done[transfer.cell.seed].append(run)
+            if run.name == "ticket" and not run.missing:
+                ticket[transfer.cell.seed].append(run)
+    values = {
+        metric: spread([_mean(runs, metric) for runs in done.values()])
+        for metric in METRICS
+        if metric not in OPTIONAL and done
+    }
+    paired = [
+        _mean(runs, "val_top1") - _mean(ticket[seed], "val_top1")
+        for seed, runs in done.items()
+        if seed in ticket
+    ]
+    seeds = {transfer.cell.seed for transfer in group}
+    missing = reasons[0] if reasons and not done else None
+    if done and len(done) < len(seeds):
+        missing = f"{len(done)} of {len(seeds)} seeds"
+    difference = spread(paired) if paired and name != "ticket" else None
+    return Row(name, title, values, difference, missing)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation of values, one a seed."""
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), sd)
+
+
+def _mean(runs: Sequence[Trained], metric: str) -> float:
+    scale = 100.0 if metric in ACCURACIES or metric == "density" else 1.0
+    return scale * statistics.fmean(run.metrics[metric] or 0.0 for run in runs)
+
+
+def _order(name: str) -> int:
+    return ORDER.index(name) if name in ORDER else len(ORDER)
