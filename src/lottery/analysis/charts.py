@@ -69,13 +69,17 @@ def curves(group: Sequence[Curve]) -> list[dict[str, Any]]:
     ]
 
 
-def latency(lines: Sequence[latencies.Line]) -> dict[str, Any]:
-    """Latency against density, both logarithmic: equal heights are equal factors."""
+def latency(panels: latencies.Panels) -> dict[str, Any]:
+    """Latency against density, both logarithmic: equal heights are equal factors.
+
+    The axes suit every group, the data are those of the first.
+    """
+    lines = [line for group in panels.values() for line in group]
     layout = _layout("", "latency of a batch, ms (log scale)", 480)
     layout["xaxis"] = _log_density([dot.density for line in lines for dot in line.dots])
     times = latencies.ticks(lines)
     layout["yaxis"] |= {"type": "log", "tickvals": times, "ticktext": [f"{t:g}" for t in times]}
-    return {"data": times_of(lines), "layout": layout}
+    return {"data": times_of(latencies.shown(panels)), "layout": layout}
 
 
 def times_of(lines: Sequence[latencies.Line]) -> list[dict[str, Any]]:

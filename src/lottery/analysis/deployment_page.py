@@ -8,25 +8,26 @@ from lottery.analysis.deployment import Deployment
 from lottery.analysis.deployment_tables import caption, costs, titled
 from lottery.analysis.latencies import Panels
 from lottery.analysis.selection import Judged
-from lottery.analysis.transfers import ACCURACIES, Row
+from lottery.analysis.transfers import ACCURACIES, Row, Spread
 
 
 def transfers_of(found: Deployment, winner: Judged | None) -> Iterator[str]:
     """A section for each data set that tickets were moved to; a table for each way of it."""
-    made = transfers.tables(found.transfers)
+    made = transfers.tables(found.transfers, winner)
     for target in dict.fromkeys(table.target for table in made):
         yield f"<section><h2>Transfer to {escape(target)}</h2>"
         yield '<p class="soft">Top-1 and top-5 in percent'
         if any(len(table.seeds) > 1 for table in made if table.target == target):
             yield ", mean and standard deviation over seeds"
         yield (
-            "; the difference is in points of validation top-1 from the ticket. "
+            "; ± ticket: points of validation top-1 from the ticket; left: share of the weights. "
             "Test accuracy is only reported.</p>"
         )
         for table in made:
             if table.target == target:
-                yield f'<p class="caption">{escape(_capital(caption(table, winner)))}</p>'
-                yield from _transfer(table.rows)
+                words = f"{_capital(caption(table, winner))}; {table.setting}"
+                yield f'<p class="caption">{escape(words)}</p>'
+                yield from _transfer(table.rows, "winner" if table.judged is winner else "own")
         yield "</section>"
 
 
@@ -56,18 +57,22 @@ def select(name: str, plot: str, label: str, groups: Iterable[str], first: str =
     return f'<select id="{name}" data-plot="{plot}" aria-label="{label}">{choices}</select>'
 
 
-def _transfer(rows: Iterable[Row]) -> Iterator[str]:
+def _transfer(rows: Iterable[Row], ticket: str) -> Iterator[str]:
     heads = ["", "val top-1", "± ticket", "val top-5", "test top-1", "test top-5",
-             "weights left", "epochs", "learning rate", "time"]  # fmt: skip
-    yield '<div class="scroll"><table><tr>' + "".join(f"<th>{h}</th>" for h in heads) + "</tr>"
+             "left", "epochs", "rate", "time"]  # fmt: skip
+    yield (
+        '<div class="scroll"><table class="moved"><tr>'
+        + "".join(f"<th>{h}</th>" for h in heads)
+        + "</tr>"
+    )
     for row in rows:
-        kind = ' class="winner"' if row.name == "ticket" else ""
+        kind = f' class="{ticket}"' if row.name == "ticket" else ""
         yield f"<tr{kind}><td>{escape(titled(row))}</td>"
         if not row.values:
             why = escape(row.missing or "not made")
             yield f'<td class="words" colspan="{len(heads) - 1}">{why}</td></tr>'
             continue
-        first, *others = (str(row.values[name]) for name in ACCURACIES)
+        first, *others = (_spread(row.values[name]) for name in ACCURACIES)
         beside = f"{row.difference.mean:+.2f}" if row.difference else ""
         yield from (f"<td>{text}</td>" for text in (first, beside, *others, *costs(row)))
         yield "</tr>"
@@ -87,6 +92,10 @@ def _numbers(drawn: Panels) -> Iterator[str]:
                          f"{dot.possible:.2f}x")  # fmt: skip
                 yield "".join(f"<td>{t}</td>" for t in texts) + "</tr>"
     yield "</tbody></table></div>"
+
+
+def _spread(value: Spread) -> str:
+    return f"{value.mean:.2f}" + ("" if value.sd is None else f" <small>± {value.sd:.2f}</small>")
 
 
 def _capital(text: str) -> str:

@@ -31,31 +31,36 @@ def write(found: Deployment, folder: Path) -> list[Path]:
 
 def show(found: Deployment, drawn: Panels, winner: Judged | None, console: Console) -> None:
     """Print the transfer tables of one place in the grid, and the speed-ups in a sentence."""
-    made = transfers.tables(found.transfers)
+    made = transfers.tables(found.transfers, winner)
     for target in dict.fromkeys(t.target for t in made):
         here = [t for t in made if t.target == target]
-        first = next((t for t in here if t.judged is winner), here[-1])
-        front = [t for t in here if t.judged is first.judged]
+        front = [t for t in here if t.judged is here[0].judged]
         for table in front:
             console.print(_table(table, winner))
-        if len(here) > len(front):
-            console.print(f"{len(here) - len(front)} more in report.html", style="dim")
+            for row in (r for r in table.rows if not r.values):
+                console.print(f"{escape(row.title)}: {escape(row.missing or 'not made')}")
+        if others := len(here) - len(front):
+            what = "ticket or setting" if others == 1 else "tickets or settings"
+            console.print(f"{others} other {what} in report.html", style="dim")
     if text := latencies.summary(drawn, winner):
         console.print(escape(text))
         console.print("density against latency: latency.png, report.html", style="dim")
 
 
 def caption(table: Table, winner: Judged | None) -> str:
-    """Which tickets were moved, and how."""
-    what = "the winning ticket" if table.judged is winner else "ticket"
-    return f"{what}: {place(table.judged)}; {table.setting}"
+    """Which tickets were moved."""
+    return f"{'the winning ticket' if table.judged is winner else 'ticket'}: {place(table.judged)}"
 
 
 def _table(moved: Table, winner: Judged | None) -> RichTable:
     several = ", mean ± sd over seeds" if len(moved.seeds) > 1 else ""
-    title = f"Transfer to {moved.target}\n{caption(moved, winner)}\n"
-    title += f"top-1 / top-5 in percent{several}"
-    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, title=escape(title))
+    lines = (
+        f"Transfer to {moved.target}",
+        caption(moved, winner),
+        moved.setting,
+        f"top-1 / top-5 in percent{several}",
+    )
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, title=escape("\n".join(lines)))
     table.add_column("", min_width=14)  # the only column that folds
     for name in ("validation", "test", "weights", "epochs", "rate", "time"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -71,7 +76,7 @@ def titled(row: Row) -> str:
 
 def _entries(row: Row) -> Iterator[str]:
     if not row.values:
-        yield f"[dim]{escape(row.missing or 'not made')}[/]"
+        yield "[dim]-[/]"
         return
     for split in ("val", "test"):
         first, fifth = row.values[f"{split}_top1"], row.values[f"{split}_top5"]

@@ -188,11 +188,11 @@ def summary(drawn: Panels, winner: Judged | None) -> str:
     here = [(line, dot) for line, dot in dots if dot.density == density]
     possible = statistics.median(dot.possible for _, dot in here)
     who = "the winning ticket" if density == wanted else "the ticket"
-    measured = "; ".join(f"{line.label}: {_times(dot.speedup)}" for line, dot in here)
+    measured = ", ".join(f"{_times(dot.speedup)} ({line.label})" for line, dot in here)
     return (
         f"With {density:.4g} % of its weights {who} has {100 / possible:.3g} % of the dense "
         f"network's multiply-adds, so in theory it is {_times(possible)} as fast. "
-        f"Measured ({next(iter(drawn))}): {measured}."
+        f"Measured in {next(iter(drawn))}: {measured}."
     )
 
 

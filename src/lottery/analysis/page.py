@@ -35,7 +35,7 @@ def write(
     template = Template((resources.files(__package__) / "page.html").read_text())
     figures = charts.all_of(drawn)
     if panels:
-        figures["latency"] = charts.latency(latencies.shown(panels))
+        figures["latency"] = charts.latency(panels)
     common = _common([c.config for c in study.cells])
     data = {
         "figures": figures,

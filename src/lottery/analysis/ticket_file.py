@@ -48,8 +48,10 @@ def _candidates(cell: Cell, reasons: list[str]) -> Iterator[Ticket]:
             yield tickets.of_run(Run(cell.store / "ticket" / key))
         except FileNotFoundError as error:
             reasons.append(f"the store has no {error.filename}")
-        except (LotteryError, OSError, ValueError, KeyError) as error:
-            reasons.append(f"run {key}: {error}")
+        except LotteryError as error:
+            reasons.append(str(error))
+        except (OSError, ValueError, KeyError) as error:
+            reasons.append(f"the folder of run {key} is damaged: {error!r}")
     if cell.folder and (cell.folder / tickets.FILE).exists():
         try:
             own = tickets.read(cell.folder / tickets.FILE)

@@ -73,9 +73,6 @@ class Spread:
     mean: float
     sd: float | None
 
-    def __str__(self) -> str:
-        return f"{self.mean:.2f}" + ("" if self.sd is None else f" ± {self.sd:.2f}")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -139,13 +136,15 @@ def parse(about: Any, file: Path, judged: Judged, cell: Cell) -> list[Transfer]:
     ]
 
 
-def tables(found: Sequence[Transfer]) -> list[Table]:
-    """One table a target, setting and place in the grid: by target, sparsest last."""
+def tables(found: Sequence[Transfer], winner: Judged | None = None) -> list[Table]:
+    """One table a target, setting and place in the grid: by target, the winner first, sparsest."""
     groups: dict[Any, list[Transfer]] = defaultdict(list)
     for transfer in found:
         groups[transfer.setup, id(transfer.judged)].append(transfer)
     made = [_table(group) for group in groups.values()]
-    return sorted(made, key=lambda t: (t.target, -(t.judged.point.density or 0.0)))
+    return sorted(
+        made, key=lambda t: (t.target, t.judged is not winner, t.judged.point.density or 0.0)
+    )
 
 
 def rows(found: Iterable[Transfer]) -> list[dict[str, Any]]:
