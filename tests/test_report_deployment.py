@@ -268,7 +268,7 @@ def test_tickets_of_several_seeds_are_one_table(sweep: Sweep) -> None:
     "other",
     [
         {"weights": "rewound"}, {"train": "head"}, {"epochs": 10}, {"rate": 0.001},
-        {"data": ("cifar100", [str(n) for n in range(100)])},
+        {"data": ("letters", ["5", "6", "7", "8", "9"])}, {"data": ("digits", ["7", "8", "9"])},
     ],
 )  # fmt: skip
 def test_other_settings_are_other_tables(sweep: Sweep, other: dict[str, Any]) -> None:
@@ -384,6 +384,13 @@ def test_theory_and_measurement_are_said_side_by_side(sweep: Sweep) -> None:
     assert "latency.png" in flat
 
 
+def test_without_the_winners_latency_the_sparsest_ticket_is_spoken_of(sweep: Sweep) -> None:
+    outputs = seeded(sweep, (30, 50, 80))
+    for percentile in (30, 50):
+        exported(outputs, f"ticket-{percentile}-1-0", 1 - percentile / 100, stamp=f"{percentile}")
+    assert "With 50 % of its weights the ticket has 54 %" in " ".join(printed(sweep).split())
+
+
 # What is written
 
 
@@ -468,8 +475,8 @@ def test_the_page_shows_them_in_a_browser(deployed: Path, width: int) -> None:
         tab.wait_for_timeout(200)
         assert tab.locator(dots).count() == 4 * (1 + 3)
         after = tab.locator("#latency .ytick text").all_text_contents()
-        assert len(after) > 1
-        assert not set(after) & set(before) - {"50", "100", "200"}  # 32 times as long
+        assert "1" in before
+        assert "1000" in after  # this group's ticks are there, too
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         tab.locator(dots).nth(1).scroll_into_view_if_needed()
         box = tab.locator(dots).nth(1).bounding_box()
