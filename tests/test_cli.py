@@ -106,6 +106,7 @@ def test_a_run_leaves_exactly_the_contracts_files_and_fields(finished):
     names = {p.name for p in folder.iterdir()}
     assert names == {
         "result.json", "config.yaml", "metrics.csv", "status.json", "prune.log", ".hydra",
+        "ticket.safetensors",
     }  # fmt: skip
 
     result = read_json(folder / "result.json")

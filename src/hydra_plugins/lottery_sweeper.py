@@ -30,7 +30,7 @@ class LotterySweeperConf(BasicSweeperConf):
     """Options of the sweeper: those of Hydra's basic one, and what a cell is about."""
 
     _target_: str = "hydra_plugins.lottery_sweeper.LotterySweeper"
-    goal: str = "ticket"  # or dense: train.py
+    goal: str = "ticket"  # or dense: train.py, or transfer: transfer.py
 
 
 ConfigStore.instance().store(
@@ -53,13 +53,20 @@ class LotterySweeper(BasicSweeper):
         Raises :class:`ConfigCompositionException` if a cell cannot run, and
         :class:`LotteryError` at the end if one failed.
         """
-        from lottery import experiment
+        from lottery import experiment, transfer
         from lottery.analysis import overview
+        from lottery.lineage import dense_lineage, lineage
         from lottery.store import Store
         from lottery.sweep import plan, staged
 
         assert self.config is not None
         assert self.hydra_context is not None
+        goals: dict[str, tuple[Any, Any]] = {
+            "ticket": (experiment.find_ticket, lineage),
+            "dense": (experiment.dense_result, dense_lineage),
+            "transfer": (transfer.transfer, transfer.lineage),
+        }
+        story, chain = goals[self.goal]
         cells = self._cells(arguments)
         configs, options = self._checked(cells)
         first = options[0]
@@ -68,7 +75,7 @@ class LotterySweeper(BasicSweeper):
             zip(cells, options, strict=True),
             store,
             staged.underway(store),
-            dense_only=self.goal == "dense",
+            chain=chain,
         )
         parallel, gpus = self._resources()
         overview.show_plan(made, plan.estimate(made, store, parallel), gpus, parallel)
@@ -79,14 +86,13 @@ class LotterySweeper(BasicSweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        stories = {"ticket": experiment.find_ticket, "dense": experiment.dense_result}
         sweep = staged.StagedSweep(
             folder,
             store,
             made,
             configs,
             main=self.task_function,
-            story=stories[self.goal],
+            story=story,
             launcher=self._launcher,
             callbacks=self.hydra_context.callbacks,
             batch=self.max_batch_size,
@@ -134,7 +140,7 @@ class LotterySweeper(BasicSweeper):
                 configs.append(self._composition(overrides))
                 options.append(typed(configs[-1]))
                 errors = validation.errors(options[-1])
-                if options[-1].profile:
+                if getattr(options[-1], "profile", False):
                     errors.append("profile=true measures one configuration: leave out -m")
             except Exception as failure:
                 message = explain(failure)

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lottery import files
-from lottery.config import Config, did_you_mean, typed
+from lottery.config import Config, Training, TransferConfig, did_you_mean, typed
 from lottery.errors import ConfigError, LotteryError, StoppedError
 
 log = logging.getLogger(__name__)
 
 Story = Callable[[Any, Any], dict[str, Any]]
-Act = Callable[[Config, Path], dict[str, Any]]
+Act = Callable[[Any, Path], dict[str, Any]]
 
 # The disk is full, read-only or not ours: the user's to solve, so no traceback.
 DISK_ERRORS = {
@@ -41,6 +41,7 @@ DISK_ERRORS = {
 def register_schema() -> None:
     """Make the schema known to Hydra, for ``conf/config.yaml`` to build on."""
     ConfigStore.instance().store("schema", Config)
+    ConfigStore.instance().store("transfer_schema", TransferConfig)
     # Hydra copies this singleton, which only it reads, for each group that --help lists: half a
     # second. Its load() copies what it hands out.
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
@@ -53,15 +54,17 @@ def job(config: DictConfig, story: Story) -> float:
     Hydra sweeper to optimise.
     """
     from lottery.analysis import table
+    from lottery.runs import runs_of
 
-    def act(options: Config, output: Path) -> dict[str, Any]:
-        if options.profile:
+    def act(options: Any, output: Path) -> dict[str, Any]:
+        if getattr(options, "profile", False):
             raise ConfigError("profile=true is for train.py: it measures one dense training")
         return tell(options, config, output, story, _group(output))
 
     result, output = _attempt(config, act)
     table.show(result, output / "result.json")
-    return float(result.get("ticket", result["dense"])["val_top1"])
+    found = runs_of(result)
+    return float(found.get("ticket", next(iter(found.values()))).result["val_top1"])
 
 
 def profile(config: DictConfig) -> float:
@@ -109,12 +112,12 @@ def _attempt(config: DictConfig, act: Act) -> tuple[dict[str, Any], Path]:
 
 
 def tell(
-    options: Config, config: DictConfig, output: Path, story: Story, group: str
+    options: Training, config: DictConfig, output: Path, story: Story, group: str
 ) -> dict[str, Any]:
     """Tell a story and leave config.yaml, metrics.csv and result.json in ``output``."""
     from lottery import tickets
     from lottery.experiment import Laboratory
-    from lottery.runs import Run
+    from lottery.runs import runs_of
     from lottery.store import Store
     from lottery.tracking import Tracker
 
@@ -122,10 +125,10 @@ def tell(
     files.write_text(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     tracker = Tracker(options.logger, output, group=group, config=resolved)
     result = story(options, Laboratory(Store(options.paths.store), tracker))
-    _write_metrics(output, result)
-    if "ticket" in result:
-        run = Run(Path(result["store"]) / "ticket" / result["ticket"]["key"])
-        tickets.write(tickets.of_run(run), output / tickets.FILE)
+    found = runs_of(result)
+    _write_metrics(output, {name: run.path / "metrics.csv" for name, run in found.items()})
+    if "ticket" in found:
+        tickets.write(tickets.of_run(found["ticket"]), output / tickets.FILE)
     files.write_json(output / "result.json", result)
     return result
 
@@ -246,16 +249,9 @@ def write_status(
         log.warning("cannot write %s: %s", output / "status.json", unwritable.strerror)
 
 
-def _write_metrics(output: Path, result: dict[str, Any]) -> None:
-    """One row an epoch, dense first, then the ticket, told apart by the column ``run``."""
-    rows = [
-        {"run": kind, **row}
-        for kind in ("dense", "ticket")
-        if kind in result
-        for row in files.read_csv(
-            Path(result["store"]) / kind / result[kind]["key"] / "metrics.csv"
-        )
-    ]
+def _write_metrics(output: Path, tables: Mapping[str, Path]) -> None:
+    """One row an epoch, one run after the other, told apart by the column ``run``."""
+    rows = [{"run": name, **row} for name, path in tables.items() for row in files.read_csv(path)]
     with files.replacing(output / "metrics.csv") as temporary, temporary.open("w", newline="") as f:
         writer = csv.DictWriter(f, rows[0] if rows else ["run", "epoch"])
         writer.writeheader()

@@ -69,6 +69,9 @@ class Data:
         "side in pixels the network sees, cropped from the stored image; None: all of it",
         ge=1,
     )
+    resize: int | None = option(
+        None, "side in pixels images are resized to on the device, after the crop", ge=1
+    )
     crop: str = option(
         "window",
         "random crop in training: a window of image_size, or a random area resized to it",
@@ -247,28 +250,67 @@ class Sweep:
 
 
 @dataclass
-class Config:
-    """A study: what makes a dense network, how it is pruned and judged, where results go."""
+class Transfer:
+    """How a ticket is moved to another data set."""
+
+    weights: str = option(
+        "trained", "the ticket's weights to begin with: after its training, or where it began",
+        choices=("trained", "rewound"),
+    )  # fmt: skip
+    train: str = option(
+        "all", "what is trained: all weights that the mask left, or the new head alone",
+        choices=("all", "head"),
+    )  # fmt: skip
+    rate: float = option(
+        0.1,
+        "fine-tuning: share of optimizer.learning_rate; fresh weights always train at all of it",
+        gt=0,
+    )
+    controls: Any = option(
+        "none", "runs to compare with: all, none, or a list of names", identity=False
+    )
+    longest: int = option(
+        200, "from scratch for the same time: at most this many epochs", identity=False, ge=1
+    )
+
+
+@dataclass
+class Training:
+    """What trains a network on data, and where results go."""
 
     seed: int = option(0, "initialisation, data order and augmentation", ge=0, lt=2**31)
-    profile: bool = option(
-        False, "train.py: measure where the time of a step goes, and do not train", identity=False
-    )
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     trainer: Trainer = field(default_factory=Trainer)
-    mask: Mask = field(default_factory=Mask)
-    rewind: Rewind = field(default_factory=Rewind)
-    verdict: Verdict = field(default_factory=Verdict)
     logger: Logger = field(default_factory=Logger)
     paths: Paths = field(default_factory=Paths)
     sweep: Sweep = field(default_factory=Sweep)
 
 
+@dataclass
+class Config(Training):
+    """A study: what makes a dense network, how it is pruned and judged, where results go."""
+
+    profile: bool = option(
+        False, "train.py: measure where the time of a step goes, and do not train", identity=False
+    )
+    mask: Mask = field(default_factory=Mask)
+    rewind: Rewind = field(default_factory=Rewind)
+    verdict: Verdict = field(default_factory=Verdict)
+
+
+@dataclass
+class TransferConfig(Training):
+    """What transfer.py does: the network is the ticket's, so ``model`` is filled in from it."""
+
+    ticket: str | None = option(None, "ticket file, run folder or report", identity=False)
+    transfer: Transfer = field(default_factory=Transfer)
+
+
 DENSE = ("seed", "data", "model", "optimizer", "schedule", "trainer")
-"""The parts of a config that determine a dense run."""
+"""The parts of a config that determine a training from fresh weights."""
 
 
 def typed(config: DictConfig) -> Any:
@@ -334,7 +376,7 @@ def options(config: Any, prefix: str = "") -> Iterator[tuple[str, "dataclasses.F
 _SYMBOLS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-def range_errors(config: Config) -> list[str]:
+def range_errors(config: Training) -> list[str]:
     """One line for each value that is out of its range or contradicts another. Reads no files."""
     return bound_errors(config) or _contradictions(config)
 
@@ -366,11 +408,11 @@ def _within(value: float, bounds: dict[str, float | None]) -> bool:
     )
 
 
-def _contradictions(config: Config) -> list[str]:
+def _contradictions(config: Training) -> list[str]:
     errors, data, epochs = [], config.data, config.trainer.epochs
-    if config.rewind.epoch > epochs:
+    if isinstance(config, Config) and config.rewind.epoch > epochs:
         errors.append(f"rewind.epoch={config.rewind.epoch} lies after trainer.epochs={epochs}")
-    if any(k < 0 for k in config.rewind.keep):
+    if isinstance(config, Config) and any(k < 0 for k in config.rewind.keep):
         errors.append(f"rewind.keep={config.rewind.keep} must not hold negative epochs")
     milestones = config.schedule.milestones
     if milestones != sorted(set(milestones)) or any(not 0 < m < 1 for m in milestones):

@@ -17,7 +17,7 @@ import numpy as np
 
 from lottery import files, provenance, rewinding
 from lottery.analysis.verdict import matches
-from lottery.config import Config, Data
+from lottery.config import Config, Data, Training
 from lottery.data import EncodedSplit, Splits, load
 from lottery.errors import CheckpointError, ConfigError
 from lottery.lineage import (
@@ -65,7 +65,7 @@ def train_dense(config: Config, lab: Laboratory) -> Run:
     """The trained dense network, with its state kept at the rewind epochs and at the end."""
     epochs = config.trainer.epochs
     keep = {0, config.rewind.epoch, *config.rewind.keep}
-    return _train(
+    return trained(
         config,
         lab,
         "dense",
@@ -143,13 +143,15 @@ def retrain(
         epoch=config.rewind.epoch,
         seed=config.seed,
     )
-    return _train(
+    return trained(
         config,
         lab,
         "ticket",
         ticket_identity(config, dense.key, mask.key, step.rewinding),
         start=functools.partial(rewinding.find(step.rewinding).rewind, origin),
-        mask=mask,
+        sparse=lambda: Sparse(
+            masks.read(mask.path / "mask.safetensors"), files.read_json(mask.path / "result.json")
+        ),
         reset_slots=config.rewind.optimizer == "reset",
         tags=(f"percentile={step.percentile:g}", f"rewind={step.first_epoch}", step.rewinding),
         verdict=lambda ticket: {
@@ -192,45 +194,63 @@ def profile(config: Config, folder: Path) -> dict[str, Any]:
     """
     if cluster.task() is not None:
         raise ConfigError("profile=true measures one process: leave out hydra.launcher.nodes")
-    _training(config)
+    training_module(config)
     from lottery.training.profile import measure
 
-    return measure(config, _load(config.data), folder / "tensorboard")
+    return measure(config, load_data(config.data), folder / "tensorboard")
 
 
-def _train(
-    config: Config,
+@dataclass(frozen=True)
+class Sparse:
+    """A mask, and what there is to say about it (:func:`lottery.pruning.masks.summary`)."""
+
+    mask: masks.Mask
+    summary: Mapping[str, Any]
+
+
+def trained(
+    config: Training,
     lab: Laboratory,
     kind: str,
     about: Mapping[str, Any],
     *,
-    start: Any,
+    start: Start | Callable[[], Start],
     keep_epochs: frozenset[int] = frozenset(),
-    mask: Node | None = None,
+    sparse: Callable[[], Sparse] | None = None,
     reset_slots: bool = False,
+    head_only: bool = False,
+    origin: Mapping[str, Any] | None = None,
     tags: tuple[str, ...] = (),
     verdict: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: {},
 ) -> Run:
-    """A finished training from the store. ``start`` may be a function, called only if needed."""
+    """A finished training from the store, to the end of its schedule.
+
+    ``start`` and ``sparse`` may be functions, called only if needed; ``origin`` is kept beside the
+    run as ``origin.json``. Raises what :func:`lottery.training.run.train` raises.
+    """
     node = lab.store.node(kind, about)
 
     def produce(work: Path) -> None:
-        run = _training(config)
+        run = training_module(config)
         provenance.record(work)
         files.write_json(work / "config.json", dataclasses.asdict(config))
-        if mask is not None:
-            files.write_json(work / "mask.json", files.read_json(mask.path / "result.json"))
+        pruned = sparse() if sparse is not None else None
+        if pruned is not None:
+            files.write_json(work / "mask.json", dict(pruned.summary))
+        if origin is not None:
+            files.write_json(work / "origin.json", dict(origin))
         begin = start() if callable(start) else start
         with StopSignals() as signals, lab.tracker.run(node.key, kind, tags) as track:
             run.train(
                 work,
                 config,
-                _load(config.data),
+                load_data(config.data),
                 start=begin,
                 last_epoch=config.trainer.epochs,
                 keep_epochs=keep_epochs | {begin.epoch},
-                mask=masks.read(mask.path / "mask.safetensors") if mask else {},
+                mask=pruned.mask if pruned is not None else {},
                 reset_slots=reset_slots,
+                head_only=head_only,
                 callbacks=track.callbacks,
                 signals=signals,
             )
@@ -248,7 +268,7 @@ def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> Sta
         log.warning("%s; replaying the dense run up to epoch %d", error, epoch)
 
     def produce(work: Path) -> None:
-        run = _training(config)
+        run = training_module(config)
         start = Start(seed=config.seed)
         for kept in sorted((k for k in dense.epochs if k <= epoch), reverse=True):
             try:
@@ -260,7 +280,7 @@ def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> Sta
             run.train(
                 work,
                 config,
-                _load(config.data),
+                load_data(config.data),
                 start=start,
                 last_epoch=epoch,
                 keep_epochs=frozenset(),
@@ -291,11 +311,11 @@ def follow() -> bool:
     if task is None or task.rank == 0:
         return False
     run = _imported()
-    run.workers.follow(functools.partial(run.join, load=_load))
+    run.workers.follow(functools.partial(run.join, load=load_data))
     return True
 
 
-def _training(config: Config) -> Any:
+def training_module(config: Training) -> Any:
     """The module that trains, and devices that can train this; imports TensorFlow."""
     run = _imported()
     run.devices.prepare(config.trainer)
@@ -328,7 +348,7 @@ def _weights(state: State) -> dict[str, np.ndarray[Any, Any]]:
     return {n.removeprefix(prefix): a for n, a in state.items() if n.startswith(prefix)}
 
 
-def _load(data: Data) -> Splits:
+def load_data(data: Data) -> Splits:
     """The data set; the last one is remembered, since the jobs of a local sweep share it."""
     return _load_cached(json.dumps(dataclasses.asdict(data)))
 

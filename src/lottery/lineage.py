@@ -28,10 +28,21 @@ class Round:
 
 @dataclass(frozen=True)
 class Lineage:
-    """dense -> mask -> ticket -> mask -> ticket …; of train.py the dense network alone."""
+    """dense -> mask -> ticket -> mask -> ticket …; of train.py the dense network alone.
+
+    ``controls`` are further runs that belong to it, ``nameless`` is the number of those whose
+    identity depends on what the others will have measured.
+    """
 
     dense: Node
     rounds: tuple[Round, ...] = ()
+    controls: tuple[Node, ...] = ()
+    nameless: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to compute."""
+        return not self.nameless and all(n.done for n in (self.last, *self.controls))
 
     @property
     def last(self) -> Node:
@@ -41,14 +52,17 @@ class Lineage:
     @property
     def runs(self) -> tuple[Node, ...]:
         """All that has to be trained, in order."""
-        return (self.dense, *(r.ticket for r in self.rounds))
+        return (self.dense, *(r.ticket for r in self.rounds), *self.controls)
 
 
-def lineage(config: Config, store: Store, *, dense_only: bool = False) -> Lineage:
+def dense_lineage(config: Config, store: Store) -> Lineage:
+    """The dense network of a config, which need not exist, alone."""
+    return Lineage(store.node("dense", dense_identity(config)))
+
+
+def lineage(config: Config, store: Store) -> Lineage:
     """The chain of nodes of a config; none of them need exist."""
     dense = store.node("dense", dense_identity(config))
-    if dense_only:
-        return Lineage(dense)
     chain: list[Round] = []
     ladder = rounds(config.mask.percentile, config.mask.rate)
     for number, percentile in enumerate(ladder, start=1):

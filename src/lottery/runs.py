@@ -172,7 +172,9 @@ class StoredKernel:
 
 
 def load_run(path: str | Path) -> Run:
-    """The run of an output folder (prune.py: the ticket; train.py: the dense run) or store folder.
+    """The run of an output folder or of a folder of the store.
+
+    That of prune.py is the ticket, of train.py the dense run, of transfer.py the moved ticket.
 
     Raises :class:`LotteryError` if there is no finished run.
     """
@@ -185,8 +187,18 @@ def load_run(path: str | Path) -> Run:
         raise LotteryError(
             f"{path} holds no finished run (no result.json, no done.json)"
         ) from error
-    kind = "ticket" if "ticket" in result else "dense"
-    run = Path(result["store"]) / kind / result[kind]["key"]
-    if not (run / "done.json").exists():
-        raise LotteryError(f"{path} refers to {run}, which is not there any more")
-    return Run(run)
+    found = runs_of(result)
+    run = found.get("ticket") or next(iter(found.values()))
+    if not (run.path / "done.json").exists():
+        raise LotteryError(f"{path} refers to {run.path}, which is not there any more")
+    return run
+
+
+def runs_of(result: Mapping[str, Any]) -> dict[str, Run]:
+    """The runs that a ``result.json`` tells of by name: ``dense``, ``ticket``, or a transfer's."""
+    store = Path(result["store"])
+    if "runs" in result:
+        keys = {run["name"]: run["key"] for run in result["runs"] if "key" in run}
+        return {name: Run(store / "transfer" / key) for name, key in keys.items()}
+    kinds = (kind for kind in ("dense", "ticket") if kind in result)
+    return {kind: Run(store / kind / result[kind]["key"]) for kind in kinds}

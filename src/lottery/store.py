@@ -3,7 +3,7 @@
 On disk, below the store's root::
 
     store.json                 version of this layout
-    dense/<key>/  mask/<key>/  ticket/<key>/  state/<key>/
+    dense/<key>/  mask/<key>/  ticket/<key>/  state/<key>/  transfer/<key>/
                                finished nodes: done.json and whatever the node produced
     work/<kind>-<key>/         a node being computed; survives a kill, so the next owner resumes
     leases/<kind>-<key>        who is computing it; its modification time is the heartbeat
@@ -134,7 +134,7 @@ class Store:
                 probe.write(bytes(4096))
 
     def _prepare(self) -> None:
-        for folder in ("dense", "mask", "ticket", "state", "work", "leases"):
+        for folder in ("dense", "mask", "ticket", "state", "transfer", "work", "leases"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         if not (self.root / "store.json").exists():
             write_json(self.root / "store.json", {"version": VERSION})

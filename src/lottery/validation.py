@@ -4,22 +4,26 @@ from collections.abc import Callable
 from typing import Any
 
 from lottery import models, rewinding
-from lottery.config import Config, did_you_mean, range_errors
+from lottery.config import Config, Training, TransferConfig, did_you_mean, range_errors
 from lottery.data import describe
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import ConfigError, LotteryError
 from lottery.pruning import criteria
 
 
-def errors(config: Config) -> list[str]:
+def errors(config: Training) -> list[str]:
     """One line for each thing wrong with a configuration; empty if it can run."""
     found = range_errors(config)
-    checks: list[Callable[[], Any]] = [
-        lambda: _check_model(config.model.name),
-        lambda: _check_data(config),
-        lambda: criteria.find(config.mask.criterion),
-        lambda: rewinding.find(config.rewind.name),
-    ]
+    checks: list[Callable[[], Any]] = []
+    if isinstance(config, TransferConfig):
+        checks.append(lambda: _check_transfer(config))
+    if isinstance(config, Config):
+        checks += [
+            lambda: _check_model(config.model.name),
+            lambda: _check_data(config),
+            lambda: criteria.find(config.mask.criterion),
+            lambda: rewinding.find(config.rewind.name),
+        ]
     for check in checks if not found else []:
         try:
             check()
@@ -28,7 +32,13 @@ def errors(config: Config) -> list[str]:
     return found
 
 
-def _check_data(config: Config) -> None:
+def _check_transfer(config: TransferConfig) -> None:
+    from lottery import transfer  # which imports what trains
+
+    transfer.check(config)
+
+
+def _check_data(config: Training) -> None:
     sizes = describe(config.data).sizes
     steps_per_epoch(sizes["train"], config.trainer.batch_size)
 

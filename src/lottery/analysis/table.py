@@ -13,11 +13,17 @@ _UNLIMITED = 100_000  # columns
 
 
 def show(result: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
-    """Print dense against ticket (or dense alone), the verdict, and where ``result.json`` is."""
+    """Print what a job found, and where ``result.json`` is.
+
+    That is dense against ticket with the verdict, dense alone, or a transfer with its controls.
+    """
     console = console or Console(soft_wrap=True, highlight=False)
-    console.print(_table(result))
-    if "ticket" in result:
-        console.print(_verdict(result))
+    if "runs" in result:
+        show_whole(_transfer(result), console)
+    else:
+        console.print(_table(result))
+        if "ticket" in result:
+            console.print(_verdict(result))
     console.print(f"result: {path}")
 
 
@@ -86,6 +92,40 @@ def _table(result: Mapping[str, Any]) -> Table:
                 clock(run["seconds"]),
             )
     return table
+
+
+def _transfer(result: Mapping[str, Any]) -> Table:
+    """The moved ticket, and below a rule the controls."""
+    about = result["ticket"]
+    title = f"{about['network']} from {about['data']} to {_named(result['data'])}"
+    table = Table(
+        box=SIMPLE_HEAD, pad_edge=False, padding=0, title=f"{title}\ntop-1 / top-5 in percent"
+    )
+    table.add_column("", no_wrap=True)
+    for name in ("validation", "test", "density", "epochs", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for run in result["runs"]:
+        first = run["name"] == "ticket"
+        if "missing" in run:
+            table.add_row(run["title"], "not run", *[""] * 5)
+            continue
+        table.add_row(
+            run["title"],
+            _accuracy(run, "val"),
+            _accuracy(run, "test"),
+            f"{100 * run['density']:.1f} %",
+            str(run["epochs"]),
+            _time(run["seconds"]),
+            end_section=first and len(result["runs"]) > 1,
+        )
+    return table
+
+
+def _named(data: Mapping[str, Any]) -> str:
+    classes = data["classes"]
+    listed = " ".join(classes)
+    few = len(listed) <= 20
+    return f"{data['name']}, classes {listed}" if few else f"{data['name']}, {len(classes)} classes"
 
 
 def _accuracy(run: Mapping[str, Any], split: str) -> str:

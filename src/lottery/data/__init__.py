@@ -1,6 +1,15 @@
 """Labelled images: from a named source to seeded splits, and from splits to tf.data."""
 
 from lottery.data.interface import Chunk, Description, EncodedSplit, Split, Splits
-from lottery.data.loading import describe, load
+from lottery.data.loading import crop_size, describe, load
 
-__all__ = ["Chunk", "Description", "EncodedSplit", "Split", "Splits", "describe", "load"]
+__all__ = [
+    "Chunk",
+    "Description",
+    "EncodedSplit",
+    "Split",
+    "Splits",
+    "crop_size",
+    "describe",
+    "load",
+]

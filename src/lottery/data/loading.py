@@ -84,8 +84,13 @@ def _input_shape(config: Data, stored: Shape) -> Shape:
             f"data.image_size={config.image_size} is larger than the stored images of "
             f"{side}x{side} pixels"
         )
-    size = config.image_size or side
+    size = config.resize or crop_size(config, stored)
     return size, size, channels
+
+
+def crop_size(config: Data, stored: Shape) -> int:
+    """Side in pixels of what is cut out of a stored image."""
+    return config.image_size or stored[0]
 
 
 def _classes(kept: Sequence[int] | None, source: Source) -> tuple[str, ...]:

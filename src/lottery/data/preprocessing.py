@@ -37,6 +37,8 @@ class Preprocessing:
     """Smallest and largest width over height of a random-resized crop."""
     mixup: float = 0.0
     """Alpha of the Beta distribution of :meth:`mixed`; 0: not used."""
+    crop_size: int | None = None
+    """Side of the crop, which is then resized to ``input_shape``; None: they are the same."""
 
     def training(
         self,
@@ -53,12 +55,12 @@ class Preprocessing:
         a part of the batch passes ``global_batch``, the number of rows in all, and ``first_row``,
         where its own begin.
         """
-        height, width, _ = self.input_shape
+        height, width = self._crop
         padding, count = self.crop_padding, tf.shape(images)[0]
         tall = int(images.shape[1]) + 2 * padding
         wide = int(images.shape[2]) + 2 * padding
         if not self.flip and not self.crop_area and (tall, wide) == (height, width):
-            return self._normalise(images)
+            return self._finish(images)
 
         batch = images.shape[0] if global_batch is None else global_batch
         rows = first_row, images.shape[0] or count, count if batch is None else batch
@@ -69,6 +71,7 @@ class Preprocessing:
         if self.crop_area:
             shapes = _draws(rows, 2 * _ATTEMPTS, seed, step, stream=1)
             share_tall, share_wide = self._crop_shares(shapes[:, :_ATTEMPTS], shapes[:, _ATTEMPTS:])
+            height, width, _ = self.input_shape  # at once, with no crop in between
             y = _sample_positions(draws[:, 0], share_tall, tall, height)
             x = _sample_positions(draws[:, 1], share_wide, wide, width)
             x = tf.where(mirrored[:, None], x[:, ::-1], x)
@@ -81,7 +84,7 @@ class Preprocessing:
         if tall != height:
             images = tf.gather(images, top[:, None] + tf.range(height), axis=1, batch_dims=1)
         images = tf.gather(images, left[:, None] + columns, axis=2, batch_dims=1)
-        return self._normalise(images)
+        return self._finish(images)
 
     def mixed(
         self,
@@ -113,9 +116,22 @@ class Preprocessing:
 
     def evaluation(self, images: tf.Tensor) -> tf.Tensor:
         """The centre, normalised: float32 [B, H, W, C] from uint8 [B, S, S, C]."""
-        height, width, _ = self.input_shape
+        height, width = self._crop
         top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-        return self._normalise(images[:, top : top + height, left : left + width])
+        return self._finish(images[:, top : top + height, left : left + width])
+
+    @property
+    def _crop(self) -> tuple[int, int]:
+        if self.crop_size is None:
+            return self.input_shape[:2]
+        return self.crop_size, self.crop_size
+
+    def _finish(self, images: tf.Tensor) -> tf.Tensor:
+        """A crop resized, if need be, and normalised."""
+        height, width, _ = self.input_shape
+        if self._crop != (height, width):
+            images = resized(images, height, width)
+        return self._normalise(images)
 
     def _crop_shares(self, area: tf.Tensor, aspect: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Height and width of each crop as shares of the (square) image, [B] each.
@@ -142,6 +158,29 @@ class Preprocessing:
         mean, std = np.array(self.mean, np.float64), np.array(self.std, np.float64)
         scale, shift = 1 / (255 * std), -mean / std
         return tf.cast(images, tf.float32) * scale.astype(np.float32) + shift.astype(np.float32)
+
+
+def resized(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Images [B, H, W, C] of any size as float32 [B, height, width, C].
+
+    Linear interpolation to a larger size; to a smaller one its triangle is as much wider, so that
+    every pixel counts (``antialias`` in ``tf.image.resize``). Two matrix products, which XLA
+    compiles on every device.
+    """
+    images = tf.cast(images, tf.float32)
+    rows = tf.constant(_resizing_weights(int(images.shape[1]), height))
+    columns = tf.constant(_resizing_weights(int(images.shape[2]), width))
+    return tf.einsum("bhwc,Hh,Ww->bHWc", images, rows, columns)
+
+
+def _resizing_weights(source: int, target: int) -> np.ndarray[Any, Any]:
+    """What each of ``source`` pixels adds to each of ``target``: float32 [target, source]."""
+    scale = source / target
+    centres = (np.arange(target) + 0.5) * scale - 0.5
+    distance = np.abs(centres[:, None] - np.arange(source)) / max(scale, 1)
+    weights = np.maximum(1 - distance, 0)
+    weights /= weights.sum(1, keepdims=True)
+    return np.asarray(weights, np.float32)
 
 
 def _draws(

@@ -22,11 +22,12 @@ from lottery.config import did_you_mean
 from lottery.errors import ConfigError
 from lottery.models import applications
 from lottery.models.applications import APPLICATIONS
+from lottery.models.kernels import flat_layers, layer_kernels
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["APPLICATIONS", "build", "known"]
+__all__ = ["APPLICATIONS", "build", "head", "known"]
 
 _NOT_NETWORKS = {"applications", "cost", "kernels"}
 _COMMON = {"input_shape", "classes", "width", "dropout", "batch_norm_momentum"}
@@ -47,12 +48,13 @@ def build(
     batch_norm_momentum: float = 0.99,
     sync_batch_norm: bool = False,
     options: Mapping[str, Any] | None = None,
+    head_only: bool = False,
 ) -> "keras.Model":
     """A fresh network; its weights follow from ``keras.utils.set_random_seed``.
 
     ``input_shape`` is (height, width, channels), ``options`` the network's own further arguments.
     With ``sync_batch_norm`` the replicas of a strategy normalise by the statistics of their batches
-    together.
+    together; with ``head_only`` nothing but the head trains, and moving statistics stand still.
     Raises :class:`ConfigError` for an unknown name or option and where the network cannot take
     such images.
     """
@@ -88,7 +90,16 @@ def build(
     for layer in model.layers:
         if sync_batch_norm and isinstance(layer, BatchNormalization):
             layer.synchronized = True
+    if head_only:
+        last = head(model)
+        for layer in flat_layers(model):
+            layer.trainable = layer is last
     return model
+
+
+def head(model: "keras.Model") -> Any:
+    """The layer that tells the classes apart: the last one with a kernel."""
+    return [layer for layer in flat_layers(model) if layer_kernels(layer)][-1]
 
 
 def _own() -> tuple[str, ...]:

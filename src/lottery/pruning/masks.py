@@ -1,5 +1,6 @@
 """Masks: one boolean per weight of each prunable kernel, True where the weight survives."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -110,6 +111,15 @@ def summary(mask: Mask, total_parameters: int) -> dict[str, Any]:
             path: {"size": m.size, "kept": int(np.count_nonzero(m))} for path, m in mask.items()
         },
     }
+
+
+def digest(mask: Mask) -> str:
+    """SHA-256 of a mask: which weights it leaves, and of which kernels."""
+    content = hashlib.sha256()
+    for path in sorted(mask):
+        content.update(f"{path} {mask[path].shape}".encode())
+        content.update(np.packbits(mask[path]).tobytes())
+    return content.hexdigest()
 
 
 def write(mask: Mask, path: Path) -> None:

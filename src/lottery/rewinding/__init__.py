@@ -6,7 +6,7 @@ experimental control that replaces only the last retraining of an iterative tick
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,13 +36,20 @@ class Start:
     """Where a training starts.
 
     After ``epoch`` complete epochs with ``state``; ``state=None`` is a fresh initialisation from
-    ``seed``. ``last_rate`` holds the schedule's last learning rate throughout.
+    ``seed``, with ``weights``, by variable path, in place of all but the head's. ``last_rate``
+    holds the schedule's last learning rate throughout.
     """
 
     epoch: int = 0
     state: State | None = None
     seed: int = 0
     last_rate: bool = False
+    weights: Mapping[str, np.ndarray[Any, Any]] | None = None
+
+
+def fresh_seed(seed: int) -> int:
+    """A seed for weights other than those that a study with ``seed`` begins with."""
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
 
 def known() -> tuple[str, ...]:

@@ -1,13 +1,10 @@
 """Random reinitialisation (Frankle & Carbin 2019, section 2): the weights or the structure?"""
 
-import numpy as np
-
-from lottery.rewinding import Origin, Start
+from lottery.rewinding import Origin, Start, fresh_seed
 
 CONTROL = True
 
 
 def rewind(origin: Origin) -> Start:
     """Fresh weights from another seed, and the whole schedule."""
-    fresh = np.random.SeedSequence([origin.seed, 1]).generate_state(1)[0]
-    return Start(0, None, seed=int(fresh))
+    return Start(0, None, seed=fresh_seed(origin.seed))

@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lottery import files
 from lottery.config import Config
@@ -13,6 +14,7 @@ from lottery.lineage import Lineage, lineage
 from lottery.store import Node, Store
 
 Underway = Callable[[Node], str | None]
+Chain = Callable[[Any, Store], Lineage]
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,14 @@ class Cell:
 
     number: int
     overrides: tuple[str, ...]
-    config: Config
+    config: Any  # lottery.config.Config, or TransferConfig
     lineage: Lineage
     underway: str | None = None  # who computes it already
 
     @property
     def done(self) -> bool:
-        """Whether its last node is in the store."""
-        return self.lineage.last.done
+        """Whether all that it is about is in the store."""
+        return self.lineage.done
 
     @property
     def missing(self) -> dict[str, int]:
@@ -36,6 +38,7 @@ class Cell:
         epochs = {self.lineage.dense.key: self.config.trainer.epochs}
         for step in self.lineage.rounds:
             epochs[step.ticket.key] = self.config.trainer.epochs - step.first_epoch
+        epochs |= {n.key: self.config.trainer.epochs for n in self.lineage.controls}
         return {n.key: epochs[n.key] for n in self.lineage.runs if not n.done}
 
 
@@ -88,18 +91,21 @@ def make(
     store: Store,
     underway: Underway = lambda node: None,
     *,
-    dense_only: bool = False,
+    chain: Chain = lineage,
 ) -> Plan:
-    """The plan of a sweep. ``underway`` names who computes a node at the moment, if anyone."""
+    """The plan of a sweep. ``underway`` names who computes a node at the moment, if anyone.
+
+    ``chain`` names the runs of a cell; those without rounds wait for no dense network.
+    """
     grid = []
     for number, (overrides, config) in enumerate(cells):
-        chain = lineage(config, store, dense_only=dense_only)
-        who = None if chain.last.done else underway(chain.last)
-        grid.append(Cell(number, tuple(overrides), config, chain, who))
+        runs = chain(config, store)
+        who = None if runs.last.done else underway(runs.last)
+        grid.append(Cell(number, tuple(overrides), config, runs, who))
     open_cells = [c for c in grid if not c.done and not c.underway]
     return Plan(
         tuple(grid),
-        () if dense_only else _parents(open_cells, store, underway),
+        _parents([c for c in open_cells if c.lineage.rounds], store, underway),
         _jobs(open_cells),
     )
 

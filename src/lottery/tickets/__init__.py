@@ -5,7 +5,7 @@
 """
 
 from lottery.tickets.file import read, write
-from lottery.tickets.locate import FILE, load_ticket
+from lottery.tickets.locate import FILE, asked_for, load_ticket
 from lottery.tickets.ticket import Network, Ticket, of_run
 
-__all__ = ["FILE", "Network", "Ticket", "load_ticket", "of_run", "read", "write"]
+__all__ = ["FILE", "Network", "Ticket", "asked_for", "load_ticket", "of_run", "read", "write"]

@@ -37,6 +37,17 @@ def load_ticket(path: str | Path) -> Ticket:
     raise TicketError(f"{path} holds no ticket (no {FILE}, no {_VERDICT}, no finished run)")
 
 
+def asked_for(ticket: str | None, outputs: str) -> Ticket:
+    """The ticket that an option ``ticket=`` names. Raises :class:`TicketError`, as above.
+
+    ``outputs`` is where prune.py may have left one, for a hint if the option was not given.
+    """
+    if ticket is None:
+        hint = _newest(Path(outputs, "prune", "any"))
+        raise TicketError(f"say which: ticket=<ticket file, run folder or report>{hint}")
+    return load_ticket(ticket)
+
+
 def _of_folder(path: Path) -> Ticket:
     try:
         run: Run = load_run(path)

@@ -175,19 +175,39 @@ def data_name(data: Mapping[str, Any]) -> str:
 
 
 def _provenance(run: Run) -> dict[str, Any]:
+    if run.kind == "transfer":
+        return _moved(run)
     ancestors = run.ancestors
+    return {
+        "runs": {"dense": ancestors[0].key, "rounds": [r.key for r in ancestors[1:]]}
+        | {"ticket": run.key},
+        **_facts(run),
+        "results": {"dense": ancestors[0].result, "ticket": run.result},
+        # What finding it cost: dense training, every round, and its own.
+        "seconds": sum(r.result["seconds"] for r in [*ancestors, run]),
+    }
+
+
+def _moved(run: Run) -> dict[str, Any]:
+    """Of a ticket that was moved to another data set: the ticket before is part of it."""
+    before = files.read_json(run.path / "origin.json")["ticket"]
+    return {
+        "runs": {**before["runs"], "transfer": run.key},
+        **_facts(run),
+        "moved_from": before["data"],
+        "results": {"ticket": run.result},
+        "seconds": before["seconds"] + run.result["seconds"],
+    }
+
+
+def _facts(run: Run) -> dict[str, Any]:
     attempts = files.read_json(run.path / "provenance.json")
     mask = files.read_json(run.path / "mask.json")
     versions = {k: attempts[-1][k] for k in ("revision", "python", "tensorflow", "keras", "numpy")}
     return {
-        "runs": {"dense": ancestors[0].key, "rounds": [r.key for r in ancestors[1:]]}
-        | {"ticket": run.key},
         "data": data_name(run.config["data"]),
         "config": run.config,
         "versions": {"lottery": metadata.version("lottery"), **versions},
         "mask": {k: v for k, v in mask.items() if k != "layers"},
         "rewound_to_epoch": run.epochs[0],
-        "results": {"dense": ancestors[0].result, "ticket": run.result},
-        # What finding it cost: dense training, every round, and its own.
-        "seconds": sum(r.result["seconds"] for r in [*ancestors, run]),
     }

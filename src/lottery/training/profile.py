@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from lottery.config import Config
+from lottery.config import Training
 from lottery.data import Chunk, EncodedSplit, Split, Splits, images
 from lottery.rewinding import Start
 from lottery.training import run
@@ -34,7 +34,7 @@ LOST = 0.1  # share lost to input from which the input is what bounds a run
 SHORT_STEP = 0.005  # seconds; below, starting a step costs as much as the step
 
 
-def measure(config: Config, data: Splits, trace: Path) -> dict[str, Any]:
+def measure(config: Training, data: Splits, trace: Path) -> dict[str, Any]:
     """Time the dense network's training step and the stages of its input.
 
     Returns ``cached`` and ``real`` (the step on one batch and on the input as it comes),

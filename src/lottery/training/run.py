@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from omegaconf import OmegaConf
+from safetensors.numpy import load_file, save_file
 
 from lottery import models
-from lottery.config import Config, Data, typed
-from lottery.data import EncodedSplit, Splits
+from lottery.config import Data, Training, typed
+from lottery.data import Description, EncodedSplit, Splits, crop_size
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
 from lottery.files import write_json
@@ -35,7 +36,7 @@ Mask = Mapping[str, np.ndarray[Any, Any]]
 
 def train(
     work: Path,
-    config: Config,
+    config: Training,
     data: Splits,
     *,
     start: Start,
@@ -46,12 +47,14 @@ def train(
     callbacks: list[Any],
     signals: StopSignals,
     measure: bool = True,
+    head_only: bool = False,
 ) -> None:
     """Train and leave in ``work``: checkpoints, metrics.csv, network.json, result.json.
 
     A folder that holds checkpoints of an interrupted attempt is continued from the newest
     readable one, and ends as the unbroken run would. With ``measure``, validation and test are
-    measured at the end, the only time that test is looked at.
+    measured at the end, the only time that test is looked at. With ``head_only`` all layers but the
+    last one with a kernel keep their weights and statistics.
 
     Raises what :meth:`Loop.fit` raises.
     """
@@ -72,8 +75,12 @@ def train(
         """For the processes that train along; they read the state and the mask from disk."""
         if found is not None and stored is None:
             checkpoints.save(*found)
+        weights = None
+        if found is None and start.weights is not None:
+            weights = str(work / "start.safetensors")
+            save_file(dict(start.weights), weights)
         joining = Joining(
-            config=asdict(config),
+            config={f.name: asdict(config)[f.name] for f in fields(Training)},
             seed=start.seed,
             last_rate=start.last_rate,
             last_epoch=last_epoch,
@@ -81,11 +88,15 @@ def train(
             checkpoints=str(checkpoints.root),
             step=found[1].step if found is not None else None,
             measure=measure,
+            weights=weights,
+            head_only=head_only,
         )
         return json.dumps(asdict(joining))
 
     with workers.training(plan):
-        loop, length = build(config, data, start=start, last_epoch=last_epoch, mask=mask)
+        loop, length = build(
+            config, data, start=start, last_epoch=last_epoch, mask=mask, head_only=head_only
+        )
         write_json(
             work / "network.json",
             {
@@ -96,7 +107,7 @@ def train(
                 "kernels": [asdict(k) for k in kernels(loop.model)],
             },
         )
-        progress = _begin(loop, found, mask)
+        progress = _begin(loop, found, mask, start.weights)
         metrics_file = MetricsFile(work / "metrics.csv", complete_epochs=progress.step // spe)
         input_bound = InputBound(decodes=isinstance(data.train, EncodedSplit))
         try:
@@ -133,6 +144,9 @@ class Joining:
     step: int | None
     """Of the checkpoint to start from; None is a fresh initialisation."""
     measure: bool
+    weights: str | None
+    """File of the weights to begin with instead of fresh ones."""
+    head_only: bool
 
 
 def join(plan: str, load: Callable[[Data], Splits]) -> None:
@@ -141,20 +155,28 @@ def join(plan: str, load: Callable[[Data], Splits]) -> None:
     ``load`` gives the data set of a configuration. Raises what :meth:`Loop.fit` raises.
     """
     about = Joining(**json.loads(plan))
-    merged: Any = OmegaConf.merge(OmegaConf.structured(Config), about.config)
+    merged: Any = OmegaConf.merge(OmegaConf.structured(Training), about.config)
     config = typed(merged)
     data = load(config.data)
     mask = masks.read(Path(about.mask)) if about.mask else {}
     found = None
     if about.step is not None:
         found = CheckpointFolder(Path(about.checkpoints)).load(about.step)
+    weights = load_file(about.weights) if about.weights else None
     start = Start(seed=about.seed, last_rate=about.last_rate)
-    loop, length = build(config, data, start=start, last_epoch=about.last_epoch, mask=mask)
+    loop, length = build(
+        config,
+        data,
+        start=start,
+        last_epoch=about.last_epoch,
+        mask=mask,
+        head_only=about.head_only,
+    )
     with StopSignals() as signals:
         loop.fit(
             data,
             length,
-            _begin(loop, found, mask),
+            _begin(loop, found, mask, weights),
             checkpoints=NoCheckpoints(),
             checkpoint_steps=config.trainer.checkpoint_epochs * length.steps_per_epoch,
             callbacks=[],
@@ -165,11 +187,22 @@ def join(plan: str, load: Callable[[Data], Splits]) -> None:
                 loop.evaluate(split)
 
 
-def _begin(loop: Loop, found: tuple[State, Progress] | None, mask: Mask) -> Progress:
+def _begin(
+    loop: Loop,
+    found: tuple[State, Progress] | None,
+    mask: Mask,
+    weights: Mapping[str, np.ndarray[Any, Any]] | None,
+) -> Progress:
     """Load a checkpoint, or mask the initial state, which nobody has stored."""
-    state, progress = found or (masked(loop.state(), mask), Progress(0))
-    loop.load(state)
-    return progress
+    if found is None:
+        state: dict[str, np.ndarray[Any, Any]] = dict(loop.state())
+        if weights is not None:
+            new = {v.path for v in models.head(loop.model).variables}
+            paths = (v.path for v in loop.model.variables if v.path not in new)
+            state |= {f"model/{path}": weights[path] for path in paths}
+        found = masked(state, mask), Progress(0)
+    loop.load(found[0])
+    return found[1]
 
 
 def masked(state: State, mask: Mask) -> State:
@@ -179,7 +212,7 @@ def masked(state: State, mask: Mask) -> State:
 
 
 def _measure(
-    work: Path, loop: Loop, data: Splits, config: Config, progress: Progress, steps: int
+    work: Path, loop: Loop, data: Splits, config: Training, progress: Progress, steps: int
 ) -> None:
     write_json(
         work / "result.json",
@@ -197,8 +230,30 @@ def _measure(
     )
 
 
+def network(config: Training, description: Description, *, head_only: bool = False) -> Any:
+    """The network of a configuration for a data set, with fresh weights."""
+    model = config.model
+    return models.build(
+        model.name,
+        description.input_shape,
+        len(description.classes),
+        width=model.width,
+        dropout=model.dropout,
+        batch_norm_momentum=model.batch_norm_momentum,
+        sync_batch_norm=config.trainer.sync_batch_norm,
+        options=model.options,
+        head_only=head_only,
+    )
+
+
 def build(
-    config: Config, data: Splits, *, start: Start, last_epoch: int, mask: Mask
+    config: Training,
+    data: Splits,
+    *,
+    start: Start,
+    last_epoch: int,
+    mask: Mask,
+    head_only: bool = False,
 ) -> tuple[Loop, Length]:
     """The loop of a configuration, freshly initialised from ``start.seed``, and its length."""
     trainer = config.trainer
@@ -211,19 +266,9 @@ def build(
     if start.last_rate:
         rate = optimizers.constant(float(rate(trainer.epochs * spe - 1)))
     keras.utils.set_random_seed(start.seed)
-    model = config.model
     (low, high), (narrow, wide) = config.data.crop_area, config.data.crop_aspect
     loop = Loop(
-        network=lambda: models.build(
-            model.name,
-            description.input_shape,
-            len(description.classes),
-            width=model.width,
-            dropout=model.dropout,
-            batch_norm_momentum=model.batch_norm_momentum,
-            sync_batch_norm=trainer.sync_batch_norm,
-            options=model.options,
-        ),
+        network=lambda: network(config, description, head_only=head_only),
         optimizer=lambda: optimizers.optimizer(config.optimizer, rate),
         preprocessing=Preprocessing(
             description.input_shape,
@@ -234,6 +279,7 @@ def build(
             crop_area=(low, high) if config.data.crop == "resized" else None,
             crop_aspect=(narrow, wide),
             mixup=config.data.mixup,
+            crop_size=crop_size(config.data, description.image_shape),
         ),
         batch_size=trainer.batch_size,
         eval_batch_size=trainer.eval_batch_size,

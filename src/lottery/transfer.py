@@ -1,0 +1,318 @@
+"""A ticket on another data set, and the runs that it has to be compared with.
+
+The network gets a new head for the new classes; its mask stays, exactly zero throughout. Weights
+that were trained before are fine-tuned at a low learning rate, fresh ones get the full one: a
+control that is held down proves nothing. Images are normalised as the ticket's were, and resized on
+the device to what it takes, in every run alike. Each run is a node of the store.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lottery import files, models
+from lottery.config import DENSE, Model, Transfer, TransferConfig, did_you_mean, identity
+from lottery.data import describe
+from lottery.data.splits import steps_per_epoch
+from lottery.errors import ConfigError, TicketError
+from lottery.experiment import Laboratory, Sparse, load_data, trained, training_module
+from lottery.lineage import Lineage
+from lottery.pruning import masks
+from lottery.rewinding import Start, fresh_seed
+from lottery.runs import Run
+from lottery.store import Node, Store
+from lottery.tickets import Ticket, asked_for
+
+log = logging.getLogger(__name__)
+
+TITLES = {
+    "ticket": "ticket",
+    "fresh": "mask, fresh weights",
+    "random": "random mask, fresh",
+    "dense": "dense, fine-tuned",
+    "scratch": "scratch, same epochs",
+    "scratch_time": "scratch, same time",
+}
+CONTROLS = tuple(name for name in TITLES if name != "ticket")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the runs: what it starts from, and how it is trained."""
+
+    name: str
+    config: TransferConfig
+    start: Mapping[str, Any]
+    """What determines the start, besides the config; JSON values."""
+    weights: Callable[[], Mapping[str, Any] | None]
+    mask: masks.Mask
+    head_only: bool = False
+    seed: int | None = None
+    """Of the initial weights; None: that of the config."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the run."""
+        determining = {k: v for k, v in identity(self.config).items() if k in DENSE}
+        data = describe(self.config.data).fingerprint
+        return {"config": determining, "data": data, "start": dict(self.start)}
+
+    def node(self, store: Store) -> Node:
+        """Its place in the store."""
+        return store.node("transfer", self.identity)
+
+
+def transfer(config: TransferConfig, lab: Laboratory) -> dict[str, Any]:
+    """Move the ticket of a config to the config's data, with the controls it asks for.
+
+    Returns what ``result.json`` has. Raises :class:`TicketError` for a ticket that cannot be had,
+    and :class:`ConfigError` where it does not fit the data.
+    """
+    ticket = asked_for(config.ticket, config.paths.outputs)
+    config = fitted(config, ticket)
+    _warn_of_overlap(config, ticket)
+    wanted = ["ticket", *controls(config.transfer)]
+    runs: dict[str, Run] = {}
+    rows = []
+    for name in wanted:
+        if name == "dense" and not dense_parent(ticket, lab.store).done:
+            rows.append({"name": name, "title": TITLES[name], "missing": _no_parent(ticket, lab)})
+            continue
+        of_time = _affordable(config, ticket, runs) if name == "scratch_time" else None
+        variant = make(name, config, ticket, lab.store, epochs=of_time)
+        runs[name] = run = _run(variant, ticket, lab)
+        rows.append(_row(variant, run))
+    return {
+        "ticket": {
+            "key": ticket.key,
+            "digest": ticket.digest,
+            "file": config.ticket,
+            "density": ticket.density,
+            "network": ticket.network.name,
+            "data": ticket.data,
+        },
+        "data": {
+            "name": describe(config.data).name,
+            "classes": list(describe(config.data).classes),
+        },
+        "transfer": {
+            "weights": config.transfer.weights,
+            "train": config.transfer.train,
+            "epochs": config.trainer.epochs,
+            "seed": config.seed,
+        },
+        "runs": rows,
+        "store": str(lab.store.root.resolve()),
+    }
+
+
+def controls(options: Transfer) -> list[str]:
+    """The names of the controls asked for, in the order in which they can be run.
+
+    Raises :class:`ConfigError` for an unknown one.
+    """
+    wanted = options.controls
+    if wanted in ("none", None):
+        return []
+    if wanted == "all":
+        return list(CONTROLS)
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    for name in names:
+        if name not in CONTROLS:
+            hint = did_you_mean(str(name), ("all", "none", *CONTROLS))
+            raise ConfigError(f"transfer.controls={name} is unknown{hint}")
+    if "scratch_time" in names and "scratch" not in names:
+        names.append("scratch")  # which tells how long an epoch takes
+    return [name for name in CONTROLS if name in names]
+
+
+def fitted(config: TransferConfig, ticket: Ticket) -> TransferConfig:
+    """The config with the ticket's network, its normalisation, and images of the size it takes.
+
+    Raises :class:`ConfigError` if the images have other channels, or the network no square ones.
+    """
+    height, width, channels = ticket.network.input_shape
+    found = describe(config.data)
+    if found.image_shape[-1] != channels:
+        raise ConfigError(
+            f"the ticket takes images with {channels} channel{'s' * (channels > 1)} "
+            f"({ticket.network.name}, found on {ticket.data}), and {found.name} has "
+            f"{found.image_shape[-1]}"
+        )
+    if height != width:
+        raise ConfigError(f"the ticket takes images of {height}x{width} pixels, not square ones")
+    about = dataclasses.asdict(ticket.network)
+    about.pop("input_shape")
+    resize = None if found.input_shape[0] == height else height
+    return replace(
+        config,
+        model=Model(**about),
+        data=replace(
+            config.data, mean=list(ticket.mean), std=list(ticket.std), resize=resize
+        ),
+    )  # fmt: skip
+
+
+def make(
+    name: str, config: TransferConfig, ticket: Ticket, store: Store, *, epochs: int | None = None
+) -> Variant:
+    """One of the runs of a :func:`fitted` config; ``epochs`` if not those of the config."""
+    options, seed = config.transfer, config.seed
+    low = replace(
+        config,
+        optimizer=replace(
+            config.optimizer, learning_rate=config.optimizer.learning_rate * options.rate
+        ),
+    )
+    head_only = options.train == "head"
+    how = {"train": options.train}
+    which = masks.digest(ticket.mask)
+    fresh = fresh_seed(seed)  # not that of the dense network in which the mask was found
+    if name == "ticket":
+        about: dict[str, Any] = {"ticket": ticket.digest, "weights": options.weights, **how}
+        weights = ticket.weights(options.weights)
+        return Variant(name, low, about, lambda: weights, ticket.mask, head_only)
+    if name == "dense":
+        parent = dense_parent(ticket, store)
+        about = {"dense": parent.key, **how}
+        return Variant(name, low, about, lambda: Run(parent.path).weights(), {}, head_only)
+    if name == "fresh":
+        return Variant(name, config, {"mask": which}, lambda: None, ticket.mask, seed=fresh)
+    if name == "random":
+        shuffled = masks.shuffled(ticket.mask, seed)
+        about = {"mask": which, "shuffled": seed}
+        return Variant(name, config, about, lambda: None, shuffled, seed=fresh)
+    if epochs is not None:
+        config = replace(config, trainer=replace(config.trainer, epochs=epochs))
+    return Variant(name, config, {}, lambda: None, {})
+
+
+def dense_parent(ticket: Ticket, store: Store) -> Node:
+    """The dense network that the ticket was found in; it need not be in the store."""
+    key = str(ticket.provenance["runs"]["dense"])
+    return Node("dense", key, store.root / "dense" / key)
+
+
+def lineage(config: TransferConfig, store: Store) -> Lineage:
+    """The runs of a transfer, for the plan of a sweep; the ticket's stands where a study has its
+    dense network.
+
+    How many epochs fit into the same time is known only once one has been timed: until then that
+    control has no name.
+    """
+    ticket = asked_for(config.ticket, config.paths.outputs)
+    config = fitted(config, ticket)
+    runs: dict[str, Run] = {}
+    found, nameless = [], 0
+    for name in ["ticket", *controls(config.transfer)]:
+        if name == "dense" and not dense_parent(ticket, store).done:
+            continue
+        if name == "scratch_time" and not {"ticket", "scratch"} <= set(runs):
+            nameless += 1
+            continue
+        of_time = _affordable(config, ticket, runs) if name == "scratch_time" else None
+        node = make(name, config, ticket, store, epochs=of_time).node(store)
+        found.append(node)
+        if node.done:
+            runs[name] = Run(node.path)
+    return Lineage(found[0], controls=tuple(found[1:]), nameless=nameless)
+
+
+def check(config: TransferConfig) -> None:
+    """Whether ticket, data and controls go together. Imports no TensorFlow.
+
+    Raises :class:`LotteryError` for the first thing that is wrong.
+    """
+    names, store = controls(config.transfer), Store(config.paths.store)
+    ticket = asked_for(config.ticket, config.paths.outputs)
+    if ticket.network.name not in models.known():
+        raise TicketError(
+            f"the ticket's network {ticket.network.name} is unknown to this version of lottery"
+        )
+    fits = fitted(config, ticket)
+    steps_per_epoch(describe(fits.data).sizes["train"], config.trainer.batch_size)
+    asked = config.transfer.controls != "all"
+    if asked and "dense" in names and not dense_parent(ticket, store).done:
+        raise TicketError(_missing_parent(ticket, store))
+
+
+def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
+    def start() -> Start:
+        seed = variant.config.seed if variant.seed is None else variant.seed
+        return Start(seed=seed, weights=variant.weights())
+
+    def sparse() -> Sparse:
+        """The mask without the head's part: the new head is dense."""
+        module = training_module(variant.config)
+        network = module.network(variant.config, load_data(variant.config.data).description)
+        new = {v.path for v in module.models.head(network).variables}
+        kept = {path: m for path, m in variant.mask.items() if path not in new}
+        summary = masks.summary(kept, network.count_params())
+        percentile = 100 * (1 - summary["density"])
+        return Sparse(kept, {"percentile": percentile, **summary})
+
+    return trained(
+        variant.config,
+        lab,
+        "transfer",
+        variant.identity,
+        start=start,
+        sparse=sparse if variant.mask else None,
+        head_only=variant.head_only,
+        keep_epochs=frozenset({0}),
+        origin={
+            "variant": variant.name,
+            "ticket": {"digest": ticket.digest, "network": ticket.network.name}
+            | {k: ticket.provenance[k] for k in ("runs", "data", "seconds")},
+        },
+        tags=(variant.name, variant.config.transfer.weights),
+    )
+
+
+def _row(variant: Variant, run: Run) -> dict[str, Any]:
+    density = files.read_json(run.path / "mask.json")["density"] if variant.mask else 1.0
+    return {
+        "name": variant.name,
+        "title": TITLES[variant.name],
+        "key": run.key,
+        "density": density,
+        "learning_rate": variant.config.optimizer.learning_rate,
+        **run.result,
+    }
+
+
+def _affordable(config: TransferConfig, ticket: Ticket, runs: Mapping[str, Run]) -> int:
+    """Epochs from scratch in the time that finding the ticket and moving it took in all."""
+    one = runs["scratch"].result
+    time = ticket.provenance["seconds"] + runs["ticket"].result["seconds"]
+    epochs = max(1, round(time / one["seconds"] * one["epochs"]))
+    longest = config.transfer.longest
+    if epochs > longest:
+        log.warning(
+            "%d epochs from scratch would take the time of the ticket; training %d "
+            "(transfer.longest)", epochs, longest,
+        )  # fmt: skip
+    return int(min(epochs, longest))
+
+
+def _warn_of_overlap(config: TransferConfig, ticket: Ticket) -> None:
+    before, now = ticket.provenance["config"]["data"], config.data
+    same_source = (before["source"], before["name"]) == (now.source, now.name)
+    kept = [None if d is None else set(d) for d in (before["classes"], now.classes)]
+    if same_source and now.source != "folder" and (None in kept or kept[0] & kept[1]):  # type: ignore[operator]
+        log.warning(
+            "the ticket was found on %s: these classes are not new to it", ticket.data
+        )  # fmt: skip
+
+
+def _no_parent(ticket: Ticket, lab: Laboratory) -> str:
+    reason = _missing_parent(ticket, lab.store)
+    log.warning("%s", reason)
+    return reason
+
+
+def _missing_parent(ticket: Ticket, store: Store) -> str:
+    parent = dense_parent(ticket, store)
+    return f"the ticket's dense parent {parent.key} is not in the store {store.root} (paths.store)"

@@ -1,0 +1,295 @@
+"""transfer.py: what moves, what stays zero, what each control starts from, and what is refused."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import REPOSITORY, SMALL, composed, laboratory, result_folder, run
+from hydra import compose, initialize_config_dir
+
+import lottery
+from lottery import tickets, transfer, validation
+from lottery.config import typed
+from lottery.data.preprocessing import Preprocessing, resized
+from lottery.experiment import find_ticket
+from lottery.files import read_json
+from lottery.runs import Run, runs_of
+from lottery.store import Store
+
+TARGET = ("data.classes=[6,7,8,9]", "trainer.epochs=2", "trainer.batch_size=64", "logger=csv")
+HEAD = {"classifier/kernel", "classifier/bias"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A ticket of a network with BatchNorm and dropout on digits 0 to 5, and its laboratory."""
+    lab = laboratory(tmp_path_factory.mktemp("study"))
+    result = find_ticket(composed(*SMALL), lab)
+    file = lab.store.root.parent / tickets.FILE
+    tickets.write(tickets.of_run(runs_of(result)["ticket"]), file)
+    return lab, result, file
+
+
+def moving(study, *overrides):
+    lab, _, file = study
+    options = [f"ticket={file}", f"paths.store={lab.store.root}", *TARGET, *overrides]
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return typed(compose("transfer", options))
+
+
+@pytest.fixture(scope="module")
+def moved(study):
+    result = transfer.transfer(moving(study, "transfer.controls=all"), study[0])
+    return result, runs_of(result)
+
+
+def test_every_control_is_there_in_order(moved):
+    result, runs = moved
+    assert [r["name"] for r in result["runs"]] == ["ticket", *transfer.CONTROLS]
+    assert len({run.key for run in runs.values()}) == 6
+    for row in result["runs"]:
+        assert 0 <= row["test_top1"] <= row["test_top5"] <= 1
+    assert json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["ticket", "fresh", "random"])
+def test_pruned_weights_are_exactly_zero_at_every_kept_state(moved, name):
+    run = moved[1][name]
+    assert run.epochs == [0, 2]
+    assert HEAD.isdisjoint(run.mask)
+    for epoch in run.epochs:
+        state = run.state(epoch)
+        for path, mask in run.mask.items():
+            assert not state[f"model/{path}"][~mask].any()
+            momentum = state[f"optimizer/{path.replace('/', '_')}_momentum"]
+            assert not momentum[~mask].any()
+
+
+def test_the_mask_is_the_tickets_but_for_the_new_head(study, moved):
+    ticket, runs = lottery.load_ticket(study[2]), moved[1]
+    for name in ("ticket", "fresh"):
+        assert set(runs[name].mask) == set(ticket.mask) - HEAD
+        for path, mask in runs[name].mask.items():
+            np.testing.assert_array_equal(mask, ticket.mask[path])
+    random = runs["random"].mask
+    assert {p: m.sum() for p, m in random.items()} == {
+        p: m.sum() for p, m in runs["fresh"].mask.items()
+    }
+    assert any((random[p] != ticket.mask[p]).any() for p in random)
+    for name in ("dense", "scratch", "scratch_time"):
+        assert not runs[name].mask
+
+
+def test_each_run_starts_where_it_says(study, moved):
+    ticket, runs = lottery.load_ticket(study[2]), moved[1]
+    parent = runs_of(study[1])["dense"].weights()
+    begun = {name: run.weights(0) for name, run in runs.items()}
+    for path, trained in ticket.trained.items():
+        if path in HEAD or "seed_generator" in path:
+            continue
+        np.testing.assert_array_equal(begun["ticket"][path], trained)
+        np.testing.assert_array_equal(begun["dense"][path], parent[path])
+    assert begun["ticket"]["classifier/kernel"].shape[-1] == 4
+    kernel = next(iter(set(ticket.mask) - HEAD))
+    first = runs_of(study[1])["dense"].weights(0)[kernel]
+    kept = runs["fresh"].mask[kernel]
+    for name in ("fresh", "scratch"):
+        assert not np.array_equal(begun[name][kernel][kept], ticket.trained[kernel][kept])
+    # Not the initialisation that the mask was found in: that would be the lottery ticket again.
+    assert not np.array_equal(begun["fresh"][kernel][kept], first[kept])
+
+
+def test_fresh_weights_get_the_full_learning_rate(study, moved):
+    rates = {row["name"]: row["learning_rate"] for row in moved[0]["runs"]}
+    full = moving(study).optimizer.learning_rate
+    low = pytest.approx(0.1 * full)
+    assert rates["ticket"] == rates["dense"] == low
+    assert {rates[n] for n in ("fresh", "random", "scratch", "scratch_time")} == {full}
+    peak = max(row["learning_rate"] for row in moved[1]["ticket"].metrics)
+    assert peak <= 0.1 * full
+
+
+def test_same_time_is_that_of_finding_and_moving_the_ticket(study, moved):
+    rows = {row["name"]: row for row in moved[0]["runs"]}
+    spent = lottery.load_ticket(study[2]).provenance["seconds"] + rows["ticket"]["seconds"]
+    epoch = rows["scratch"]["seconds"] / rows["scratch"]["epochs"]
+    assert rows["scratch"]["epochs"] == 2
+    assert rows["scratch_time"]["epochs"] == min(200, max(1, round(spent / epoch)))
+
+
+def test_nothing_is_computed_twice(study, moved):
+    lab, result, _ = study[0], *moved
+    before = {p: p.stat().st_mtime_ns for p in lab.store.root.rglob("*") if p.is_file()}
+    again = transfer.transfer(moving(study, "transfer.controls=all"), lab)
+    assert again == result
+    assert before == {p: p.stat().st_mtime_ns for p in lab.store.root.rglob("*") if p.is_file()}
+    assert transfer.lineage(moving(study, "transfer.controls=all"), lab.store).done
+    # Another store has the ticket from its file, and none of the runs.
+    assert not transfer.lineage(moving(study), Store(lab.store.root / "other")).done
+
+
+def test_scratch_does_not_depend_on_the_ticket(study, moved):
+    ticket = lottery.load_ticket(study[2])
+    other = replace(ticket, trained=ticket.rewound)
+    assert other.digest != ticket.digest
+    config, store = transfer.fitted(moving(study), ticket), study[0].store
+    for name in ("fresh", "random", "scratch", "dense"):  # none of them has the ticket's weights
+        assert transfer.make(name, config, other, store).node(store).done
+    assert not transfer.make("ticket", config, other, store).node(store).done
+
+
+def test_rewound_weights_and_the_head_alone(study):
+    ticket = lottery.load_ticket(study[2])
+    result = transfer.transfer(
+        moving(study, "transfer.weights=rewound", "transfer.train=head"), study[0]
+    )
+    found = runs_of(result)["ticket"]
+    before, after = found.weights(0), found.weights()
+    for path, array in before.items():
+        if path in HEAD:
+            assert not np.array_equal(after[path], array)
+        elif "seed_generator" not in path:  # of dropout, which the head still has
+            np.testing.assert_array_equal(array, ticket.rewound[path])
+            np.testing.assert_array_equal(after[path], array)
+
+
+def test_the_moved_ticket_is_a_ticket(study, moved):
+    run = moved[1]["ticket"]
+    ticket = lottery.load_ticket(run.path)
+    assert ticket.classes == ("6", "7", "8", "9")
+    assert ticket.provenance["moved_from"] == "digits, classes 0 1 2 3 4 5"
+    assert ticket.provenance["runs"]["transfer"] == run.key
+    assert ticket.model().output_shape == (None, 4)
+
+
+# -- images of another size --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("source", "target"), [(8, 13), (8, 32), (28, 8), (9, 4), (7, 7)])
+def test_resizing_is_tensorflows_with_antialiasing(source, target):
+    images = np.random.default_rng(0).integers(0, 256, (3, source, source, 2), np.uint8)
+    expected = tf.image.resize(images, (target, target), antialias=True)
+    compiled = tf.function(lambda x: resized(x, target, target), jit_compile=True)
+    np.testing.assert_allclose(resized(tf.constant(images), target, target), expected, atol=0.02)
+    np.testing.assert_allclose(compiled(tf.constant(images)), expected, atol=0.02)
+
+
+def test_a_crop_is_resized_after_it_is_cut():
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1), np.uint8))
+    p = Preprocessing((16, 16, 1), 0, False, (0.0,), (1 / 255,), crop_size=8)
+    np.testing.assert_allclose(
+        p.evaluation(images), resized(images[:, 2:10, 2:10], 16, 16), rtol=1e-5, atol=1e-3
+    )
+    trained = p.training(images, seed=0, step=tf.constant(3, tf.int64))
+    assert trained.shape == (4, 16, 16, 1)
+    windows = [resized(images[:, y : y + 8, x : x + 8], 16, 16) for y in range(5) for x in range(5)]
+    for i in range(4):
+        assert min(np.abs(trained[i] - w[i]).max() for w in windows) < 1e-3
+
+
+def test_a_ticket_takes_images_of_another_size(study, real_data):
+    tfds = real_data / "tensorflow_datasets"
+    config = moving(
+        study, "data=fashion_mnist", f"data.root={tfds}", "data.classes=[0,8]", "trainer.epochs=1",
+        "trainer.batch_size=512",
+    )  # fmt: skip
+    result = transfer.transfer(config, study[0])
+    found = runs_of(result)["ticket"]
+    assert found.input_shape == (8, 8, 1)
+    assert found.config["data"]["resize"] == 8
+    assert found.config["data"]["mean"] == list(lottery.load_ticket(study[2]).mean)
+    assert result["runs"][0]["test_top1"] > 0.7  # T-shirts and bags
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+def refused(config) -> str:
+    (message,) = validation.errors(config)
+    assert "\n" not in message
+    return message
+
+
+def test_what_cannot_be_is_said_before_anything_runs(study, tmp_path, real_data):
+    tfds = f"data.root={real_data / 'tensorflow_datasets'}"
+    assert "1 channel" in (message := refused(moving(study, "data=cifar10", tfds)))
+    assert "cifar10 has 3" in message
+    message = refused(moving(study, "transfer.controls=[fresh,densely]"))
+    assert "transfer.controls=densely is unknown; did you mean dense" in message
+    assert "there is no ticket" in refused(moving(study, f"ticket={tmp_path / 'none'}"))
+    message = refused(moving(study, "ticket=null", f"paths.outputs={tmp_path}"))
+    assert message == "say which: ticket=<ticket file, run folder or report>"
+    (tmp_path / "prune" / "one").mkdir(parents=True)
+    shutil.copy(study[2], tmp_path / "prune" / "one")
+    message = refused(moving(study, "ticket=null", f"paths.outputs={tmp_path}"))
+    assert message.endswith(f"; the newest in {tmp_path / 'prune'} is {tmp_path / 'prune' / 'one'}")
+    message = refused(moving(study, "transfer.controls=dense", f"paths.store={tmp_path}"))
+    assert "dense parent" in message
+    assert "paths.store" in message
+    assert "batch" in refused(moving(study, "trainer.batch_size=5000"))
+    assert "fewer than two classes" in refused(moving(study, "data.classes=[3]"))
+    ticket = lottery.load_ticket(study[2])
+    unknown = replace(ticket, network=replace(ticket.network, name="resnet200"))
+    tickets.write(unknown, tmp_path / "unknown.safetensors")
+    message = refused(moving(study, f"ticket={tmp_path / 'unknown.safetensors'}"))
+    assert "resnet200 is unknown to this version" in message
+
+
+def test_without_its_parent_the_other_controls_are_run(study, tmp_path):
+    other = laboratory(tmp_path)
+    config = moving(
+        study, "transfer.controls=all", f"paths.store={tmp_path}", "trainer.epochs=1",
+        "transfer.longest=1",
+    )  # fmt: skip
+    assert not validation.errors(config)
+    rows = {row["name"]: row for row in transfer.transfer(config, other)["runs"]}
+    assert "is not in the store" in rows["dense"]["missing"]
+    assert all("key" in row for name, row in rows.items() if name != "dense")
+
+
+# -- as a user types it --------------------------------------------------------------------------
+
+
+def test_one_command_moves_a_ticket_and_a_sweep_moves_it_again(study, tmp_path):
+    common = (f"ticket={study[2]}", f"paths.outputs={tmp_path}", *TARGET, "trainer.epochs=1")
+    process = run("transfer.py", *common, "transfer.controls=[fresh]")
+    assert process.returncode == 0, process.stderr
+    folder = result_folder(process.stdout)
+    assert {p.name for p in folder.iterdir()} == {
+        "result.json", "config.yaml", "metrics.csv", "status.json", "transfer.log", ".hydra",
+        "ticket.safetensors",
+    }  # fmt: skip
+    table = process.stdout[process.stdout.index("resnet20 from") :]
+    assert "resnet20 from digits, classes 0 1 2 3 4 5 to digits, classes 6 7 8 9" in table
+    percent = r"\d+\.\d\d / \d+\.\d\d"
+    assert re.search(rf"\n ?ticket +{percent} +{percent} +\d\d\.\d % +1 +\d:\d\d", table)
+    assert "mask, fresh weights" in table
+    assert max(map(len, table.splitlines()[:-1])) <= 80
+    assert lottery.load_run(folder).kind == "transfer"
+    assert lottery.load_ticket(folder).classes == ("6", "7", "8", "9")
+    rows = (folder / "metrics.csv").read_text().splitlines()[1:]
+    assert [row.partition(",")[0] for row in rows] == ["ticket", "fresh"]
+
+    sweep = run("transfer.py", "-m", *common, "seed=0,1", "transfer.controls=[fresh]")
+    assert sweep.returncode == 0, sweep.stderr
+    assert re.search(r"cells +2: 1 done, 0 underway elsewhere, 1 to run", sweep.stdout)
+    (outputs,) = (p.parent for p in (tmp_path / "transfer").glob("*/sweep.json"))
+    results = [read_json(outputs / n / "result.json") for n in "01"]
+    assert results[0]["runs"] == read_json(folder / "result.json")["runs"]
+    assert results[1]["transfer"]["seed"] == 1
+    for cell in "01":
+        assert Run(runs_of(results[int(cell)])["ticket"].path).config["seed"] == int(cell)
+        assert (outputs / cell / "ticket.safetensors").exists()
+    again = run("transfer.py", "-m", *common, "seed=0,1", "transfer.controls=[fresh]")
+    assert "nothing to compute" in again.stdout
+
+
+@pytest.mark.parametrize("option", ["model=resnet20", "mask.percentile=50", "transfer.epochs=3"])
+def test_options_that_a_transfer_does_not_have_are_unknown(option):
+    process = run("transfer.py", "ticket=x", option)
+    assert process.returncode == 1
+    assert re.fullmatch(r"error: .*(unknown|Could not override).*\n", process.stderr)
