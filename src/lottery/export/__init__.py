@@ -1,0 +1,1 @@
+"""Deployment: networks as files of other runtimes, and what these files cost."""
