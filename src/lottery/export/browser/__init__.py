@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.errors import BrowserError
+from lottery.export import latency
 from lottery.export.browser import litertjs
 from lottery.export.browser.server import serving
 from lottery.export.interpreter import Interpreter
@@ -34,14 +35,13 @@ def run(
     image: NDArray[Any],
     *,
     threads: int = 1,
-    rounds: int = 50,
-    warmup: int = 5,
+    seconds: float = 2.0,
 ) -> dict[str, Trial]:
-    """Run LiteRT ``files`` in turn in one page, ``rounds`` times each after ``warmup`` rounds.
+    """Run LiteRT ``files`` in turn in one page, for about ``seconds`` after a warm-up.
 
-    ``image`` [height, width, channels] is the input of all. LiteRT.js takes its build with relaxed
-    SIMD where the browser has it; more than one of ``threads`` needs its threaded build. Raises
-    :class:`BrowserError` if Chromium, Playwright or npm is missing, or LiteRT.js refuses a file.
+    ``image`` [height, width, channels] is the input of all; their batch is 1. LiteRT.js takes its
+    build with relaxed SIMD where the browser has it, and its threaded one for several ``threads``.
+    Raises :class:`BrowserError` if Chromium, Playwright or npm is missing, or LiteRT.js fails.
     """
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     package = litertjs.folder()
@@ -58,7 +58,10 @@ def run(
             **{f"/files/{name}.tflite": path for name, path in files.items()},
             **{f"/files/{name}.input": path for name, path in inputs.items()},
         }
-        options = {"names": list(files), "threads": threads, "rounds": rounds, "warmup": warmup}
+        options = {
+            "names": list(files), "threads": threads, "seconds": seconds,
+            "fewest": latency.FEWEST, "warmup": latency.WARMUP,
+        }  # fmt: skip
         with serving(routes) as address:
             results = _evaluate(address, chromium, options)
     return {

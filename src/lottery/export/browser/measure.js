@@ -22,19 +22,24 @@ async function run(file) {
   return {elapsed, values};
 }
 
+// Runs all files in turn for some seconds, but at least `fewest` rounds, after a warm-up.
 // Returns, for each name, the milliseconds of every timed run and the output of the last.
-async function measure({names, threads, rounds, warmup}) {
+async function measure({names, threads, seconds, fewest, warmup}) {
   await loadLiteRt('/node_modules/@litertjs/core/wasm/', {threads: threads > 1});
   const files = [];
   for (const name of names) {
     files.push(await prepare(name, threads));
   }
-  for (let round = -warmup; round < rounds; round++) {
+  for (let round = 0; round < warmup; round++) {
+    for (const file of files) {
+      await run(file);
+    }
+  }
+  const ends = performance.now() + 1000 * seconds;
+  for (let round = 0; round < fewest || performance.now() < ends; round++) {
     for (const file of files) {
       const {elapsed, values} = await run(file);
-      if (round >= 0) {
-        file.milliseconds.push(elapsed);
-      }
+      file.milliseconds.push(elapsed);
       file.output = values;
     }
   }
