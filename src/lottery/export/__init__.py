@@ -1,1 +1,1 @@
-"""Deployment: networks as files of other runtimes, and what these files cost."""
+"""From a ticket to a network that runs elsewhere, small and measured."""
