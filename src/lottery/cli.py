@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,6 @@ def _attempt(config: DictConfig, act: Act) -> tuple[dict[str, Any], Path]:
     from lottery import experiment, validation
 
     output = Path(HydraConfig.get().runtime.output_dir)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with status(output):
             experiment.lead()
@@ -149,14 +148,16 @@ def status(output: Path) -> Iterator[None]:
     write_status(output, "done", started)
 
 
-def launch(main: Callable[[], Any], schema: type = Config) -> None:
+def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] = ()) -> None:
     """Run a Hydra main function; exit with one readable line if the user can mend what failed.
 
-    ``schema`` is the dataclass of its options. In a process that others lead
+    ``schema`` is the dataclass of its options; those in ``lists`` take ``a,b`` for a list, which
+    Hydra would take for a sweep. In a process that others lead
     (:mod:`lottery.training.workers`), follow them instead.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall hand exceptions to us as they are
+    sys.argv[1:] = [_as_list(argument, lists) for argument in sys.argv[1:]]
     error = _failure(main)
     if error is None:
         return
@@ -165,6 +166,13 @@ def launch(main: Callable[[], Any], schema: type = Config) -> None:
         raise error
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
+
+
+def _as_list(argument: str, lists: Sequence[str]) -> str:
+    name, _, value = argument.partition("=")
+    if name in lists and "," in value and not value.startswith("["):
+        return f"{name}=[{value}]"
+    return argument
 
 
 class PastHydra(BaseException):

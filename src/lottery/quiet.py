@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 def import_tensorflow() -> None:
     """Import TensorFlow and Keras for the first time; later imports find them loaded."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Keras would use them for wrappers and pictures that nobody needs here: 1.4 s of CPU.
     with quiet_stderr(), _hidden("sklearn", "matplotlib"):
         import tensorflow  # noqa: F401

@@ -97,6 +97,19 @@ class Ticket:
         """The data set that it was found on, for people."""
         return str(self.provenance["data"])
 
+    @property
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation, one value for each channel."""
+        channels = self.network.input_shape[-1]
+        mean, std = (list(v) * (channels if len(v) == 1 else 1) for v in (self.mean, self.std))
+        return mean, std
+
+    def normalised(self, pixels: Array) -> Array:
+        """What :meth:`model` takes, float32, from pixels 0 to 255 [..., C]."""
+        mean, std = (np.array(v) for v in self.statistics)
+        scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+        return np.asarray(np.asarray(pixels, np.float32) * scale + shift)
+
     def weights(self, which: str) -> Mapping[str, Array]:
         """All variables by path, ``trained`` or ``rewound``.
 
