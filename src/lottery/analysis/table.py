@@ -115,7 +115,7 @@ def _transfer(result: Mapping[str, Any]) -> Table:
             _accuracy(run, "test"),
             f"{100 * run['density']:.1f} %",
             str(run["epochs"]),
-            _time(run["seconds"]),
+            clock(run["seconds"]),
             end_section=first and len(result["runs"]) > 1,
         )
     return table
