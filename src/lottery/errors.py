@@ -39,3 +39,11 @@ class StoppedError(LotteryError):
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
         self.signum = signum
+
+
+class ExportError(LotteryError):
+    """A network cannot be written in a format, or a file of one cannot be run."""
+
+
+class BrowserError(ExportError):
+    """What runs a file in a browser is missing, or failed."""

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 def import_tensorflow() -> None:
     """Import TensorFlow and Keras for the first time; later imports find them loaded."""
     # Keras would use them for wrappers and pictures that nobody needs here: 1.4 s of CPU.
-    with _quiet_stderr(), _hidden("sklearn", "matplotlib"):
+    with quiet_stderr(), _hidden("sklearn", "matplotlib"):
         import tensorflow  # noqa: F401
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Drop what native code writes to standard error: TensorFlow's greetings when imported.
+def quiet_stderr() -> Iterator[None]:
+    """Drop what native code writes to standard error: greetings, a converter's chatter.
 
-    They come before its logging can be told to be silent. Python's own errors are unaffected.
+    TensorFlow greets before its logging can be told to be silent. Python's errors are unaffected.
     """
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -1,0 +1,1 @@
+"""From a ticket to a network that runs elsewhere, small and measured."""

@@ -1,0 +1,101 @@
+"""LiteRT files in a real headless Chromium, through LiteRT.js and WebAssembly."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lottery.errors import BrowserError
+from lottery.export import latency
+from lottery.export.browser import litertjs
+from lottery.export.browser.server import serving
+from lottery.export.interpreter import Interpreter
+
+_PAGE = Path(__file__).parent
+_STARTING = 120_000  # ms until a page must have loaded LiteRT.js
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one file did in the page."""
+
+    milliseconds: list[float]
+    """Of each timed run, uploading its input and reading its output apart."""
+    logits: NDArray[np.float32]
+    """Outputs [1, classes] for the image."""
+
+
+def run(
+    files: Mapping[str, Path],
+    image: NDArray[Any],
+    *,
+    threads: int = 1,
+    seconds: float = 2.0,
+) -> dict[str, Trial]:
+    """Run LiteRT ``files`` in turn in one page, for about ``seconds`` after a warm-up.
+
+    ``image`` [height, width, channels] is the input of all; their batch is 1. LiteRT.js takes its
+    build with relaxed SIMD where the browser has it, and its threaded one for several ``threads``.
+    Raises :class:`BrowserError` if Chromium, Playwright or npm is missing, or LiteRT.js fails.
+    """
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    package = litertjs.folder()
+    entries = {name: Interpreter(path) for name, path in files.items()}
+    with tempfile.TemporaryDirectory() as temporary:
+        inputs = {}
+        for name, entry in entries.items():
+            inputs[name] = Path(temporary) / name
+            inputs[name].write_bytes(entry.input.encode(image[None]).tobytes())
+        routes = {
+            "/": _PAGE / "page.html",
+            "/measure.js": _PAGE / "measure.js",
+            "/node_modules": package / "node_modules",
+            **{f"/files/{name}.tflite": path for name, path in files.items()},
+            **{f"/files/{name}.input": path for name, path in inputs.items()},
+        }
+        options = {
+            "names": list(files), "threads": threads, "seconds": seconds,
+            "fewest": latency.FEWEST, "warmup": latency.WARMUP,
+        }  # fmt: skip
+        with serving(routes) as address:
+            results = _evaluate(address, chromium, options)
+    return {
+        result["name"]: Trial(
+            result["milliseconds"],
+            entries[result["name"]].output.decode(np.array([result["output"]])),
+        )
+        for result in results
+    }
+
+
+def _evaluate(address: str, chromium: str | None, options: dict[str, Any]) -> Any:
+    """What ``measure(options)`` of the page returns."""
+    try:
+        from playwright import sync_api as playwright
+    except ImportError as error:
+        raise BrowserError(
+            "measuring in a browser needs Playwright: pip install 'lottery[browser]'"
+        ) from error
+    with playwright.sync_playwright() as driver:
+        try:
+            # --no-sandbox: Chromium's own does not work as root, as in most containers.
+            browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        except playwright.Error as error:
+            raise BrowserError(
+                "measuring in a browser needs Chromium: apt-get install chromium, "
+                "or playwright install chromium"
+            ) from error
+        try:
+            page = browser.new_page()
+            page.goto(address)
+            page.wait_for_function("() => window.measure !== undefined", timeout=_STARTING)
+            return page.evaluate("options => window.measure(options)", options)
+        except playwright.Error as error:
+            raise BrowserError(f"LiteRT.js failed: {error.message.splitlines()[0]}") from error
+        finally:
+            browser.close()
