@@ -297,6 +297,20 @@ def test_several_transfers_of_a_ticket_are_no_further_seeds(sweep: Sweep) -> Non
     assert "2 transfers" in table.setting
 
 
+def test_a_control_that_all_tickets_share_has_no_spread(sweep: Sweep) -> None:
+    outputs = seeded(sweep, seeds=2)
+    for seed in (0, 1):
+        path = moved(outputs, f"ticket-80-1-{seed}", stamp=f"{seed}", top1=0.7 + seed / 10)
+        about = json.loads(path.read_text())
+        shared = next(r for r in about["runs"] if r["name"] == "scratch")
+        shared |= {"key": "the same", "val_top1": 0.2}
+        files.write_json(path, about)
+    (table,) = transfers.tables(found(sweep).transfers)
+    by_name = {row.name: row for row in table.rows}
+    assert by_name["scratch"].values["val_top1"] == transfers.Spread(pytest.approx(20), None)
+    assert by_name["fresh"].values["val_top1"].sd == pytest.approx(np.std([0, 10], ddof=1))
+
+
 def test_controls_may_be_absent_or_missing(sweep: Sweep) -> None:
     outputs = seeded(sweep, seeds=2)
     moved(outputs, "ticket-80-1-0", stamp="2026-01-01_12-00-00/0", missing="dense",
@@ -322,7 +336,7 @@ def test_the_table_on_the_terminal_fits_80_columns(sweep: Sweep) -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "Transfer to digits [5, 6, 7, 8, 9]" in text
     assert "the winning ticket: 80 % pruned" in text
-    (row,) = (line.split() for line in text.splitlines() if line.startswith(" the ticket "))
+    (row,) = (line.split() for line in text.splitlines() if line.strip().startswith("the ticket "))
     assert row[2:] == ["71.00", "/", "91.00", "70.00", "/", "90.00", "13", "%", "5", "0.01", "1:35"]
     assert "±1.00 / ±1.00" in text
     assert "1 other ticket or setting in report.html" in text

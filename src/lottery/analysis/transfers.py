@@ -29,6 +29,7 @@ class Trained:
 
     name: str
     title: str
+    key: str | None
     metrics: Mapping[str, float | None]
     missing: str | None = None
 
@@ -78,6 +79,7 @@ class Spread:
 class Row:
     """A kind of run over the tickets of several seeds; accuracies in percent.
 
+    A control that does not depend on the ticket may be one run for all of them: it has no spread.
     ``difference`` is in points of validation top-1 from the ticket, seed by seed. ``missing`` says
     why there is nothing, or how many of the tickets have none.
     """
@@ -164,6 +166,7 @@ def rows(found: Iterable[Transfer]) -> list[dict[str, Any]]:
             "title": run.title,
             **{metric: run.metrics.get(metric) for metric in METRICS},
             "missing": run.missing,
+            "key": run.key,
             "ticket": (transfer.cell.ticket or {})["key"],
             "folder": str(transfer.file.parent.resolve()),
         }
@@ -175,9 +178,10 @@ def rows(found: Iterable[Transfer]) -> list[dict[str, Any]]:
 def _trained(about: Any) -> Trained:
     name, title = fields.text(about, "name"), fields.text(about, "title")
     if about.get("missing") is not None:
-        return Trained(name, title, {}, fields.text(about, "missing"))
+        return Trained(name, title, None, {}, fields.text(about, "missing"))
+    key = fields.text(about, "key")
     needed = {m: fields.number(about, m) for m in METRICS if m not in OPTIONAL}
-    return Trained(name, title, needed | {m: fields.optional(about, m) for m in OPTIONAL})
+    return Trained(name, title, key, needed | {m: fields.optional(about, m) for m in OPTIONAL})
 
 
 def _table(group: Sequence[Transfer]) -> Table:
@@ -206,8 +210,9 @@ def _row(name: str, title: str, group: Sequence[Transfer]) -> Row:
                 done[transfer.cell.seed].append(run)
             if run.name == "ticket" and not run.missing:
                 ticket[transfer.cell.seed].append(run)
+    distinct = {frozenset(run.key for run in runs): runs for runs in done.values()}
     values = {
-        metric: spread([_mean(runs, metric) for runs in done.values()])
+        metric: spread([_mean(runs, metric) for runs in distinct.values()])
         for metric in METRICS
         if metric not in OPTIONAL and done
     }

@@ -114,6 +114,9 @@ def export(ticket: Ticket, options: Options, folder: Path) -> dict[str, Any]:
     a format cannot express.
     """
     sparse = ticket.model()
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")  # it warns of every compiled network after the fourth
     from lottery.export import accuracy, formats, summary
     from lottery.export.compaction import compact, removed
     from lottery.export.folding import fold

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -114,7 +115,9 @@ def _condition(entry: Mapping[str, Any]) -> str:
 
 
 def _milliseconds(found: Mapping[str, float]) -> str:
-    digits = 3 if found["median_ms"] < 1 else 2 if found["median_ms"] < 100 else 0
+    digits = next(
+        d for d, below in ((3, 1), (2, 10), (1, 100), (0, np.inf)) if found["median_ms"] < below
+    )
     middle, low, high = (f"{found[k]:.{digits}f}" for k in ("median_ms", "low_ms", "high_ms"))
     return f"{middle} ({low}-{high})"
 
@@ -162,7 +165,7 @@ def _bytes(count: int) -> str:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title)
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     return table
