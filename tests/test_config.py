@@ -254,7 +254,7 @@ class FakeTraining:
 @pytest.fixture
 def keys(lab, monkeypatch):
     """The store's keys of the dense run and the ticket of a config, without training anything."""
-    monkeypatch.setattr(experiment, "_training", lambda config: FakeTraining())
+    monkeypatch.setattr(experiment, "training_module", lambda config: FakeTraining())
     monkeypatch.setattr(experiment, "_load", lambda data: None)
     # Another data set of the same name has another fingerprint, whatever the config says.
     monkeypatch.setattr(digits, "open_source", lambda config: digits.Digits())

@@ -1,0 +1,263 @@
+"""export.py: the files, their own accuracy, what is measured against dense, and what is refused."""
+
+import re
+import shutil
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import REPOSITORY, SMALL, composed, laboratory, run
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import lottery
+from lottery import tickets
+from lottery.config import typed
+from lottery.data import load
+from lottery.errors import ConfigError, ExportError, TicketError
+from lottery.experiment import find_ticket
+from lottery.export import interpreter, job
+from lottery.files import read_json, write_json
+from lottery.runs import runs_of
+
+job.register_schema()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A ticket with 20 % of the weights of a small ResNet-20 on six digits, its lab and file."""
+    lab = laboratory(tmp_path_factory.mktemp("study"))
+    config = composed(*SMALL)
+    result = find_ticket(config, lab)
+    file = lab.store.root.parent / tickets.FILE
+    tickets.write(tickets.of_run(runs_of(result)["ticket"]), file)
+    return lab, result, file, load(config.data)
+
+
+def options(study, *overrides):
+    lab, _, file, _ = study
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        config = compose("export", [f"ticket={file}", f"paths.store={lab.store.root}", *overrides])
+    return job.checked(typed(config))
+
+
+@pytest.fixture(scope="module")
+def exported(study, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    chosen = options(study, "format=[keras,litert,savedmodel]", "precision=[float32,float16,int8]")
+    return job.export(lottery.load_ticket(study[2]), chosen, folder), folder
+
+
+def test_every_file_is_written_and_says_what_it_takes(exported):
+    about, folder = exported
+    assert {p.name for p in folder.iterdir()} == {
+        "export.json", "model.keras", "savedmodel", "model-float32.tflite",
+        "model-float16.tflite", "model-int8.tflite",
+    }  # fmt: skip
+    assert about == read_json(folder / "export.json")
+    assert about["input"]["shape"] == [8, 8, 1]
+    assert about["input"]["values"] == "pixels from 0 to 255"
+    assert about["output"]["classes"] == list("012345")
+    assert about["largest_difference"] < 1e-4
+
+
+def test_accuracy_is_that_of_the_files_and_float32_loses_nothing(study, exported):
+    about, folder = exported
+    expected = study[1]["ticket"]["test_top1"]
+    assert about["ticket_accuracy"]["test_top1"] == pytest.approx(expected)
+    for name in ("keras", "savedmodel", "litert-float32"):
+        assert about["files"][name]["accuracy"]["test_top1"] == pytest.approx(expected)
+    for name in ("litert-float16", "litert-int8"):
+        assert about["files"][name]["accuracy"]["test_top1"] == pytest.approx(expected, abs=0.05)
+    # A file that was damaged after it was written would be found out: its outputs are its own.
+    images = study[3].test.images.astype(np.float32)
+    logits = interpreter.predict(folder / "model-float32.tflite", images)
+    assert np.mean(logits.argmax(1) == study[3].test.labels) == pytest.approx(expected)
+
+
+def test_files_take_pixels_and_answer_as_the_ticket_does(study, exported):
+    _, folder = exported
+    ticket = lottery.load_ticket(study[2])
+    pixels = study[3].test.images[:40].astype(np.float32)
+    expected = np.asarray(ticket.model()(ticket.normalised(pixels), training=False))
+    loaded = keras.saving.load_model(folder / "model.keras", compile=False)
+    served = tf.saved_model.load(folder / "savedmodel")
+    for logits in (
+        loaded(pixels),
+        served.serve(tf.constant(pixels)),
+        interpreter.predict(folder / "model-float32.tflite", pixels),
+    ):
+        np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-4)
+    # Integers: pixels as they are stored.
+    details = interpreter.Interpreter(folder / "model-int8.tflite").input
+    assert details.dtype == np.uint8
+    assert details.scale == pytest.approx(1, rel=0.01)
+
+
+def test_sparse_and_half_precision_files_are_smaller(exported):
+    size = {name: file["bytes"] for name, file in exported[0]["files"].items()}
+    assert size["litert-float16"] < size["litert-float32"] < size["keras"]
+
+
+def test_normalised_input_and_all_channels_on_request(study, tmp_path):
+    chosen = options(study, "format=[litert]", "pixels=false", "compact=false")
+    ticket = lottery.load_ticket(study[2])
+    about = job.export(ticket, chosen, tmp_path)
+    assert about["input"]["values"] == "(pixels / 255 - mean) / std"
+    assert all(before == after for before, after in about["channels"].values())
+    pixels = study[3].test.images[:8].astype(np.float32)
+    logits = interpreter.predict(tmp_path / "model-float32.tflite", ticket.normalised(pixels))
+    expected = np.asarray(ticket.model()(ticket.normalised(pixels), training=False))
+    np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_smaller_network_that_computes_something_else_is_refused(study):
+    ticket = lottery.load_ticket(study[2])
+    sparse, other = ticket.model(), ticket.model("rewound")
+    with pytest.raises(TicketError, match="compact=false"):
+        job.exactness(ticket, sparse, other, None)
+    assert job.exactness(ticket, sparse, sparse, None) == 0
+
+
+# -- against dense -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured(study, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outputs") / "export" / "one"
+    chosen = options(study, "benchmark=true", "seconds=0.05", "browser=false")
+    job.export(lottery.load_ticket(study[2]), chosen, folder)
+    return read_json(folder / "benchmark.json"), folder
+
+
+def test_dense_and_ticket_are_counted_and_measured_side_by_side(study, measured):
+    found, folder = measured
+    dense, ticket = found["models"]["dense"], found["models"]["ticket"]
+    assert dense["multiply_adds"] >= ticket["multiply_adds"] > ticket["surviving_multiply_adds"]
+    assert dense["surviving_multiply_adds"] == dense["multiply_adds"]
+    assert dense["parameters"] >= ticket["parameters"] > ticket["nonzero_parameters"]
+    assert dense["files"]["litert-float32"]["bytes"] > ticket["files"]["litert-float32"]["bytes"]
+    result = study[1]
+    for name, accuracy in dense["accuracy"].items():
+        assert accuracy["test_top1"] == pytest.approx(result["dense"]["test_top1"]), name
+    conditions = {(e["runtime"], e["batch"], e["threads"]) for e in found["latency"]}
+    assert conditions == {(r, b, t) for r in ("litert", "keras") for b in (1, 32) for t in (1, 2)}
+    for entry in found["latency"]:
+        for which in ("dense", "ticket"):
+            times = entry[which]
+            assert 0 < times["low_ms"] <= times["median_ms"] <= times["high_ms"]
+        ratio = entry["dense"]["median_ms"] / entry["ticket"]["median_ms"]
+        assert entry["speedup"] == pytest.approx(ratio)
+    assert found["browser"] == {"missing": "not asked for"}
+    assert found["memory"]["litert-float32"]["dense"] > 0
+    assert (folder / "dense" / "model-float32.tflite").exists()
+
+
+def test_without_its_parent_the_dense_twin_has_no_accuracy(study, tmp_path, caplog):
+    chosen = options(
+        study, "benchmark=true", "seconds=0.05", "browser=false", "format=[litert]",
+        f"paths.store={tmp_path / 'none'}",
+    )  # fmt: skip
+    job.export(lottery.load_ticket(study[2]), chosen, tmp_path)
+    found = read_json(tmp_path / "benchmark.json")["models"]
+    assert "the dense parent is not in the store" in caplog.text
+    assert found["dense"]["accuracy"] == {}
+    assert found["ticket"]["accuracy"]
+    # Its weights are all there all the same: it is dense.
+    assert found["dense"]["surviving_multiply_adds"] == found["dense"]["multiply_adds"]
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def test_nothing_is_overwritten_without_force(study, exported):
+    folder = exported[1]
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    ticket = lottery.load_ticket(study[2])
+    with pytest.raises(ExportError, match=r"model\.keras.* would be overwritten.*force=true"):
+        job.export(ticket, options(study, "format=[keras]"), folder)
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    copy = folder.parent / "copy"
+    shutil.copytree(folder, copy)
+    job.export(ticket, options(study, "format=[keras]", "force=true"), copy)
+    assert (copy / "model.keras").stat().st_mtime_ns > before[folder / "model.keras"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("format=[keras,onnx]", "format=onnx is unknown (known: keras, litert, savedmodel)"),
+        ("format=[]", "format names nothing"),
+        ("precision=[int4]", "precision=int4 is unknown; did you mean int8?"),
+        ("seconds=0", "seconds=0.0 must be > 0"),
+        ("calibration=0", "calibration=0 must be >= 1"),
+    ],
+)
+def test_options_that_mean_nothing(study, override, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        options(study, override)
+
+
+def test_images_that_do_not_fit_the_ticket_measure_nothing(study, tmp_path, caplog):
+    """Its data set gone, or another in its place: files are written, accuracy is not made up."""
+    ticket = lottery.load_ticket(study[2])
+    data = {**ticket.provenance["config"]["data"], "classes": [0, 1, 2]}
+    provenance = {**ticket.provenance, "config": {**ticket.provenance["config"], "data": data}}
+    other = replace(ticket, provenance=provenance)
+    about = job.export(other, options(study, "format=[litert]"), tmp_path)
+    assert "tells 6 classes apart (0, 1, 2, …), and digits has 3 (0, 1, 2)" in caplog.text
+    assert about["files"]["litert-float32"]["accuracy"] is None
+    with pytest.raises(ConfigError, match=r"int8 needs images.*data\.root"):
+        job.export(other, options(study, "precision=[int8]"), tmp_path / "int8")
+
+
+# -- as a user types it ----------------------------------------------------------------------------
+
+
+def test_one_command_exports_and_the_report_draws_what_it_measured(study, tmp_path):
+    """With a list of formats as the issue of a shell would have it, without brackets."""
+    outputs = study[0].store.root.parent
+    arguments = (
+        f"ticket={study[2]}", f"paths.outputs={outputs}", "format=keras,litert",
+        "precision=float32,int8", "benchmark=true", "seconds=0.05", "browser=false",
+    )  # fmt: skip
+    process = run("export.py", *arguments)
+    assert process.returncode == 0, process.stderr
+    assert not process.stderr
+    for text in (
+        "resnet20 with 20 % of its weights", "model-int8.tflite", "multiply-adds without zeros",
+        "LiteRT float32, batch 1, 1 thread", "In theory: ", "Measured, one image on one thread: ",
+        "No browser was measured: not asked for.",
+    ):  # fmt: skip
+        assert text in process.stdout
+    widest = max(process.stdout.split("In theory")[0].splitlines(), key=len)
+    assert len(widest) <= 100, widest
+    (folder,) = (outputs / "export").iterdir()
+    assert process.stdout.splitlines()[-1] == f"result: {folder / 'benchmark.json'}"
+    again = run("export.py", *arguments, f"output={folder}")
+    assert again.returncode == 1
+    assert re.fullmatch(r"error: .* holds an export already; .*force=true\n", again.stderr)
+
+    result = {**study[1], "store": str(study[0].store.root)}
+    cell = outputs / "prune" / "sweep" / "0"
+    cell.mkdir(parents=True)
+    write_json(cell / "result.json", result)
+    (cell / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(composed(*SMALL))))
+    write_json(cell / "status.json", {"status": "done", "started": 0, "updated": 1})
+    report = run("report.py", f"sweep={cell.parent}", "logger.mode=disabled")
+    assert report.returncode == 0, report.stderr
+    assert (cell.parent / "report" / "latency.png").exists()
+    assert "so in theory it is" in report.stdout
+
+
+def test_bad_input_is_one_line(tmp_path):
+    for arguments, message in (
+        ((), r"say which: ticket=<ticket file, run folder or report>.*"),
+        ((f"ticket={tmp_path}/none",), r"there is no ticket .*none"),
+        (("ticket=x", "formats=keras"), r"option formats is unknown; did you mean format or .*"),
+    ):
+        process = run("export.py", *arguments, f"paths.outputs={tmp_path}")
+        assert process.returncode == 1
+        assert re.fullmatch(rf"error: {message}\n", process.stderr), process.stderr
