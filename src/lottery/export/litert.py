@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.errors import ExportError
+from lottery.export import sparsity
 from lottery.quiet import quiet_stderr
 
 if TYPE_CHECKING:
@@ -34,10 +35,9 @@ def convert(
     takes and gives uint8; it needs ``calibration``, inputs [N, height, width, channels] of the kind
     that the network will see, whose activations set the ranges.
 
-    Floating-point kernels with more than 30 % zeros are stored sparsely, as values and places.
-    It also lets XNNPACK use its sparse kernels (Elsen et al. 2020, arXiv:1911.09723), on Arm and
-    in WebAssembly but not on x86, if over two thirds of the weights of 1x1 convolutions are zero.
-    Integer kernels stay dense: LiteRT 2.3 does not run a sparse fully connected one.
+    Kernels are stored sparsely where that is smaller (:mod:`lottery.export.sparsity`). Those of
+    floating point then let XNNPACK compute sparsely (Elsen et al. 2020, arXiv:1911.09723), on Arm
+    and in WebAssembly but not on x86, if over two thirds of all 1x1 convolutions' weights are zero.
 
     Raises :class:`ExportError` for an operator that LiteRT does not have, or an ``int8`` without
     ``calibration``.
@@ -52,20 +52,16 @@ def convert(
         with quiet_stderr(), warnings.catch_warnings(action="ignore"):
             function = _frozen(model, batch)
             converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
-            if precision == "float32":
-                converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-            elif precision == "float16":
-                converter.optimizations = [
-                    tf.lite.Optimize.DEFAULT, tf.lite.Optimize.EXPERIMENTAL_SPARSITY
-                ]  # fmt: skip
-                converter.target_spec.supported_types = [tf.float16]
-            elif calibration is not None:
+            if precision != "float32":
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if precision == "float16":
+                converter.target_spec.supported_types = [tf.float16]
+            if precision == "int8" and calibration is not None:
                 converter.representative_dataset = lambda: _batches(calibration, batch)
                 converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
                 # uint8: LiteRT.js has no int8 tensors, and pixels are uint8.
                 converter.inference_input_type = converter.inference_output_type = tf.uint8
-            return bytes(converter.convert())
+            return sparsity.encode(bytes(converter.convert()))
     except Exception as error:  # of many classes, the converter's own among them
         raise ExportError(_complaint(error, precision)) from error
 
