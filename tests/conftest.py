@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from slurm_cluster import cluster as cluster
 
-from lottery import cli  # registers the schema
+from lottery import cli, tickets  # cli registers the schema
 from lottery.config import typed
-from lottery.experiment import Laboratory
+from lottery.experiment import Laboratory, find_ticket
+from lottery.runs import Run, runs_of
 from lottery.store import Store
 from lottery.tracking import Tracker
 
@@ -54,6 +56,28 @@ def lab(tmp_path: Path) -> Laboratory:
 def laboratory(folder: Path) -> Laboratory:
     logger = composed("logger=csv").logger
     return Laboratory(Store(folder / "store"), Tracker(logger, folder, "test", {}))
+
+
+@dataclass(frozen=True)
+class TicketStudy:
+    """An iterative ticket with 20 % of the weights of the ``SMALL`` network, on six digits."""
+
+    config: Any
+    lab: Laboratory
+    result: dict[str, Any]
+    run: Run
+    file: Path
+
+
+@pytest.fixture(scope="session")
+def ticket_study(tmp_path_factory) -> TicketStudy:
+    lab = laboratory(tmp_path_factory.mktemp("ticket_study"))
+    config = composed(*SMALL, "mask=iterative", "mask.rate=50")
+    result = find_ticket(config, lab)
+    ticket = runs_of(result)["ticket"]
+    file = lab.store.root.parent / tickets.FILE
+    tickets.write(tickets.of_run(ticket), file)
+    return TicketStudy(config, lab, result, ticket, file)
 
 
 @pytest.fixture(scope="session")

@@ -71,6 +71,15 @@ def test_help_is_light_and_lists_every_choice(script):
             assert f"\n{group.name}: {', '.join(names)}\n" in process.stdout
 
 
+@pytest.mark.parametrize("script", ["report.py", "preprocess.py", "transfer.py", "export.py"])
+def test_help_of_the_others_is_light_and_names_their_options(script):
+    process = run(script, "--help", python=IMPORT_TIMES)
+    assert process.returncode == 0
+    assert not imported(process) & HEAVY
+    assert f"python {script} " in process.stdout
+    assert max(map(len, process.stdout.splitlines())) <= 110
+
+
 # -- one run -----------------------------------------------------------------------------------
 
 

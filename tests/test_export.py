@@ -8,32 +8,25 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY, SMALL, composed, laboratory, run
+from conftest import REPOSITORY, SMALL, composed, run
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import lottery
-from lottery import tickets
 from lottery.config import typed
 from lottery.data import load
 from lottery.errors import ConfigError, ExportError, TicketError
-from lottery.experiment import find_ticket
 from lottery.export import interpreter, job
 from lottery.files import read_json, write_json
-from lottery.runs import runs_of
 
 job.register_schema()
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """A ticket with 20 % of the weights of a small ResNet-20 on six digits, its lab and file."""
-    lab = laboratory(tmp_path_factory.mktemp("study"))
-    config = composed(*SMALL)
-    result = find_ticket(config, lab)
-    file = lab.store.root.parent / tickets.FILE
-    tickets.write(tickets.of_run(runs_of(result)["ticket"]), file)
-    return lab, result, file, load(config.data)
+def study(ticket_study):
+    """Laboratory, result, ticket file and data."""
+    data = load(ticket_study.config.data)
+    return ticket_study.lab, ticket_study.result, ticket_study.file, data
 
 
 def options(study, *overrides):

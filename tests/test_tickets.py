@@ -6,25 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import SMALL, composed, laboratory, result_folder, run
+from conftest import result_folder, run
 from safetensors.numpy import load_file, save_file
 
 import lottery
 from lottery import tickets
 from lottery.errors import TicketError
-from lottery.experiment import find_ticket
 from lottery.files import read_json, write_json
-from lottery.runs import Run
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """An iterative ticket of a network with BatchNorm, dropout and momentum, on six digits."""
-    folder = tmp_path_factory.mktemp("study")
-    lab = laboratory(folder)
-    config = composed(*SMALL, "mask=iterative", "mask.rate=50")
-    result = find_ticket(config, lab)
-    return config, lab, result, Run(lab.store.root / "ticket" / result["ticket"]["key"])
+@pytest.fixture
+def study(ticket_study):
+    return ticket_study.config, ticket_study.lab, ticket_study.result, ticket_study.run
 
 
 @pytest.fixture

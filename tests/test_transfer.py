@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY, SMALL, composed, laboratory, result_folder, run
+from conftest import REPOSITORY, laboratory, result_folder, run
 from hydra import compose, initialize_config_dir
 
 import lottery
 from lottery import tickets, transfer, validation
 from lottery.config import typed
 from lottery.data.preprocessing import Preprocessing, resized
-from lottery.experiment import find_ticket
 from lottery.files import read_json
 from lottery.runs import Run, runs_of
 from lottery.store import Store
@@ -25,13 +24,8 @@ HEAD = {"classifier/kernel", "classifier/bias"}
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """A ticket of a network with BatchNorm and dropout on digits 0 to 5, and its laboratory."""
-    lab = laboratory(tmp_path_factory.mktemp("study"))
-    result = find_ticket(composed(*SMALL), lab)
-    file = lab.store.root.parent / tickets.FILE
-    tickets.write(tickets.of_run(runs_of(result)["ticket"]), file)
-    return lab, result, file
+def study(ticket_study):
+    return ticket_study.lab, ticket_study.result, ticket_study.file
 
 
 def moving(study, *overrides):
