@@ -154,7 +154,7 @@ def network(case):
     [
         *((case, "channels_50") for case in OWN),
         *((case, "weights_95") for case in OWN if case not in ("conv_4", "mobilenet_96")),
-        *((case, mask) for case in ("lenet", "conv_6", "resnet20", "mobilenet_8")
+        *((case, mask) for case in ("lenet", "conv_6", "resnet20")
           for mask in ("weights_80", "weights_99", "everything")),
     ],
 )  # fmt: skip
@@ -174,8 +174,10 @@ def test_own_networks_keep_their_function(case, mask):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("case", ["conv_6", "resnet20", "mobilenet_8"])
-@pytest.mark.parametrize("mask", ["channels_50", "weights_99"])
+@pytest.mark.parametrize(
+    ("case", "mask"),
+    [("conv_6", "weights_99"), ("resnet20", "weights_99"), ("mobilenet_8", "channels_50")],
+)
 def test_compaction_is_exact_but_for_rounding_and_leaves_nothing_to_do(case, mask):
     model = randomise(network(case), MASKS[mask])
     assert_same_in_float64(model)
@@ -432,8 +434,7 @@ def test_batch_norm_stays_where_it_cannot_be_folded():
 # Properties.
 
 
-@st.composite
-def networks(draw):
+def drawn(draw):
     """Small graphs of all that can happen to channels."""
     image = keras.Input((7, 8, 3), name="image")
     tensors = [image]
@@ -486,8 +487,9 @@ def networks(draw):
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(networks())
-def test_any_network_keeps_its_function(model):
+@given(st.data())
+def test_any_network_keeps_its_function(data):
+    model = drawn(data.draw)
     smaller = compact(model)
     assert_same_function(model, smaller)
     assert cost.multiply_adds(smaller) <= cost.multiply_adds(model)
