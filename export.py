@@ -10,10 +10,7 @@ from lottery.export import job
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")
 def main(config: DictConfig) -> None:
     """Fold -> remove dead channels -> write files -> measure them, against dense if asked."""
-    try:
-        job.main(config)
-    except Exception as error:
-        raise cli.PastHydra(error) from None
+    cli.tool(job.main, config)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,7 @@ from lottery.preprocess import job
 @hydra.main(version_base="1.3", config_path="conf", config_name="preprocess")
 def main(config: DictConfig) -> None:
     """Find the images -> decode and resize them in shards -> arrays or TFRecords, a manifest."""
-    try:
-        job.main(config)
-    except Exception as error:
-        raise cli.PastHydra(error) from None
+    cli.tool(job.main, config)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,7 @@ from lottery.analysis import report
 @hydra.main(version_base="1.3", config_path="conf", config_name="report")
 def main(config: DictConfig) -> None:
     """Collect -> judge on validation -> tables, pictures, page, winning_ticket.json."""
-    try:
-        report.main(config)
-    except Exception as error:
-        raise cli.PastHydra(error) from None
+    cli.tool(report.main, config)
 
 
 if __name__ == "__main__":

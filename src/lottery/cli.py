@@ -168,6 +168,14 @@ def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] 
     sys.exit(1)
 
 
+def tool(act: Callable[[DictConfig], None], config: DictConfig) -> None:
+    """Run the act of a script that has no output folder and no status of its own."""
+    try:
+        act(config)
+    except Exception as error:
+        raise PastHydra(error) from None
+
+
 def _as_list(argument: str, lists: Sequence[str]) -> str:
     name, _, value = argument.partition("=")
     if name in lists and "," in value and not value.startswith("["):
