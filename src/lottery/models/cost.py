@@ -1,6 +1,7 @@
 """What a network costs: multiplications and parameters."""
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lottery.models.kernels import flat_layers, layer_kernels
@@ -18,8 +19,22 @@ def multiply_adds(model: "keras.Model") -> int:
     activations, pooling and residual additions do not count. ``model`` must have a fixed image size
     and use each layer once.
     """
+    return _multiplications(model, lambda kernel: math.prod(kernel.shape))
+
+
+def surviving_multiply_adds(model: "keras.Model") -> int:
+    """:func:`multiply_adds` of the weights that are not exactly zero.
+
+    What a computer would do that skips every pruned weight; see its conditions.
+    """
+    import numpy as np
+
+    return _multiplications(model, lambda kernel: int(np.count_nonzero(kernel)))
+
+
+def _multiplications(model: "keras.Model", weights: Callable[[Any], int]) -> int:
     return sum(
-        math.prod(kernel.shape) * math.prod(_positions(layer))
+        weights(kernel) * math.prod(_positions(layer))
         for layer in flat_layers(model)
         for kernel, _ in layer_kernels(layer)
     )
