@@ -107,8 +107,15 @@ def scale_channels(model, percent):
     apply(low)
 
 
-def trained(epochs):
-    """Kernels by path after training on digits."""
+def trained(path, epochs):
+    """Kernels by path of the network that ``path`` holds, trained on digits if there is none."""
+    if not path.exists():
+        train(epochs).save(path)
+    model = keras.saving.load_model(path)
+    return {v.path: np.asarray(v) for layer in flat_layers(model) for v, _ in layer_kernels(layer)}
+
+
+def train(epochs):
     source = Digits()
     pixels = source.images("train", np.arange(1797)).astype("float32").repeat(3, axis=-1)
     model = network(8, 10)
@@ -122,7 +129,7 @@ def trained(epochs):
         metrics=["accuracy"],
     )
     model.fit(pixels / 127.5 - 1, source.labels("train"), 128, epochs=epochs, verbose=2)
-    return {v.path: np.asarray(v) for layer in flat_layers(model) for v, _ in layer_kernels(layer)}
+    return model
 
 
 def settle(model, images):
@@ -154,9 +161,11 @@ def main():
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each alternating run")
-    parser.add_argument("--epochs", type=int, default=30, help="of training on digits")
+    parser.add_argument("--trained", type=Path, default=Path("trained.keras"),
+                        help="file of the trained network; made if it is not there")  # fmt: skip
+    parser.add_argument("--epochs", type=int, default=8, help="of training on digits")
     options = parser.parse_args()
-    start = trained(options.epochs) if options.mask == "trained" else {}
+    start = trained(options.trained, options.epochs) if options.mask == "trained" else {}
     images = photographs(options.size)
     with tempfile.TemporaryDirectory() as temporary:
         compare(options, start, images, Path(temporary))

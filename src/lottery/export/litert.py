@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lottery.errors import ExportError
+from lottery.errors import ConfigError, ExportError
 from lottery.export import sparsity
 from lottery.quiet import quiet_stderr
 
@@ -38,6 +38,7 @@ def convert(
     Kernels are stored sparsely where that is smaller (:mod:`lottery.export.sparsity`). Those of
     floating point then let XNNPACK compute sparsely (Elsen et al. 2020, arXiv:1911.09723), on Arm
     and in WebAssembly but not on x86, if over two thirds of all 1x1 convolutions' weights are zero.
+    Such networks get a few channels of zeros where that is needed (:mod:`lottery.export.spacing`).
 
     Raises :class:`ExportError` for an operator that LiteRT does not have, or an ``int8`` without
     ``calibration``.
@@ -50,7 +51,7 @@ def convert(
         raise ExportError("precision=int8 needs images to calibrate the ranges of activations with")
     try:
         with quiet_stderr(), warnings.catch_warnings(action="ignore"):
-            function = _frozen(model, batch)
+            function = _frozen(_spaced(model), batch)
             converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
             if precision != "float32":
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -81,6 +82,15 @@ def with_normalisation(
     pixels = keras.Input(model.input_shape[1:], name="pixels")
     normalised = keras.layers.Rescaling(scale, offset, name="normalisation")(pixels)
     return keras.Model(pixels, model(normalised), name=model.name)
+
+
+def _spaced(model: "keras.Model") -> "keras.Model":
+    from lottery.export.spacing import space
+
+    try:
+        return space(model)
+    except ConfigError:  # what is not functional is converted as it is
+        return model
 
 
 def _frozen(model: "keras.Model", batch: int) -> Any:

@@ -45,31 +45,26 @@ def run(
     """
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     package = litertjs.folder()
-    entries = {name: Interpreter(path) for name, path in files.items()}
+    entries = [Interpreter(path) for path in files.values()]
+    routes = {
+        "/": _PAGE / "page.html",
+        "/measure.js": _PAGE / "measure.js",
+        "/node_modules": package / "node_modules",
+    }
     with tempfile.TemporaryDirectory() as temporary:
-        inputs = {}
-        for name, entry in entries.items():
-            inputs[name] = Path(temporary) / name
-            inputs[name].write_bytes(entry.input.encode(image[None]).tobytes())
-        routes = {
-            "/": _PAGE / "page.html",
-            "/measure.js": _PAGE / "measure.js",
-            "/node_modules": package / "node_modules",
-            **{f"/files/{name}.tflite": path for name, path in files.items()},
-            **{f"/files/{name}.input": path for name, path in inputs.items()},
-        }
+        for number, (path, entry) in enumerate(zip(files.values(), entries, strict=True)):
+            encoded = Path(temporary) / f"{number}.input"
+            encoded.write_bytes(entry.input.encode(image[None]).tobytes())
+            routes |= {f"/files/{number}.tflite": path, f"/files/{number}.input": encoded}
         options = {
-            "names": list(files), "threads": threads, "seconds": seconds,
+            "count": len(files), "threads": threads, "seconds": seconds,
             "fewest": latency.FEWEST, "warmup": latency.WARMUP,
         }  # fmt: skip
         with serving(routes) as address:
             results = _evaluate(address, chromium, options)
     return {
-        result["name"]: Trial(
-            result["milliseconds"],
-            entries[result["name"]].output.decode(np.array([result["output"]])),
-        )
-        for result in results
+        name: Trial(result["milliseconds"], entry.output.decode(np.array([result["output"]])))
+        for name, entry, result in zip(files, entries, results, strict=True)
     }
 
 
@@ -96,6 +91,7 @@ def _evaluate(address: str, chromium: str | None, options: dict[str, Any]) -> An
             page.wait_for_function("() => window.measure !== undefined", timeout=_STARTING)
             return page.evaluate("options => window.measure(options)", options)
         except playwright.Error as error:
-            raise BrowserError(f"LiteRT.js failed: {error.message.splitlines()[0]}") from error
+            reason = error.message.splitlines()[0].removeprefix("Page.evaluate: Error: ")
+            raise BrowserError(f"LiteRT.js failed: {reason}") from error
         finally:
             browser.close()

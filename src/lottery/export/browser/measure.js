@@ -4,13 +4,13 @@ import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
 
 const ARRAYS = {float32: Float32Array, uint8: Uint8Array};
 
-async function prepare(name, threads) {
+async function prepare(number, threads) {
   const model = await loadAndCompile(
-      `/files/${name}.tflite`, {accelerator: 'wasm', cpuOptions: {numThreads: threads}});
+      `/files/${number}.tflite`, {accelerator: 'wasm', cpuOptions: {numThreads: threads}});
   const {dtype, shape} = model.getInputDetails()[0];
-  const response = await fetch(`/files/${name}.input`);
+  const response = await fetch(`/files/${number}.input`);
   const data = new ARRAYS[dtype](await response.arrayBuffer());
-  return {name, model, input: new Tensor(data, Array.from(shape)), milliseconds: []};
+  return {model, input: new Tensor(data, Array.from(shape)), milliseconds: []};
 }
 
 async function run(file) {
@@ -23,12 +23,12 @@ async function run(file) {
 }
 
 // Runs all files in turn for some seconds, but at least `fewest` rounds, after a warm-up.
-// Returns, for each name, the milliseconds of every timed run and the output of the last.
-async function measure({names, threads, seconds, fewest, warmup}) {
+// Returns, for each, the milliseconds of every timed run and the output of the last.
+async function measure({count, threads, seconds, fewest, warmup}) {
   await loadLiteRt('/node_modules/@litertjs/core/wasm/', {threads: threads > 1});
   const files = [];
-  for (const name of names) {
-    files.push(await prepare(name, threads));
+  for (let number = 0; number < count; number++) {
+    files.push(await prepare(number, threads));
   }
   for (let round = 0; round < warmup; round++) {
     for (const file of files) {
@@ -43,7 +43,7 @@ async function measure({names, threads, seconds, fewest, warmup}) {
       file.output = values;
     }
   }
-  return files.map(({name, milliseconds, output}) => ({name, milliseconds, output}));
+  return files.map(({milliseconds, output}) => ({milliseconds, output}));
 }
 
 window.measure = measure;
