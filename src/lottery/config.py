@@ -263,7 +263,8 @@ class Transfer:
     )  # fmt: skip
     rate: float = option(
         0.1,
-        "fine-tuning: share of optimizer.learning_rate; fresh weights always train at all of it",
+        "fine-tuning: share of optimizer.learning_rate that weights trained before learn at; fresh "
+        "ones, the new head's too, always learn at all of it",
         gt=0,
     )
     controls: Any = option(

@@ -218,6 +218,7 @@ def trained(
     sparse: Callable[[], Sparse] | None = None,
     reset_slots: bool = False,
     head_only: bool = False,
+    head_rate: float = 1.0,
     origin: Mapping[str, Any] | None = None,
     tags: tuple[str, ...] = (),
     verdict: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: {},
@@ -250,6 +251,7 @@ def trained(
                 mask=pruned.mask if pruned is not None else {},
                 reset_slots=reset_slots,
                 head_only=head_only,
+                head_rate=head_rate,
                 callbacks=track.callbacks,
                 signals=signals,
             )

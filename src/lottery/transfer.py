@@ -1,9 +1,10 @@
 """A ticket on another data set, and the runs that it has to be compared with.
 
 The network gets a new head for the new classes; its mask stays, exactly zero throughout. Weights
-that were trained before are fine-tuned at a low learning rate, fresh ones get the full one: a
-control that is held down proves nothing. Images are normalised as the ticket's were, and resized on
-the device to what it takes, in every run alike. Each run is a node of the store.
+that were trained before are fine-tuned at a low learning rate; fresh ones, a new head's or a
+control's, get the full one: a control that is held down proves nothing. Images are normalised as
+the ticket's were, and resized on the device to what it takes, in every run alike. Each run is a
+node of the store.
 """
 
 import dataclasses
@@ -49,6 +50,8 @@ class Variant:
     weights: Callable[[], Mapping[str, Any] | None]
     mask: masks.Mask
     head_only: bool = False
+    head_rate: float = 1.0
+    """How much faster the head learns than the rest."""
     seed: int | None = None
     """Of the initial weights; None: that of the config."""
 
@@ -167,17 +170,19 @@ def make(
         ),
     )
     head_only = options.train == "head"
-    how = {"train": options.train}
+    head_rate = 1 / options.rate  # which brings it back to the full learning rate
+    how = {"train": options.train, "head_rate": head_rate}
     which = masks.digest(ticket.mask)
     fresh = fresh_seed(seed)  # not that of the dense network in which the mask was found
     if name == "ticket":
         about: dict[str, Any] = {"ticket": ticket.digest, "weights": options.weights, **how}
         weights = ticket.weights(options.weights)
-        return Variant(name, low, about, lambda: weights, ticket.mask, head_only)
+        return Variant(name, low, about, lambda: weights, ticket.mask, head_only, head_rate)
     if name == "dense":
         parent = dense_parent(ticket, store)
         about = {"dense": parent.key, **how}
-        return Variant(name, low, about, lambda: Run(parent.path).weights(), {}, head_only)
+        trained_before = Run(parent.path).weights
+        return Variant(name, low, about, trained_before, {}, head_only, head_rate)
     if name == "fresh":
         return Variant(name, config, {"mask": which}, lambda: None, ticket.mask, seed=fresh)
     if name == "random":
@@ -261,6 +266,7 @@ def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
         start=start,
         sparse=sparse if variant.mask else None,
         head_only=variant.head_only,
+        head_rate=variant.head_rate,
         keep_epochs=frozenset({0}),
         origin={
             "variant": variant.name,

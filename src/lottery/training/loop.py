@@ -23,10 +23,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lottery import models
 from lottery.data import Chunk, Split, Splits
 from lottery.data.preprocessing import Preprocessing
 from lottery.errors import CheckpointError
-from lottery.training import devices
+from lottery.training import devices, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
 from lottery.training.interrupts import StopSignals
 from lottery.training.metrics import Metrics, sums_of
@@ -63,7 +64,7 @@ class Loop:
     strategy's scope. ``seed`` determines data order and augmentation. ``mask`` maps variable
     paths to boolean arrays of survivors: gradients of pruned weights are zero before the
     optimizer sees them, so they enter neither the gradient norm nor a slot, and the weights are
-    exactly zero after every step.
+    exactly zero after every step. The head learns at ``head_rate`` times the learning rate.
 
     Raises :class:`ConfigError` if ``batch_size`` does not divide over the replicas.
     """
@@ -78,6 +79,7 @@ class Loop:
     label_smoothing: float = 0.0
     jit_compile: bool = False
     mask: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    head_rate: float = 1.0
 
     def __post_init__(self) -> None:
         self.replicas: int = self.strategy.num_replicas_in_sync
@@ -94,6 +96,9 @@ class Loop:
             inner._all_reduce_sum_gradients = lambda gradients_and_variables: (
                 gradients_and_variables
             )
+            if self.head_rate != 1:
+                head = {v.path for v in models.head(self.model).variables}
+                optimizers.accelerate(inner, head, self.head_rate)
             self._optimizer = optimizer
             self._masks = [
                 tf.Variable(tf.cast(self.mask[v.path], tf.float32), trainable=False)

@@ -48,13 +48,15 @@ def train(
     signals: StopSignals,
     measure: bool = True,
     head_only: bool = False,
+    head_rate: float = 1.0,
 ) -> None:
     """Train and leave in ``work``: checkpoints, metrics.csv, network.json, result.json.
 
     A folder that holds checkpoints of an interrupted attempt is continued from the newest
     readable one, and ends as the unbroken run would. With ``measure``, validation and test are
     measured at the end, the only time that test is looked at. With ``head_only`` all layers but the
-    last one with a kernel keep their weights and statistics.
+    last one with a kernel, the head, keep their weights and statistics; the head learns at
+    ``head_rate`` times the learning rate.
 
     Raises what :meth:`Loop.fit` raises.
     """
@@ -90,12 +92,19 @@ def train(
             measure=measure,
             weights=weights,
             head_only=head_only,
+            head_rate=head_rate,
         )
         return json.dumps(asdict(joining))
 
     with workers.training(plan):
         loop, length = build(
-            config, data, start=start, last_epoch=last_epoch, mask=mask, head_only=head_only
+            config,
+            data,
+            start=start,
+            last_epoch=last_epoch,
+            mask=mask,
+            head_only=head_only,
+            head_rate=head_rate,
         )
         write_json(
             work / "network.json",
@@ -147,6 +156,7 @@ class Joining:
     weights: str | None
     """File of the weights to begin with instead of fresh ones."""
     head_only: bool
+    head_rate: float
 
 
 def join(plan: str, load: Callable[[Data], Splits]) -> None:
@@ -171,6 +181,7 @@ def join(plan: str, load: Callable[[Data], Splits]) -> None:
         last_epoch=about.last_epoch,
         mask=mask,
         head_only=about.head_only,
+        head_rate=about.head_rate,
     )
     with StopSignals() as signals:
         loop.fit(
@@ -254,6 +265,7 @@ def build(
     last_epoch: int,
     mask: Mask,
     head_only: bool = False,
+    head_rate: float = 1.0,
 ) -> tuple[Loop, Length]:
     """The loop of a configuration, freshly initialised from ``start.seed``, and its length."""
     trainer = config.trainer
@@ -288,5 +300,6 @@ def build(
         label_smoothing=trainer.label_smoothing,
         jit_compile=trainer.jit_compile,
         mask=mask,
+        head_rate=head_rate,
     )
     return loop, Length(last_epoch * spe, spe, trainer.steps_per_call)
