@@ -154,7 +154,7 @@ def network(case):
     [
         *((case, "channels_50") for case in OWN),
         *((case, "weights_95") for case in OWN if case not in ("conv_4", "mobilenet_96")),
-        *((case, mask) for case in ("lenet", "conv_6", "resnet20", "mobilenet_8")
+        *((case, mask) for case in ("lenet", "conv_6", "resnet20")
           for mask in ("weights_80", "weights_99", "everything")),
     ],
 )  # fmt: skip
@@ -166,15 +166,18 @@ def test_own_networks_keep_their_function(case, mask):
     if mask in ("weights_80", "channels_50"):
         assert_tells_images_apart(model)
     if mask == "channels_50":
-        assert cost.multiply_adds(smaller) < 0.55 * cost.multiply_adds(model)
+        # In a chain a quarter is left; a residual sum keeps a channel that one of its terms needs.
+        assert cost.multiply_adds(smaller) < 0.6 * cost.multiply_adds(model)
     assert_plain(smaller)
     assert not any(isinstance(x, layers.Dropout) for x in smaller.layers)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("case", ["conv_6", "resnet20", "mobilenet_8"])
-@pytest.mark.parametrize("mask", ["channels_50", "weights_99"])
+@pytest.mark.parametrize(
+    ("case", "mask"),
+    [("conv_6", "weights_99"), ("resnet20", "weights_99"), ("mobilenet_8", "channels_50")],
+)
 def test_compaction_is_exact_but_for_rounding_and_leaves_nothing_to_do(case, mask):
     model = randomise(network(case), MASKS[mask])
     assert_same_in_float64(model)
@@ -194,27 +197,31 @@ def test_a_network_with_nothing_pruned_only_loses_what_inference_does_not_need(c
     assert lost == {x.name for x in model.layers if isinstance(x, idle)}
 
 
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 APPLICATIONS = (
-    ("VGG16", 32, {}),
-    ("ResNet50", 32, {}),
-    ("ResNet50V2", 32, {}),
-    ("MobileNet", 32, {"width": 0.5}),
-    ("MobileNetV2", 64, {"width": 0.35}),
-    ("MobileNetV3Small", 32, {}),
-    ("EfficientNetB0", 32, {}),
-    ("EfficientNetV2B0", 32, {}),
-    ("DenseNet121", 32, {}),
-    ("Xception", 71, {}),
-    ("InceptionV3", 75, {}),
-    ("ConvNeXtTiny", 32, {}),
-    pytest.param("InceptionResNetV2", 75, {}, marks=pytest.mark.slow),
-    pytest.param("NASNetMobile", 32, {}, marks=pytest.mark.slow),
+    slow("VGG16", 32, 1.0),
+    ("ResNet50", 32, 1.0),
+    slow("ResNet50V2", 32, 1.0),
+    ("MobileNet", 32, 0.5),
+    ("MobileNetV2", 64, 0.35),
+    ("MobileNetV3Small", 32, 1.0),
+    ("EfficientNetB0", 32, 1.0),
+    slow("EfficientNetV2B0", 32, 1.0),
+    ("DenseNet121", 32, 1.0),
+    slow("Xception", 71, 1.0),
+    slow("InceptionV3", 75, 1.0),
+    slow("InceptionResNetV2", 75, 1.0),
+    slow("NASNetMobile", 32, 1.0),
+    ("ConvNeXtTiny", 32, 1.0),
 )
 
 
-@pytest.mark.parametrize(("name", "pixels", "options"), APPLICATIONS)
-def test_networks_of_keras_keep_their_function(name, pixels, options):
-    model = models.build(name, (pixels, pixels, 3), 5, **options)
+@pytest.mark.parametrize(("name", "pixels", "width"), APPLICATIONS)
+def test_networks_of_keras_keep_their_function(name, pixels, width):
+    model = models.build(name, (pixels, pixels, 3), 5, width=width)
     randomise(model, channels_pruned(0.4, 0.2, 0.3))
     smaller = compact(model)
     assert_same_function(model, smaller)
@@ -308,6 +315,22 @@ def test_a_dead_branch_before_a_rectifier_leaves_a_shift():
     assert_same_function(model, smaller)
     assert removed(model, smaller)["stage_1_block_1_a_conv"] == (8, 0)
     assert isinstance(smaller.get_layer("stage_1_block_1_add"), layers.BatchNormalization)
+
+
+def test_a_shift_does_not_move_into_a_layer_that_others_read():
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, activation="relu", name="trunk")(image)
+    dead = layers.Conv2D(4, 1, name="dead")(x)
+    shared = layers.Conv2D(4, 1, name="shared")(x)
+    x = layers.Add(name="first")([x, dead])
+    x = layers.Add(name="second")([x, shared])
+    x = layers.Concatenate(name="both")([x, shared])
+    x = layers.Dense(2, name="head")(layers.Flatten(name="flatten")(x))
+    model = randomise(keras.Model(image, x, name="shared"))
+    emptied(model, "dead", out=range(4))
+    smaller = compact(model)
+    assert_same_function(model, smaller)
+    assert removed(model, smaller)["dead"] == (4, 0)
 
 
 def test_half_of_the_channels_is_less_than_half_of_the_work():
@@ -411,8 +434,7 @@ def test_batch_norm_stays_where_it_cannot_be_folded():
 # Properties.
 
 
-@st.composite
-def networks(draw):
+def drawn(draw):
     """Small graphs of all that can happen to channels."""
     image = keras.Input((7, 8, 3), name="image")
     tensors = [image]
@@ -464,9 +486,10 @@ def networks(draw):
     return randomise(model, channels_pruned(out, into), seed)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(networks())
-def test_any_network_keeps_its_function(model):
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_network_keeps_its_function(data):
+    model = drawn(data.draw)
     smaller = compact(model)
     assert_same_function(model, smaller)
     assert cost.multiply_adds(smaller) <= cost.multiply_adds(model)
