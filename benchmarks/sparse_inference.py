@@ -31,6 +31,7 @@ from lottery.data.sources.digits import Digits
 from lottery.export import browser, latency, litert, memory
 from lottery.export.compaction import compact
 from lottery.export.folding import fold
+from lottery.models import cost
 from lottery.models.kernels import flat_layers, layer_kernels
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -182,21 +183,23 @@ def compare(options, start, images, folder):
     files = {"dense": file("dense", fold(dense))}
     full = memory.sizes(files["dense"])
     print(f"dense {full.raw / 1e6:.2f} MB, gzip {full.gzip / 1e6:.2f} MB; mask: {options.mask}")
-    print("pruned | dead |    MB (share) |  gzip (share) | dense ms | masked ms  speed-up | "
-          "compacted ms  speed-up | difference (of largest output)")  # fmt: skip
+    print("pruned | dead | multiply-adds |    MB (share) |  gzip (share) | dense ms | "
+          "masked ms  speed-up | compacted ms  speed-up | difference (of largest)")  # fmt: skip
     for percent in options.sparsity:
         model = pruned(options.mask, percent, options.size, options.classes, start)
         settle(model, images)
         expected = np.asarray(model(images[:1]))
+        smaller = compact(model)
         files["masked"] = file("masked", fold(model))
-        files["compacted"] = file("compacted", compact(model))
+        files["compacted"] = file("compacted", smaller)
         trials = browser.run(files, images[0], threads=options.threads, seconds=options.seconds)
         speed = {n: latency.summary(t.milliseconds) for n, t in trials.items()}
         gain = {n: speed["dense"].median_ms / speed[n].median_ms for n in speed}
         size = memory.sizes(files["compacted"])
+        left = cost.surviving_multiply_adds(smaller) / cost.multiply_adds(dense)
         difference = np.abs(trials["compacted"].logits - expected).max()
         print(
-            f"{percent:5g}% | {dead_channels(model):4.0%} | "
+            f"{percent:5g}% | {dead_channels(model):4.0%} | {left:13.1%} | "
             f"{size.raw / 1e6:5.2f} ({size.raw / full.raw:5.1%}) | "
             f"{size.gzip / 1e6:5.2f} ({size.gzip / full.gzip:5.1%}) | "
             f"{speed['dense'].median_ms:8.2f} | "
