@@ -180,7 +180,7 @@ def test_the_same_command_again_answers_from_the_store_without_tensorflow(finish
 def test_training_does_not_wait_for_packages_that_it_does_not_use():
     check = (
         "import sys; from lottery import cli, experiment; from lottery.config import Data;"
-        "experiment._imported(); experiment._load(Data(source='digits'));"
+        "experiment._imported(); experiment.load_data(Data(source='digits'));"
         "assert 'tensorflow' in sys.modules;"
         "print({'sklearn', 'scipy.stats', 'matplotlib'} & set(sys.modules));"
         "import matplotlib.pyplot, sklearn"  # the report of a sweep in the same process may

@@ -93,7 +93,7 @@ def depthwise_convolutions_have_nine_weights_a_channel(lab):
 def a_kept_epoch_has_taken_as_many_steps(lab):
     config = composed(*TINY, "seed=1")  # no dense run to start from: the mutant trains its own
     dense = experiment.train_dense(config, lab)
-    steps = experiment._load(config.data).train.size // config.trainer.batch_size
+    steps = experiment.load_data(config.data).train.size // config.trainer.batch_size
     assert dense.epochs == [0, 1, 2]
     for epoch in dense.epochs:
         assert dense.state(epoch)["optimizer/iteration"] == epoch * steps
@@ -173,7 +173,7 @@ def the_verdict_follows_validation_whatever_the_test(lab):
 
 def every_example_is_evaluated(lab):
     config = composed(*TINY, "trainer.eval_batch_size=100")
-    data = experiment._load(config.data)
+    data = experiment.load_data(config.data)
     loop, _ = training.build(config, data, start=Start(), last_epoch=1, mask={})
     for split in (data.validation, data.test):
         assert split.size % 100

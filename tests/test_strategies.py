@@ -34,7 +34,7 @@ from lottery.training.interrupts import StopSignals
 from lottery.training.loop import Length, Loop
 
 devices._strategies["mirrored"] = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-data = experiment._load(composed().data)
+data = experiment.load_data(composed().data)
 shape = data.description.input_shape
 mask = np.random.default_rng(0).random((3, 3, 1, 8)) < 0.5
 
@@ -61,7 +61,7 @@ def loop(strategy, augment=True, precision="float32", dropout=0.0, sync=True):
         ),
         preprocessing=Preprocessing(shape, int(augment), augment, (0.5,), (0.5,)),
         batch_size=32, eval_batch_size=64, seed=0, strategy=devices.strategy(strategy),
-        mask={"conv/kernel": mask},
+        mask={"conv/kernel": mask}, head_rate=2.0,
     )
 
 

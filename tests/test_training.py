@@ -3,13 +3,16 @@
 import dataclasses
 import signal
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import SMALL, TINY, composed, laboratory
 
 from lottery import experiment, files, rewinding
 from lottery.errors import CheckpointError, DivergedError, StoppedError
 from lottery.runs import Run
+from lottery.training import optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, equal
 
 FIGURES = ("epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate")
@@ -278,7 +281,7 @@ def test_result_is_measured_on_all_examples(dense):
     from lottery.training import run as training
 
     config = composed(*SMALL)
-    data = experiment._load(config.data)
+    data = experiment.load_data(config.data)
     loop, _ = training.build(config, data, start=experiment.Start(), last_epoch=1, mask={})
     loop.load(dense.state())
     images = np.concatenate([x[v] for x, _, v in data.test.evaluation(100).as_numpy_iterator()])
@@ -293,6 +296,23 @@ def test_config_and_network_are_recorded(dense):
     assert dense.config["model"]["name"] == "resnet20"
     assert dense.parameters == sum(w.size for w in dense.weights().values()) - 2  # dropout's state
     assert files.read_json(dense.path / "done.json")["key"] == dense.key
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_a_head_that_learns_faster_takes_steps_as_much_larger(name):
+    def moved(factor: float) -> dict[str, np.ndarray]:
+        variables = [keras.Variable(np.ones(3, np.float32), name=n) for n in ("body", "head")]
+        built = getattr(keras.optimizers, name)(0.01)
+        built.build(variables)
+        if factor != 1:
+            optimizers.accelerate(built, {variables[1].path}, factor)
+        for _ in range(3):
+            built.apply([tf.constant([1.0, -2.0, 3.0])] * 2, variables)
+        return {v.name: np.array(v) - 1 for v in variables}
+
+    plain, faster = moved(1), moved(10)
+    np.testing.assert_array_equal(plain["body"], faster["body"])
+    np.testing.assert_allclose(10 * plain["head"], faster["head"], rtol=1e-5)
 
 
 # -- every optimizer and precision ---------------------------------------------------------------

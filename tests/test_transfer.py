@@ -105,6 +105,10 @@ def test_fresh_weights_get_the_full_learning_rate(study, moved):
     assert {rates[n] for n in ("fresh", "random", "scratch", "scratch_time")} == {full}
     peak = max(row["learning_rate"] for row in moved[1]["ticket"].metrics)
     assert peak <= 0.1 * full
+    # And so does the new head of a network that was trained before: it moves much further.
+    slow = transfer.fitted(moving(study, "transfer.rate=0.001"), lottery.load_ticket(study[2]))
+    variant = transfer.make("ticket", slow, lottery.load_ticket(study[2]), study[0].store)
+    assert variant.head_rate * variant.config.optimizer.learning_rate == pytest.approx(full)
 
 
 def test_same_time_is_that_of_finding_and_moving_the_ticket(study, moved):
