@@ -18,7 +18,7 @@ EARLY = ("block_0_project_conv", "block_1_expand_conv", "block_2_project_conv")
 
 def mobilenet(dense=EARLY, share=0.95):
     """A pruned MobileNetV2 with some layers that have all of their weights."""
-    whole, pruned = (network("mobilenet_v2", s, width=0.5) for s in (0.0, share))
+    whole, pruned = (network("mobilenet_v2", s) for s in (0.0, share))
     for name in dense:
         pruned.get_layer(name).kernel.assign(whole.get_layer(name).kernel)
     return pruned
