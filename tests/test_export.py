@@ -221,12 +221,12 @@ def test_one_command_exports_and_the_report_draws_what_it_measured(study, tmp_pa
     assert not process.stderr
     for text in (
         "resnet20 with 20 % of its weights", "model-int8.tflite", "multiply-adds without zeros",
-        "LiteRT float32, batch 1, 1 thread", "In theory: ", "Measured, one image on one thread: ",
+        "LiteRT float32 batch 1, 1 thread", "In theory: ", "Measured, one image on one thread: ",
         "No browser was measured: not asked for.",
     ):  # fmt: skip
         assert text in process.stdout
     widest = max(process.stdout.split("In theory")[0].splitlines(), key=len)
-    assert len(widest) <= 100, widest
+    assert len(widest) <= 80, widest
     (folder,) = (outputs / "export").iterdir()
     assert process.stdout.splitlines()[-1] == f"result: {folder / 'benchmark.json'}"
     again = run("export.py", *arguments, f"output={folder}")

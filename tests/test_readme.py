@@ -9,27 +9,29 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY, TINY, environment, result_folder
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from test_cli import class_folders
 
-from lottery import validation
+from lottery import cli, validation
+from lottery.config import typed
+from lottery.export import job
 
 PAGES = ("README.md", "docs/results.md")
 PREPARED = "data.dir=/scratch/imagenet_256"  # preprocess.py would have to write it first
 
 
-def commands() -> list[tuple[str, ...]]:
-    """The arguments of every prune.py command on the pages, as a shell would split them."""
+def commands(script: str = "prune.py") -> list[tuple[str, ...]]:
+    """The arguments of every command of a script on the pages, as a shell would split them."""
     found = []
     for page in PAGES:
         text = (REPOSITORY / page).read_text().replace("\\\n", " ")
         for name, value in re.findall(r'^ *(\w+)="(.*)"$', text, re.MULTILINE):
             text = text.replace(f"${name}", value)
-        for line in re.findall(r"^ *python prune\.py(.*)$", text, re.MULTILINE):
+        for line in re.findall(rf"^ *python {re.escape(script)}(.*)$", text, re.MULTILINE):
             found.append(tuple(shlex.split(line, comments=True)))
     return found
 
@@ -61,6 +63,18 @@ def test_commands_are_valid(real_data, tmp_path, monkeypatch):
                 sweeper._checked(cells)  # raises if one is wrong
 
 
+def test_commands_that_move_and_export_tickets_have_options_that_exist():
+    job.register_schema()
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        for script in ("transfer.py", "export.py"):
+            typed_there = commands(script)
+            assert typed_there
+            for arguments in typed_there:
+                overrides = [cli._as_list(a, ("format", "precision")) for a in arguments]
+                config = compose(script.removesuffix(".py"), [o for o in overrides if o != "-m"])
+                assert typed(config)
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 def test_a_clean_clone_runs(tmp_path):
     """Nothing that a run needs is missing from git; the lines on Python work on what it left."""
@@ -75,9 +89,10 @@ def test_a_clean_clone_runs(tmp_path):
     assert process.returncode == 0, process.stderr
     output = clone / result_folder(process.stdout)
     assert output.is_relative_to(clone / "outputs" / "prune")
-    (example,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
-    folder = re.search(r'load_run\("(.*?)"\)', example)[1]
-    example = example.replace(folder, str(output)).replace("epoch=5", "epoch=1")
+    page = (REPOSITORY / "README.md").read_text()
     names: dict[str, Any] = {}
-    exec(example, names)
+    for example in re.findall(r"```python\n(.*?)```", page, re.S):
+        folder = re.search(r'load_(?:run|ticket)\("(outputs/prune/[^/"]*)', example)[1]
+        exec(example.replace(folder, str(output)).replace("epoch=5", "epoch=1"), names)
     assert names["ticket"].mask
+    assert names["network"].output_shape == (None, 10)

@@ -111,7 +111,7 @@ def _where(entry: Mapping[str, Any]) -> str:
 def _condition(entry: Mapping[str, Any]) -> str:
     threads = f"{entry['threads']} thread{'s' * (entry['threads'] > 1)}"
     kind = RUNTIMES[entry["runtime"]]
-    return f"{kind} {entry['precision']}, batch {entry['batch']}, {threads}"
+    return f"{kind} {entry['precision']} batch {entry['batch']}, {threads}"
 
 
 def _milliseconds(found: Mapping[str, float]) -> str:
