@@ -146,7 +146,7 @@ def test_a_network_that_this_version_builds_otherwise_is_refused(study):
 
 
 def test_a_dense_run_is_no_ticket(study):
-    with pytest.raises(TicketError, match="no mask"):
+    with pytest.raises(TicketError, match="not a network with a mask"):
         lottery.load_ticket(study[-1].parent.path)
 
 
@@ -163,6 +163,35 @@ def test_every_way_to_name_a_ticket_leads_to_it(study, file, tmp_path):
     write_json(report / "winning_ticket.json", {"winner": None, "reason": "none matches"})
     with pytest.raises(TicketError, match="names no winning ticket: none matches"):
         lottery.load_ticket(report)
+
+
+def test_damaged_files_around_a_ticket_are_said_in_one_line(study, file, tmp_path):
+    for name, content in {
+        "winning_ticket.json": ('{"winner": ', "[]", '{"winner": {"ticket_file": null}}'),
+        "result.json": ('{"ticket"', "{}"),
+        "done.json": ("{}",),
+    }.items():
+        for number, text in enumerate(content):
+            folder = tmp_path / f"{name}_{number}"
+            folder.mkdir()
+            (folder / name).write_text(text)
+            with pytest.raises(TicketError, match=r"damaged|has no file") as raised:
+                lottery.load_ticket(folder)
+            assert "\n" not in str(raised.value)
+    mask = next((study[1].store.root / "mask").iterdir())
+    with pytest.raises(TicketError, match="not a network with a mask"):
+        lottery.load_ticket(mask)
+
+
+def test_a_report_that_was_copied_leads_to_its_own_ticket(file, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    ticket = lottery.load_ticket(file)
+    for folder, found in ((first, ticket), (second, replace(ticket, classes=tuple("abcdef")))):
+        folder.mkdir()
+        tickets.write(found, folder / "winning_ticket.safetensors")
+        verdict = {"winner": {"ticket_file": str(first / "winning_ticket.safetensors")}}
+        write_json(folder / "winning_ticket.json", verdict)
+    assert lottery.load_ticket(second).classes == tuple("abcdef")
 
 
 def test_prune_leaves_a_ticket_file_beside_its_result(tmp_path):

@@ -15,9 +15,11 @@ import lottery
 from lottery import tickets, transfer, validation
 from lottery.config import typed
 from lottery.data.preprocessing import Preprocessing, resized
+from lottery.errors import DivergedError, TicketError
 from lottery.files import read_json
 from lottery.runs import Run, runs_of
 from lottery.store import Store
+from lottery.sweep import plan
 
 TARGET = ("data.classes=[6,7,8,9]", "trainer.epochs=2", "trainer.batch_size=64", "logger=csv")
 HEAD = {"classifier/kernel", "classifier/bias"}
@@ -105,10 +107,30 @@ def test_fresh_weights_get_the_full_learning_rate(study, moved):
     assert {rates[n] for n in ("fresh", "random", "scratch", "scratch_time")} == {full}
     peak = max(row["learning_rate"] for row in moved[1]["ticket"].metrics)
     assert peak <= 0.1 * full
-    # And so does the new head of a network that was trained before: it moves much further.
-    slow = transfer.fitted(moving(study, "transfer.rate=0.001"), lottery.load_ticket(study[2]))
-    variant = transfer.make("ticket", slow, lottery.load_ticket(study[2]), study[0].store)
-    assert variant.head_rate * variant.config.optimizer.learning_rate == pytest.approx(full)
+
+
+def test_a_new_head_gets_the_full_rate_while_the_rest_hardly_moves(study, moved):
+    slow = moving(study, "transfer.rate=1e-6")
+    run = runs_of(transfer.transfer(slow, study[0]))["ticket"]
+    body = next(iter(set(run.mask) - HEAD))
+
+    def moves(run, path):
+        return float(np.abs(run.weights()[path] - run.weights(0)[path]).max())
+
+    assert moves(run, body) < 1e-4 < 0.01 * moves(moved[1]["ticket"], body)
+    assert moves(run, "classifier/kernel") > 0.3 * moves(moved[1]["ticket"], "classifier/kernel")
+
+
+def test_what_was_rewound_to_its_initialisation_is_fresh(study):
+    ticket = lottery.load_ticket(study[2])
+    first = replace(ticket, provenance={**ticket.provenance, "rewound_to_epoch": 0})
+    config = transfer.fitted(moving(study, "transfer.weights=rewound"), ticket)
+    rates = [
+        transfer.make("ticket", config, t, study[0].store).config.optimizer.learning_rate
+        for t in (ticket, first)
+    ]
+    assert rates == [pytest.approx(0.1 * config.optimizer.learning_rate), rates[1]]
+    assert rates[1] == config.optimizer.learning_rate
 
 
 def test_same_time_is_that_of_finding_and_moving_the_ticket(study, moved):
@@ -162,6 +184,8 @@ def test_the_moved_ticket_is_a_ticket(study, moved):
     assert ticket.provenance["moved_from"] == "digits, classes 0 1 2 3 4 5"
     assert ticket.provenance["runs"]["transfer"] == run.key
     assert ticket.model().output_shape == (None, 4)
+    assert ticket.key == run.key  # not that of the ticket before
+    assert ticket.provenance["variant"] == "ticket"
 
 
 # -- images of another size --------------------------------------------------------------------
@@ -203,6 +227,60 @@ def test_a_ticket_takes_images_of_another_size(study, real_data):
     assert result["runs"][0]["test_top1"] > 0.7  # T-shirts and bags
 
 
+@pytest.mark.parametrize("stored", [8, 6])
+def test_images_are_resized_whether_or_not_the_user_says_so(study, stored):
+    """Fitting a config that fits changes nothing, and a size given twice is not thrown away."""
+    ticket = lottery.load_ticket(study[2])
+    for overrides in (
+        (f"data.image_size={stored}",),
+        (f"data.image_size={stored}", "data.resize=8"),
+    ):
+        once = transfer.fitted(moving(study, *overrides), ticket)
+        assert once.data.resize == (None if stored == 8 else 8)
+        assert transfer.fitted(once, ticket) == once
+
+
+# -- what is planned -----------------------------------------------------------------------------
+
+
+def planned(study, *cells, underway=lambda node: None):
+    made = plan.make(
+        [((), moving(study, *c, "seed=77")) for c in cells], study[0].store, underway,
+        chain=transfer.lineage,
+    )  # fmt: skip
+    numbers = [c.number for job in made.jobs for c in job]
+    assert sorted([*numbers, *(c.number for c in (*made.done, *made.underway))]) == [
+        *range(len(cells))
+    ]
+    assert not made.parents
+    return made
+
+
+def test_every_cell_of_a_sweep_has_its_job(study, tmp_path):
+    other = replace(lottery.load_ticket(study[2]), classes=tuple("abcdef"))
+    tickets.write(other, tmp_path / tickets.FILE)
+    of_other = f"ticket={tmp_path / tickets.FILE}"
+    # One ticket, other controls: one job, for both need the ticket's run.
+    made = planned(study, (), ("transfer.controls=fresh",))
+    assert [[c.number for c in job] for job in made.jobs] == [[0, 1]]
+    assert made.epochs == 4
+    # Two tickets: two jobs, though they share a control; the lease lets one wait.
+    scratch = "transfer.controls=[scratch]"
+    made = planned(study, (scratch,), (scratch, of_other))
+    assert [[c.number for c in job] for job in made.jobs] == [[0], [1]]
+    assert made.epochs == 6
+
+
+def test_a_cell_is_underway_only_if_all_of_it_is(study):
+    ticket = transfer.lineage(moving(study, "seed=77"), study[0].store).last.key
+    made = planned(
+        study, (), ("transfer.controls=fresh",),
+        underway=lambda node: "job 7" if node.key == ticket else None,
+    )  # fmt: skip
+    assert [c.number for c in made.underway] == [0]
+    assert [[c.number for c in job] for job in made.jobs] == [[1]]
+
+
 # -- what is refused -----------------------------------------------------------------------------
 
 
@@ -235,6 +313,42 @@ def test_what_cannot_be_is_said_before_anything_runs(study, tmp_path, real_data)
     tickets.write(unknown, tmp_path / "unknown.safetensors")
     message = refused(moving(study, f"ticket={tmp_path / 'unknown.safetensors'}"))
     assert "resnet200 is unknown to this version" in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: replace(t, network=replace(t.network, width=0.5)),
+        lambda t: replace(t, mask={**t.mask, "nowhere/kernel": np.ones(3, bool)}),
+        lambda t: replace(t, trained={k: v for k, v in t.trained.items() if "stem" not in k}),
+    ],
+    ids=["shapes", "mask", "missing"],
+)
+def test_a_ticket_of_another_network_is_refused_before_it_trains(study, tmp_path, change):
+    tickets.write(change(lottery.load_ticket(study[2])), tmp_path / tickets.FILE)
+    with pytest.raises(TicketError, match=r"does not fit resnet20.*keras"):
+        transfer.transfer(moving(study, f"ticket={tmp_path}"), laboratory(tmp_path))
+
+
+@pytest.mark.parametrize("controls", ["5", "true", "[all,fresh]"])
+def test_controls_that_mean_nothing(study, controls):
+    assert "is unknown" in refused(moving(study, f"transfer.controls={controls}"))
+
+
+def test_a_control_that_diverges_leaves_the_rest(study, monkeypatch):
+    run = transfer._run
+
+    def diverging(variant, ticket, lab):
+        if variant.name == "scratch":
+            raise DivergedError("the loss is not a finite number by step 1")
+        return run(variant, ticket, lab)
+
+    monkeypatch.setattr(transfer, "_run", diverging)
+    result = transfer.transfer(moving(study, "transfer.controls=[scratch,scratch_time]"), study[0])
+    rows = {row["name"]: row for row in result["runs"]}
+    assert "key" in rows["ticket"]
+    assert "not a finite number" in rows["scratch"]["missing"]
+    assert "from scratch failed" in rows["scratch_time"]["missing"]
 
 
 def test_without_its_parent_the_other_controls_are_run(study, tmp_path):

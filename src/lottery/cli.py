@@ -34,7 +34,7 @@ Act = Callable[[Any, Path], dict[str, Any]]
 # The disk is full, read-only or not ours: the user's to solve, so no traceback.
 DISK_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT,
-    errno.EFBIG,
+    errno.EFBIG, errno.EEXIST, errno.EISDIR,
 }  # fmt: skip
 
 

@@ -30,29 +30,44 @@ class Round:
 class Lineage:
     """dense -> mask -> ticket -> mask -> ticket …; of train.py the dense network alone.
 
-    ``controls`` are further runs that belong to it, ``nameless`` is the number of those whose
-    identity depends on what the others will have measured.
+    Of transfer.py ``transfers``, the moved ticket first, then the controls; ``nameless`` is the
+    number of those whose identity depends on what the others will have measured.
     """
 
-    dense: Node
+    dense: Node | None = None
     rounds: tuple[Round, ...] = ()
-    controls: tuple[Node, ...] = ()
+    transfers: tuple[Node, ...] = ()
     nameless: int = 0
+
+    @property
+    def goals(self) -> tuple[Node, ...]:
+        """What it is about: its transfers, its ticket, or the dense network if that is all."""
+        return self.transfers or (self.last,)
+
+    @property
+    def parent(self) -> str | None:
+        """Key of the dense network that the tickets wait for; None without tickets."""
+        return self.dense.key if self.dense and self.rounds else None
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to compute."""
-        return not self.nameless and all(n.done for n in (self.last, *self.controls))
+        return not self.nameless and all(node.done for node in self.goals)
 
     @property
     def last(self) -> Node:
-        """What the config is about: its ticket, or the dense network if there is none."""
-        return self.rounds[-1].ticket if self.rounds else self.dense
+        """The ticket, moved or not, or the dense network if there is none."""
+        if self.rounds:
+            return self.rounds[-1].ticket
+        last = self.transfers[0] if self.transfers else self.dense
+        assert last is not None
+        return last
 
     @property
     def runs(self) -> tuple[Node, ...]:
         """All that has to be trained, in order."""
-        return (self.dense, *(r.ticket for r in self.rounds), *self.controls)
+        dense = () if self.dense is None else (self.dense,)
+        return (*dense, *(r.ticket for r in self.rounds), *self.transfers)
 
 
 def dense_lineage(config: Config, store: Store) -> Lineage:

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One finished training, dense or ticket, in its folder of the run store."""
+    """One finished training, of a dense network, a ticket or a transfer, in the run store."""
 
     path: Path
 
@@ -33,7 +33,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """``dense`` or ``ticket``."""
+        """``dense``, ``ticket`` or ``transfer``."""
         return str(self._about["kind"])
 
     @property

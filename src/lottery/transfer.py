@@ -15,16 +15,16 @@ from typing import Any
 
 from lottery import files, models
 from lottery.config import DENSE, Model, Transfer, TransferConfig, did_you_mean, identity
-from lottery.data import describe
+from lottery.data import crop_size, describe
 from lottery.data.splits import steps_per_epoch
-from lottery.errors import ConfigError, TicketError
+from lottery.errors import ConfigError, DivergedError, TicketError
 from lottery.experiment import Laboratory, Sparse, load_data, trained, training_module
 from lottery.lineage import Lineage
 from lottery.pruning import masks
 from lottery.rewinding import Start, fresh_seed
 from lottery.runs import Run
 from lottery.store import Node, Store
-from lottery.tickets import Ticket, asked_for
+from lottery.tickets import Ticket, asked_for, check_fit
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +80,22 @@ def transfer(config: TransferConfig, lab: Laboratory) -> dict[str, Any]:
     runs: dict[str, Run] = {}
     rows = []
     for name in wanted:
-        if name == "dense" and not dense_parent(ticket, lab.store).done:
-            rows.append({"name": name, "title": TITLES[name], "missing": _no_parent(ticket, lab)})
+        reason = _impossible(name, ticket, lab.store, runs)
+        if reason:
+            log.warning("%s: %s", TITLES[name], reason)
+            rows.append({"name": name, "title": TITLES[name], "missing": reason})
             continue
         of_time = _affordable(config, ticket, runs) if name == "scratch_time" else None
         variant = make(name, config, ticket, lab.store, epochs=of_time)
-        runs[name] = run = _run(variant, ticket, lab)
-        rows.append(_row(variant, run))
+        try:
+            runs[name] = _run(variant, ticket, lab)
+        except DivergedError as error:
+            if name == "ticket":
+                raise
+            log.warning("%s: %s", TITLES[name], error)
+            rows.append({"name": name, "title": TITLES[name], "missing": str(error)})
+        else:
+            rows.append(_row(variant, runs[name]))
     return {
         "ticket": {
             "key": ticket.key,
@@ -117,11 +126,11 @@ def controls(options: Transfer) -> list[str]:
     Raises :class:`ConfigError` for an unknown one.
     """
     wanted = options.controls
-    if wanted in ("none", None):
+    names = [str(n) for n in (wanted if isinstance(wanted, list) else [wanted])]
+    if names in (["none"], ["None"]):
         return []
-    if wanted == "all":
+    if names == ["all"]:
         return list(CONTROLS)
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
     for name in names:
         if name not in CONTROLS:
             hint = did_you_mean(str(name), ("all", "none", *CONTROLS))
@@ -148,7 +157,7 @@ def fitted(config: TransferConfig, ticket: Ticket) -> TransferConfig:
         raise ConfigError(f"the ticket takes images of {height}x{width} pixels, not square ones")
     about = dataclasses.asdict(ticket.network)
     about.pop("input_shape")
-    resize = None if found.input_shape[0] == height else height
+    resize = None if crop_size(config.data, found.image_shape) == height else height
     return replace(
         config,
         model=Model(**about),
@@ -163,14 +172,15 @@ def make(
 ) -> Variant:
     """One of the runs of a :func:`fitted` config; ``epochs`` if not those of the config."""
     options, seed = config.transfer, config.seed
+    # A ticket that was rewound to its initialisation has never been trained.
+    fresh_ticket = options.weights == "rewound" and ticket.provenance["rewound_to_epoch"] == 0
+    rate = 1.0 if name == "ticket" and fresh_ticket else options.rate
     low = replace(
         config,
-        optimizer=replace(
-            config.optimizer, learning_rate=config.optimizer.learning_rate * options.rate
-        ),
+        optimizer=replace(config.optimizer, learning_rate=config.optimizer.learning_rate * rate),
     )
     head_only = options.train == "head"
-    head_rate = 1 / options.rate  # which brings it back to the full learning rate
+    head_rate = 1 / rate  # which brings it back to the full learning rate
     how = {"train": options.train, "head_rate": head_rate}
     which = masks.digest(ticket.mask)
     fresh = fresh_seed(seed)  # not that of the dense network in which the mask was found
@@ -201,8 +211,7 @@ def dense_parent(ticket: Ticket, store: Store) -> Node:
 
 
 def lineage(config: TransferConfig, store: Store) -> Lineage:
-    """The runs of a transfer, for the plan of a sweep; the ticket's stands where a study has its
-    dense network.
+    """The runs of a transfer, for the plan of a sweep.
 
     How many epochs fit into the same time is known only once one has been timed: until then that
     control has no name.
@@ -222,7 +231,7 @@ def lineage(config: TransferConfig, store: Store) -> Lineage:
         found.append(node)
         if node.done:
             runs[name] = Run(node.path)
-    return Lineage(found[0], controls=tuple(found[1:]), nameless=nameless)
+    return Lineage(transfers=tuple(found), nameless=nameless)
 
 
 def check(config: TransferConfig) -> None:
@@ -245,14 +254,18 @@ def check(config: TransferConfig) -> None:
 
 def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
     def start() -> Start:
+        """The seed and the weights, which must be those of the network that is built."""
         seed = variant.config.seed if variant.seed is None else variant.seed
-        return Start(seed=seed, weights=variant.weights())
+        weights = variant.weights()
+        if weights is not None:
+            network, new = _network(variant)
+            check_fit(network, weights, ticket, but=new, all_variables=True)
+        return Start(seed=seed, weights=weights)
 
     def sparse() -> Sparse:
         """The mask without the head's part: the new head is dense."""
-        module = training_module(variant.config)
-        network = module.network(variant.config, load_data(variant.config.data).description)
-        new = {v.path for v in module.models.head(network).variables}
+        network, new = _network(variant)
+        check_fit(network, variant.mask, ticket, but=new)
         kept = {path: m for path, m in variant.mask.items() if path not in new}
         summary = masks.summary(kept, network.count_params())
         percentile = 100 * (1 - summary["density"])
@@ -275,6 +288,13 @@ def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
         },
         tags=(variant.name, variant.config.transfer.weights),
     )
+
+
+def _network(variant: Variant) -> tuple[Any, set[str]]:
+    """The network that a run trains, and the paths of its new head's variables."""
+    module = training_module(variant.config)
+    network = module.network(variant.config, load_data(variant.config.data).description)
+    return network, {v.path for v in module.models.head(network).variables}
 
 
 def _row(variant: Variant, run: Run) -> dict[str, Any]:
@@ -313,10 +333,13 @@ def _warn_of_overlap(config: TransferConfig, ticket: Ticket) -> None:
         )  # fmt: skip
 
 
-def _no_parent(ticket: Ticket, lab: Laboratory) -> str:
-    reason = _missing_parent(ticket, lab.store)
-    log.warning("%s", reason)
-    return reason
+def _impossible(name: str, ticket: Ticket, store: Store, runs: Mapping[str, Run]) -> str | None:
+    """Why a control cannot be run, if so."""
+    if name == "dense" and not dense_parent(ticket, store).done:
+        return _missing_parent(ticket, store)
+    if name == "scratch_time" and "scratch" not in runs:
+        return "how long an epoch takes is not known: the run from scratch failed"
+    return None
 
 
 def _missing_parent(ticket: Ticket, store: Store) -> str:

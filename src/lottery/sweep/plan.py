@@ -35,10 +35,9 @@ class Cell:
     @property
     def missing(self) -> dict[str, int]:
         """Epochs to train for each run that is not in the store, by the run's key."""
-        epochs = {self.lineage.dense.key: self.config.trainer.epochs}
+        epochs = {node.key: self.config.trainer.epochs for node in self.lineage.runs}
         for step in self.lineage.rounds:
             epochs[step.ticket.key] = self.config.trainer.epochs - step.first_epoch
-        epochs |= {n.key: self.config.trainer.epochs for n in self.lineage.controls}
         return {n.key: epochs[n.key] for n in self.lineage.runs if not n.done}
 
 
@@ -100,12 +99,14 @@ def make(
     grid = []
     for number, (overrides, config) in enumerate(cells):
         runs = chain(config, store)
-        who = None if runs.last.done else underway(runs.last)
+        goals = [node for node in runs.goals if not node.done]
+        others = [underway(node) for node in goals]
+        who = others[0] if others and all(others) and not runs.nameless else None
         grid.append(Cell(number, tuple(overrides), config, runs, who))
     open_cells = [c for c in grid if not c.done and not c.underway]
     return Plan(
         tuple(grid),
-        _parents([c for c in open_cells if c.lineage.rounds], store, underway),
+        _parents(open_cells, store, underway),
         _jobs(open_cells),
     )
 
@@ -113,10 +114,11 @@ def make(
 def _parents(cells: list[Cell], store: Store, underway: Underway) -> tuple[Parent, ...]:
     families: dict[str, list[Cell]] = {}
     for cell in cells:
-        families.setdefault(cell.lineage.dense.key, []).append(cell)
+        if cell.lineage.parent:
+            families.setdefault(cell.lineage.parent, []).append(cell)
     parents = []
-    for family in families.values():
-        dense = family[0].lineage.dense
+    for key, family in families.items():
+        dense = Node("dense", key, store.root / "dense" / key)
         starts = {step.first_epoch for c in family for step in c.lineage.rounds}
         if dense.done and all(_has_state(store, dense, epoch) for epoch in starts):
             continue
@@ -135,19 +137,22 @@ def _has_state(store: Store, dense: Node, epoch: int) -> bool:
 
 def _jobs(cells: list[Cell]) -> tuple[tuple[Cell, ...], ...]:
     """Cells in groups that have no missing ticket in common, each in ascending depth."""
-    group: dict[str, list[Cell]] = {}  # missing ticket -> the cells that need it
+    group: dict[str, list[Cell]] = {}  # a run -> the cells that it is one of the tickets of
     for cell in cells:
-        wanted = [k for k in cell.missing if k != cell.lineage.dense.key] or list(cell.missing)
         joined = [cell]
-        for key in wanted:
+        for key in _own(cell):
             joined += [c for c in group.get(key, []) if c not in joined]
         for c in joined:
-            for key in c.missing:
-                if key != c.lineage.dense.key or not c.lineage.rounds:
-                    group[key] = joined
+            group |= dict.fromkeys(_own(c), joined)
     unique = {id(g): g for g in group.values()}
     ordered = [sorted(g, key=lambda c: (len(c.lineage.rounds), c.number)) for g in unique.values()]
     return tuple(tuple(g) for g in sorted(ordered, key=lambda g: g[0].number))
+
+
+def _own(cell: Cell) -> list[str]:
+    """The runs that only one job may compute; dense networks and controls are shared by leases."""
+    tickets = [r.ticket.key for r in cell.lineage.rounds if not r.ticket.done]
+    return tickets or [cell.lineage.last.key]
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ def estimate(plan: Plan, store: Store, parallel: int) -> Estimate | None:
             for cell in cells:
                 missing = cell.missing
                 if stage == 0:
-                    missing = {k: e for k, e in missing.items() if k == cell.lineage.dense.key}
+                    missing = {k: e for k, e in missing.items() if k == cell.lineage.parent}
                 epochs += sum(e for k, e in missing.items() if k not in counted)
                 counted |= set(missing)
             workload = _workload(dataclasses.asdict(cells[0].config))

@@ -61,7 +61,7 @@ class StagedSweep:
         with self._interruptible():
             self._await_others()
             failed = self._train_parents()
-            cells = [job for job in self.plan.jobs if job[0].lineage.dense.key not in failed]
+            cells = [job for job in self.plan.jobs if job[0].lineage.parent not in failed]
             if cells:
                 self._compute_cells(cells)
 
@@ -78,7 +78,7 @@ class StagedSweep:
             submitted = self._submit(task, items)
             self._record([(p.node, p.cells) for p in own], submitted, "dense")
             after |= {p.node.key: j.job_id for p, j in zip(own, submitted, strict=True)}
-        key = lambda job: job[0].lineage.dense.key  # noqa: E731
+        key = lambda job: job[0].lineage.parent or ""  # noqa: E731
         for dense, family in itertools.groupby(sorted(self.plan.jobs, key=key), key=key):
             group = list(family)
             items, cells = self._cell_jobs(group)
@@ -118,8 +118,9 @@ class StagedSweep:
                     {
                         "num": c.number,
                         "overrides": list(c.overrides),
-                        "dense": c.lineage.dense.key,
+                        "dense": c.lineage.dense.key if c.lineage.dense else None,
                         "ticket": c.lineage.rounds[-1].ticket.key if c.lineage.rounds else None,
+                        "transfers": [node.key for node in c.lineage.transfers],
                     }
                     for c in self.plan.cells
                 ],
@@ -155,7 +156,8 @@ class StagedSweep:
         return failed
 
     def _compute_cells(self, jobs: Sequence[tuple[Cell, ...]]) -> None:
-        log.info("stage 2: %d cells", sum(map(len, jobs)))
+        stage = "stage 2: " if jobs[0][0].lineage.parent else ""
+        log.info("%s%d cells", stage, sum(map(len, jobs)))
         items, task = self._cell_jobs(jobs)
         ends = self._launch(task, items, [(c[0].lineage.last, c) for c in jobs], "cells")
         for cells, end in zip(jobs, ends, strict=True):
@@ -237,7 +239,8 @@ class StagedSweep:
             )
             _claim(self.store, node, job.job_id, self.folder)
             for cell in cells if stage == "cells" else ():
-                _claim(self.store, cell.lineage.last, job.job_id, self.folder)
+                for goal in cell.lineage.goals:
+                    _claim(self.store, goal, job.job_id, self.folder)
         self._write_record()
         ids = sorted({job.job_id.partition("_")[0] for job in submitted})
         log.info("submitted %s as job %s", stage, ", ".join(ids))
@@ -258,11 +261,15 @@ class StagedSweep:
         return "\n".join(
             [
                 f"{how}; the submitted jobs go on",
-                f"  watch:   squeue --jobs={','.join(ids)}; python report.py sweep={self.folder}",
+                f"  watch:   squeue --jobs={','.join(ids)}{self._watching()}",
                 "  resume:  the same command; it submits only what is missing",
                 f"  cancel:  scancel {' '.join(ids)}",
             ]
         )
+
+    def _watching(self) -> str:
+        found_tickets = any(cell.lineage.rounds for cell in self.plan.cells)
+        return f"; python report.py sweep={self.folder}" if found_tickets else ""
 
     # -- after -----------------------------------------------------------------------------------
 

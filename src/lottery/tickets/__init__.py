@@ -6,6 +6,16 @@
 
 from lottery.tickets.file import read, write
 from lottery.tickets.locate import FILE, asked_for, load_ticket
-from lottery.tickets.ticket import Network, Ticket, of_run
+from lottery.tickets.ticket import Network, Ticket, check_fit, of_run
 
-__all__ = ["FILE", "Network", "Ticket", "asked_for", "load_ticket", "of_run", "read", "write"]
+__all__ = [
+    "FILE",
+    "Network",
+    "Ticket",
+    "asked_for",
+    "check_fit",
+    "load_ticket",
+    "of_run",
+    "read",
+    "write",
+]

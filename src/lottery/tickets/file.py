@@ -67,13 +67,18 @@ def read(path: Path) -> Ticket:
         ) from error
     if _checksum(header["about"], tensors) != header["sha256"]:
         raise TicketError(f"the ticket file {path} is damaged: its checksum does not match")
-    return _ticket(json.loads(header["about"]), tensors)
+    try:
+        return _ticket(json.loads(header["about"]), tensors)
+    except (ValueError, KeyError, TypeError) as error:  # whole, as its checksum says
+        raise TicketError(
+            f"the ticket file {path} is of another version of lottery: {error!r}"
+        ) from error
 
 
 def _check_header(path: Path, header: Mapping[str, str]) -> None:
     if header.get("format") != FORMAT or not {"version", "about", "sha256"} <= set(header):
         raise TicketError(f"{path} is a safetensors file, but no ticket file")
-    if int(header["version"]) > VERSION:
+    if not header["version"].isdecimal() or int(header["version"]) > VERSION:
         raise TicketError(
             f"the ticket file {path} was written by a newer version of lottery (format "
             f"{header['version']}, this program knows {VERSION}): update"
@@ -98,6 +103,8 @@ def _ticket(about: Mapping[str, Any], tensors: Mapping[str, Array]) -> Ticket:
             array = whole
         weights[which][path] = array
     network = {**about["network"], "input_shape": tuple(about["network"]["input_shape"])}
+    provenance = about["provenance"]
+    provenance["runs"]["ticket"], provenance["runs"]["dense"], provenance["data"]
     return Ticket(
         network=Network(**network),
         classes=tuple(about["classes"]),

@@ -1,5 +1,7 @@
 """Finding the ticket that a user means: a file, a run's folder, a report."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lottery import files
@@ -49,24 +51,38 @@ def asked_for(ticket: str | None, outputs: str) -> Ticket:
 
 
 def _of_folder(path: Path) -> Ticket:
-    try:
+    with _readable(path):
         run: Run = load_run(path)
-    except LotteryError as error:
-        raise TicketError(str(error)) from error
-    return of_run(run)
+        return of_run(run)
 
 
 def _winner(verdict: Path) -> Ticket:
-    about = files.read_json(verdict)
-    winner = about.get("winner")
-    if not winner:
-        raise TicketError(f"{verdict} names no winning ticket: {about.get('reason')}")
-    file = Path(winner.get("ticket_file") or "")
-    # The report may have been moved, with the file beside it.
-    for candidate in (file, verdict.parent / file.name):
+    with _readable(verdict):
+        about = files.read_json(verdict)
+        winner = about["winner"]
+        if not winner:
+            raise TicketError(f"{verdict} names no winning ticket: {about['reason']}")
+        if not winner.get("ticket_file"):
+            raise TicketError(f"{verdict} names a winner, but has no file of it")
+        file = Path(winner["ticket_file"])
+    # Beside the report first: it may have been copied, and another one be where it was.
+    for candidate in (verdict.parent / file.name, file):
         if candidate.is_file():
             return read(candidate)
     raise TicketError(f"{verdict} refers to the ticket file {file}, which is not there any more")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in one line that files are damaged, or not those of this program."""
+    try:
+        yield
+    except TicketError:
+        raise
+    except LotteryError as error:
+        raise TicketError(str(error)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise TicketError(f"{path} is damaged, or of another version: {error!r}") from error
 
 
 def _newest(path: Path) -> str:

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -89,8 +89,9 @@ class Ticket:
 
     @property
     def key(self) -> str:
-        """Key of the run that made it."""
-        return str(self.provenance["runs"]["ticket"])
+        """Key of the run that made it: where it was found, or moved to other data."""
+        runs = self.provenance["runs"]
+        return str(runs.get("transfer", runs["ticket"]))
 
     @property
     def data(self) -> str:
@@ -139,23 +140,42 @@ class Ticket:
             network = models.build(name, shape, len(self.classes), **about)
         except ConfigError as error:
             raise TicketError(f"the ticket's network cannot be built: {error}") from error
-        variables = {v.path: v for v in network.variables}
-        wrong = sorted(set(variables) ^ set(arrays)) or [
-            p for p, v in variables.items() if tuple(v.shape) != arrays[p].shape
-        ]
-        if wrong:
-            raise TicketError(
-                f"the ticket does not fit {name} as this version of lottery builds it, "
-                f"beginning with {wrong[0]}; {self._made_with()}"
-            )
-        for path, variable in variables.items():
-            variable.assign(arrays[path])
+        check_fit(network, arrays, self, all_variables=True)
+        check_fit(network, self.mask, self)
+        for variable in network.variables:
+            variable.assign(arrays[variable.path])
         return network
 
-    def _made_with(self) -> str:
+    @property
+    def made_with(self) -> str:
+        """The versions that it was made with, for messages."""
         versions = self.provenance.get("versions", {})
         known = ", ".join(f"{k} {v}" for k, v in versions.items() if k in ("lottery", "keras"))
         return f"it was made with {known}" if known else "it does not say what it was made with"
+
+
+def check_fit(
+    network: "keras.Model",
+    arrays: Mapping[str, Array],
+    ticket: Ticket,
+    *,
+    but: Collection[str] = (),
+    all_variables: bool = False,
+) -> None:
+    """Raise :class:`TicketError` unless arrays of a ticket belong to the variables of a network.
+
+    Paths in ``but`` may differ; with ``all_variables`` no variable may be without an array.
+    """
+    shapes = {v.path: tuple(v.shape) for v in network.variables if v.path not in but}
+    own = {path: array.shape for path, array in arrays.items() if path not in but}
+    wrong = [path for path, shape in own.items() if shapes.get(path) != shape]
+    if all_variables:
+        wrong += sorted(set(shapes) - set(own))
+    if wrong:
+        raise TicketError(
+            f"the ticket does not fit {ticket.network.name} as this version of lottery builds it, "
+            f"beginning with {wrong[0]}; {ticket.made_with}"
+        )
 
 
 def of_run(run: Run) -> Ticket:
@@ -164,8 +184,8 @@ def of_run(run: Run) -> Ticket:
     Raises :class:`TicketError` for a run without a mask, and :class:`CheckpointError` if its
     weights cannot be read.
     """
-    if not run.mask:
-        raise TicketError(f"{run.path} is a {run.kind} run: it has no mask, so it is no ticket")
+    if not (run.path / "config.json").exists() or not run.mask:
+        raise TicketError(f"{run.path} is no ticket: it is not a network with a mask")
     config = run.config
     model, data = config["model"], config["data"]
     return Ticket(
@@ -203,8 +223,10 @@ def _provenance(run: Run) -> dict[str, Any]:
 
 def _moved(run: Run) -> dict[str, Any]:
     """Of a ticket that was moved to another data set: the ticket before is part of it."""
-    before = files.read_json(run.path / "origin.json")["ticket"]
+    origin = files.read_json(run.path / "origin.json")
+    before = origin["ticket"]
     return {
+        "variant": origin["variant"],
         "runs": {**before["runs"], "transfer": run.key},
         **_facts(run),
         "moved_from": before["data"],

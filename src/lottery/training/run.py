@@ -31,6 +31,8 @@ from lottery.training.loop import Length, Loop
 
 log = logging.getLogger(__name__)
 
+START = "start.safetensors"  # weights to begin with, for the other processes of a job
+
 Mask = Mapping[str, np.ndarray[Any, Any]]
 
 
@@ -79,7 +81,7 @@ def train(
             checkpoints.save(*found)
         weights = None
         if found is None and start.weights is not None:
-            weights = str(work / "start.safetensors")
+            weights = str(work / START)
             save_file(dict(start.weights), weights)
         joining = Joining(
             config={f.name: asdict(config)[f.name] for f in fields(Training)},
@@ -138,6 +140,7 @@ def train(
             data.check()  # if images cannot be decoded, says which
             raise
     checkpoints.finish()
+    (work / START).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
