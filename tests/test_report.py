@@ -295,6 +295,38 @@ def test_an_old_sweep_without_a_plan_is_read_from_its_folders(tmp_path: Path) ->
     assert "no sweep.json" in study.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("train.py", "is a sweep of train.py: dense networks, no tickets$"),
+        ("transfer.py", "is a sweep of transfer.py: its tickets' own sweep shows them: "
+                        "report.py sweep=<the sweep that found the tickets>$"),
+        ("export.py", "is a sweep of export.py: no cell has a mask.percentile$"),
+    ],
+)  # fmt: skip
+def test_a_sweep_of_another_script_is_said(tmp_path: Path, script: str, message: str) -> None:
+    cells = [{"num": n, "overrides": [f"seed={n}"], "dense": "a", "ticket": None} for n in (0, 1)]
+    files.write_json(
+        tmp_path / "sweep.json", {"script": script, "store": str(tmp_path), "cells": cells}
+    )
+    for name, left in (("0", {"ticket": {"key": "a"}, "runs": [], "store": ""}), ("1", ["a"])):
+        (tmp_path / name).mkdir()
+        files.write_json(tmp_path / name / "status.json", {"status": "done"})
+        files.write_json(tmp_path / name / "result.json", left)
+    with pytest.raises(LotteryError, match=message) as caught:
+        collect.from_sweep(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_result_that_is_not_of_prune_is_no_result(sweep: Sweep) -> None:
+    sweep.add(50, 0, 0.9)
+    folder = sweep.add(80, 0, 0.9, stored=False)
+    files.write_json(folder / "result.json", {"ticket": {"key": "ticket-80-0-0"}, "runs": []})
+    study = collect.from_sweep(sweep.folder)
+    assert [cell.status for cell in study.cells] == ["done", "failed"]
+    assert "a result without a ticket" in str(study.cells[1].error)
+
+
 def test_curves_survive_the_loss_of_the_store(sweep: Sweep) -> None:
     folder = sweep.add(50, 0, 0.9)
     shutil.rmtree(sweep.store)

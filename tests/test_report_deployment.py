@@ -18,8 +18,16 @@ from test_report import real_sweep as real_sweep
 from test_report import sweep as sweep
 
 from lottery import files, tickets
-from lottery.analysis import deployment, deployment_tables, latencies, report, transfers
+from lottery.analysis import (
+    deployment,
+    deployment_tables,
+    latencies,
+    report,
+    table,
+    transfers,
+)
 from lottery.errors import LotteryError
+from lottery.tickets.ticket import Network, Ticket
 
 TITLES = {
     "ticket": "the ticket", "fresh": "its mask, fresh weights",
@@ -42,6 +50,7 @@ def moved(
     runs: tuple[str, ...] = tuple(TITLES),
     data: tuple[str, list[str]] = ("digits", ["5", "6", "7", "8", "9"]),
     rate: float = 0.01,
+    ticket: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Path:
     """A result.json as transfer.py writes it; controls keep their distance to the ticket."""
@@ -52,7 +61,7 @@ def moved(
             continue
         val = TOP1[name] + top1 - TOP1["ticket"]
         made.append({
-            "name": name, "title": TITLES[name], "key": f"{name}-{key}",
+            "name": name, "title": TITLES[name], "key": f"{name}-{key}-{settings.get('seed', 0)}",
             "density": density if name in ("ticket", "fresh", "random") else 1.0,
             "epochs": 9 if name == "scratch_time" else 5,
             "learning_rate": rate if name in ("ticket", "dense") else 10 * rate,
@@ -63,9 +72,11 @@ def moved(
         })  # fmt: skip
     path = outputs / "transfer" / stamp / "result.json"
     path.parent.mkdir(parents=True)
+    about = {"key": key, "digest": "0" * 64, "file": "ticket.safetensors",
+             "density": 1 - float(key.split("-")[1]) / 100 if "-" in key else density,
+             "network": "lenet_300_100", "data": "digits"}  # fmt: skip
     files.write_json(path, {
-        "ticket": {"key": key, "digest": "0" * 64, "file": "ticket.safetensors",
-                   "density": density, "network": "lenet_300_100", "data": "digits"},
+        "ticket": about | (ticket or {}),
         "data": {"name": data[0], "classes": data[1]},
         "transfer": {"weights": "trained", "train": "all", "epochs": 5, "seed": 0, **settings},
         "runs": made, "store": str(outputs / "store"),
@@ -174,6 +185,57 @@ def test_of_a_repeated_measurement_the_last_counts(sweep: Sweep) -> None:
     (table,) = transfers.tables(deployed.transfers)
     assert table.rows[0].values["val_top1"].mean == pytest.approx(70)
     assert max(m.dense.median for m in deployed.latencies if m.batch == 1) == 3 * 48
+
+
+def test_a_benchmark_of_a_ticket_that_was_moved_is_not_the_cells(sweep: Sweep) -> None:
+    outputs = seeded(sweep)
+    own = exported(outputs, "ticket-80-1-0", 0.2)
+    # The run of its transfer, and files from before such a ticket had a key of its own.
+    exported(outputs, "ticket-ticket-80-1-0", 0.2, stamp="2026-01-02_12-00-00")
+    exported(outputs, "ticket-80-1-0", 0.21, stamp="2026-01-03_12-00-00")
+    deployed = found(sweep)
+    assert {m.file for m in deployed.latencies} == {own}
+    assert deployed.notes == ()
+
+
+def test_of_two_benchmarks_on_one_machine_the_later_counts(sweep: Sweep) -> None:
+    outputs = seeded(sweep)
+    for day, cpu in ((3, "a CPU"), (1, "a CPU"), (2, "another CPU")):
+        exported(outputs, "ticket-80-1-0", 0.2, stamp=f"2026-01-0{day}_12-00-00", cpu=cpu)
+    files_of = {m.machine: m.file.parent.name for m in found(sweep).latencies}
+    assert files_of == {
+        "a CPU, 2 cores": "2026-01-03_12-00-00",
+        "another CPU, 2 cores": "2026-01-02_12-00-00",
+    }
+    assert len(found(sweep).latencies) == 2 * 24
+
+
+def test_a_transfer_repeated_without_controls_keeps_them(sweep: Sweep) -> None:
+    outputs = seeded(sweep)
+    first = moved(outputs, "ticket-80-1-0", stamp="2026-01-01_12-00-00", top1=0.5, controls="all")
+    again = moved(outputs, "ticket-80-1-0", stamp="2026-01-02_12-00-00", top1=0.6,
+                  runs=("dense", "ticket"), missing="dense")  # fmt: skip
+    deployed = found(sweep)
+    (table,) = transfers.tables(deployed.transfers)
+    assert table.transfers == 1
+    assert [row.name for row in table.rows] == list(TITLES)
+    by_name = {row.name: row for row in table.rows}
+    assert by_name["ticket"].values["val_top1"].mean == pytest.approx(60)
+    assert by_name["fresh"].values["val_top1"].mean == pytest.approx(41 - 22)
+    assert by_name["dense"].values["val_top1"].mean == pytest.approx(73 - 22)  # no reason beats it
+    folders = {row["run"]: row["folder"] for row in transfers.rows(deployed.transfers)}
+    assert folders["ticket"] == str(again.parent)
+    assert folders["scratch"] == str(first.parent)
+
+
+def test_controls_of_another_experiment_are_not_mixed_in(sweep: Sweep) -> None:
+    outputs = seeded(sweep)
+    moved(outputs, "ticket-80-1-0", stamp="2026-01-01_12-00-00")
+    last = moved(outputs, "ticket-80-1-0", stamp="2026-01-02_12-00-00", runs=("ticket",))
+    # Such as another batch size, which a result.json does not tell.
+    _changed(last, ("runs", 0, "key"), "another run")
+    (one,) = found(sweep).transfers
+    assert [run.name for run in one.runs] == ["ticket"]
 
 
 @pytest.mark.parametrize(
@@ -340,6 +402,89 @@ def test_the_table_on_the_terminal_fits_80_columns(sweep: Sweep) -> None:
     assert row[2:] == ["71.00", "/", "91.00", "70.00", "/", "90.00", "13", "%", "5", "0.01", "1:35"]
     assert "±1.00 / ±1.00" in text
     assert "1 other ticket or setting in report.html" in text
+
+
+# Transfers outside of a report
+
+
+def test_a_control_that_was_not_run_says_why_below_the_table(tmp_path: Path) -> None:
+    path = moved(tmp_path, "ticket-80-1-0", missing="dense")
+    result = json.loads(path.read_text())
+    result["runs"][3]["missing"] = "its parent [0] is gone"
+    assert len(table._transfer(result).columns) == 6
+    console = Console(width=80, record=True, file=io.StringIO())
+    table.show(result, path, console)
+    lines = [line.strip() for line in console.export_text().splitlines()]
+    assert f"{TITLES['dense']} not run" in [" ".join(line.split()) for line in lines]
+    assert f"{TITLES['dense']}: its parent [0] is gone" in lines
+
+
+def of_sweep(*folders: Path) -> str:
+    """What a sweep of transfer.py prints in the end."""
+    console = Console(width=80, record=True, file=io.StringIO())
+    deployment_tables.show_sweep(folders, console)
+    return console.export_text()
+
+
+def ticket_file(path: Path, seed: int, epoch: int = 1) -> dict[str, Any]:
+    """A ticket of 80 % on disk, and what a transfer says of it."""
+    kernel = np.zeros((5, 2), np.float32)
+    config = {"seed": seed, "mask": {"percentile": 80}, "paths": {"outputs": str(path)}}
+    made = Ticket(
+        Network("lenet_300_100", (8, 8, 1)), ("0", "1"), (0.5,), (0.5,),
+        {"a/kernel": kernel == 1}, {"a/kernel": kernel}, {"a/kernel": kernel},
+        {"runs": {"ticket": f"ticket-80-{epoch}-{seed}"}, "data": "digits", "config": config,
+         "mask": {"percentile": 80}, "rewound_to_epoch": epoch},
+    )  # fmt: skip
+    tickets.write(made, path)
+    return {"file": str(path), "digest": made.digest}
+
+
+def test_a_sweep_over_seeds_of_the_transfer_ends_with_one_table(tmp_path: Path) -> None:
+    cells = [
+        moved(tmp_path, "ticket-80-1-0", stamp=str(seed), top1=top1, seed=seed).parent
+        for seed, top1 in enumerate((0.70, 0.72, 0.74))
+    ]
+    (tmp_path / "empty").mkdir()
+    text = of_sweep(*cells, tmp_path / "empty", tmp_path / "never")
+    assert text.count("Transfer to digits") == 1
+    flat = " ".join(text.split())
+    assert "ticket: 80 % pruned, lenet_300_100 found on digits" in flat
+    assert "seeds 0, 1, 2 top-1 / top-5 in percent, mean ± sd over seeds" in flat
+    assert "the ticket 72.00 / 92.00" in flat
+    assert "±2.00 / ±2.00" in flat
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_sweep_over_tickets_is_over_their_seeds_place_by_place(tmp_path: Path) -> None:
+    cells = []
+    for number, (epoch, seed) in enumerate([(1, 0), (1, 1), (0, 0)]):
+        about = ticket_file(tmp_path / f"{number}.safetensors", seed, epoch)
+        for own in (0, 1):  # transfers of one ticket, which are no further tickets
+            cells.append(moved(tmp_path, f"ticket-80-{epoch}-{seed}", stamp=f"{number}{own}",
+                               top1=0.7 + seed / 10, ticket=about, seed=own).parent)  # fmt: skip
+    first, second = of_sweep(*cells).split("Transfer to")[1:]
+    if "rewound to epoch 0" in first:
+        first, second = second, first
+    assert "rewound to epoch 1" in first
+    assert "seeds 0, 1, 4 transfers" in " ".join(first.split())
+    assert "75.00 / 95.00" in first
+    assert "±7.07" in first  # of 70 and 80
+    assert "rewound to epoch 0" in second
+    assert "70.00 / 90.00" in second
+    # A file that was replaced since does not speak for the ticket that was moved.
+    ticket_file(tmp_path / "1.safetensors", 1, epoch=5)
+    (tmp_path / "0.safetensors").unlink()
+    assert of_sweep(*cells).count("Transfer to") == 3
+
+
+def test_a_sweep_without_results_prints_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = moved(tmp_path, "ticket-80-1-0")
+    damaged.write_text('{"ticket": {"key": "a"}}')
+    deployment_tables.show_sweep([damaged.parent, tmp_path / "nowhere"])
+    assert capsys.readouterr().out == ""
 
 
 # Latencies

@@ -22,6 +22,12 @@ Flat = Mapping[str, Any]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 GRID = ("seed", "mask.percentile", "rewind.epoch")
 STATUSES = ("done", "running", "queued", "failed", "missing")
+_NO_STUDY = {
+    "train.py": "dense networks, no tickets",
+    "transfer.py": "its tickets' own sweep shows them: "
+    "report.py sweep=<the sweep that found the tickets>",
+}
+_PARTS = ("dense", "ticket", "mask")  # of a result.json of prune.py
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,8 @@ class Study:
 def from_sweep(folder: Path) -> Study:
     """The cells of a sweep, by its ``sweep.json`` or, without one, by its numbered job folders.
 
-    Raises :class:`LotteryError` if the folder is no sweep or its ``sweep.json`` is damaged.
+    Raises :class:`LotteryError` if the folder is no sweep, its ``sweep.json`` is damaged, or its
+    script finds no tickets.
     """
     jobs = _job_folders(folder)
     notes: list[str] = []
@@ -135,16 +142,20 @@ def from_sweep(folder: Path) -> Study:
         notes.append("no sweep.json: cells that never began cannot be known")
     else:
         raise LotteryError(_no_sweep(folder))
+    script = str(plan.get("script") or "prune.py")
+    if script in _NO_STUDY:
+        raise LotteryError(f"{folder} is a sweep of {script}: {_NO_STUDY[script]}")
     cells = [_job(folder, cell, plan, notes) for cell in plan["cells"]]
     notes += _failed_parents(folder)
     if not cells:
         raise LotteryError(f"the sweep {folder} has no cells")
-    if plan.get("script") == "train.py":
-        raise LotteryError(f"{folder} is a sweep of train.py: dense networks, no tickets")
+    cells = _with_assumed_configs(cells)
+    if script != "prune.py" and all(cell.percentile is None for cell in cells):
+        raise LotteryError(f"{folder} is a sweep of {script}: no cell has a mask.percentile")
     return _study(
         folder,
-        _with_assumed_configs(cells),
-        script=str(plan.get("script") or "prune.py"),
+        cells,
+        script=script,
         revision=_revision(plan.get("revision")),
         notes=tuple(notes),
     )
@@ -299,10 +310,10 @@ def _job(
     if cell.status not in STATUSES:
         cell = replace(cell, status="missing", error=f"unknown status {cell.status}")
     key = planned.get("ticket")
-    if result and "ticket" in result and key in (None, result["ticket"]["key"]):
+    if _of_prune(result) and key in (None, result["ticket"]["key"]):
         if cell.status in ("done", "missing"):
             return _finished(cell, result, Path(result["store"]))
-    elif result and "ticket" in result:
+    elif _of_prune(result):
         notes.append(f"{folder / 'result.json'} is of another run than planned, so left out")
     in_store = _result_in_store(store, planned.get("dense"), key)
     if in_store and "ticket" in in_store and store:
@@ -314,8 +325,18 @@ def _job(
     return cell
 
 
+def _of_prune(result: Any) -> bool:
+    """Whether a result.json is of a ticket; one of another script is not."""
+    return (
+        isinstance(result, dict)
+        and all(isinstance(result.get(part), dict) for part in _PARTS)
+        and all("key" in result[run] for run in ("dense", "ticket"))
+        and isinstance(result.get("store"), str)
+    )
+
+
 def _finished(cell: Cell, result: Mapping[str, Any], store: Path) -> Cell:
-    parts = {part: result[part] for part in ("dense", "ticket", "mask")}
+    parts = {part: result[part] for part in _PARTS}
     return replace(cell, status="done", error=None, store=store, **parts)
 
 

@@ -1,5 +1,6 @@
 """What became of a study's tickets: on other data (transfer.py), on other machines (export.py)."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,9 @@ def collect(
 
     ``moved`` and ``exported`` are the folders to look in; None means those beside the study's
     store, where they are left by default. Of a measurement that was repeated the last counts, by
-    its folder's name. Raises :class:`LotteryError` if a folder that was asked for is not there.
+    its folder's name, and so does each run of a repeated transfer. What is not of the study's
+    tickets is left out; a ticket that was moved is another one than the one it was before. Raises
+    :class:`LotteryError` if a folder that was asked for is not there.
     """
     owners = {
         c.ticket["key"]: (j, c)
@@ -48,7 +51,7 @@ def collect(
         _left(study, exported, "export", "benchmark.json"), latencies.parse, owners, notes
     )
     return Deployment(
-        tuple({t.identity: t for t in found_transfers}.values()),
+        tuple(transfers.merged(found_transfers)),
         tuple({m.identity: m for m in found_latencies}.values()),
         tuple(notes),
     )
@@ -74,9 +77,18 @@ def _read(
     for path in found:
         try:
             about = files.read_json(path)
-            key = fields.text(fields.mapping(about, "ticket"), "key")
-            if key in owners:  # others' tickets are no concern of this study
+            ticket = fields.mapping(about, "ticket")
+            key = fields.text(ticket, "key")
+            # Others' tickets are no concern of this study.
+            if key in owners and _same_density(ticket, owners[key][1]):
                 read += parse(about, path, *owners[key])
         except (OSError, ValueError) as error:
             notes.append(f"{path} is left out, it cannot be read: {error}")
     return read
+
+
+def _same_density(ticket: fields.Object, cell: Cell) -> bool:
+    """Whether it can be the cell's ticket; one with a new head has another density."""
+    mask = cell.mask or {}
+    density = fields.number(ticket, "density")
+    return "density" not in mask or math.isclose(density, mask["density"], rel_tol=1e-6)

@@ -1,6 +1,6 @@
 """Transfers and latencies as tables: on the terminal, and all of them as CSV and Parquet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from lottery.analysis import latencies, tables, transfers
+from lottery.analysis import latencies, tables, transfer_sweep, transfers
 from lottery.analysis.deployment import Deployment
 from lottery.analysis.figures import place
 from lottery.analysis.latencies import Panels
@@ -36,15 +36,29 @@ def show(found: Deployment, drawn: Panels, winner: Judged | None, console: Conso
         here = [t for t in made if t.target == target]
         front = [t for t in here if t.judged is here[0].judged]
         for table in front:
-            console.print(_table(table, winner))
-            for row in (r for r in table.rows if not r.values):
-                console.print(f"{escape(row.title)}: {escape(row.missing or 'not made')}")
+            _show(table, winner, console)
         if others := len(here) - len(front):
             what = "ticket or setting" if others == 1 else "tickets or settings"
             console.print(f"{others} other {what} in report.html", style="dim")
     if text := latencies.summary(drawn, winner):
         console.print(escape(text))
         console.print("density against latency: latency.png, report.html", style="dim")
+
+
+def show_sweep(folders: Sequence[Path], console: Console | None = None) -> None:
+    """Print the transfer tables of a sweep of transfer.py, by its cells' folders.
+
+    Nothing is printed if no folder has a ``result.json`` that can be read.
+    """
+    console = console or Console(soft_wrap=True, highlight=False)
+    for table in transfers.tables(transfer_sweep.read(folders)):
+        _show(table, None, console)
+
+
+def _show(moved: Table, winner: Judged | None, console: Console) -> None:
+    console.print(_table(moved, winner))
+    for row in (r for r in moved.rows if not r.values):
+        console.print(f"{escape(row.title)}: {escape(row.missing or 'not made')}")
 
 
 def caption(table: Table, winner: Judged | None) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
@@ -20,6 +21,8 @@ def show(result: Mapping[str, Any], path: Path, console: Console | None = None) 
     console = console or Console(soft_wrap=True, highlight=False)
     if "runs" in result:
         show_whole(_transfer(result), console)
+        for run in (r for r in result["runs"] if "missing" in r):
+            console.print(f"{escape(run['title'])}: {escape(run['missing'])}")
     else:
         console.print(_table(result))
         if "ticket" in result:
@@ -107,7 +110,7 @@ def _transfer(result: Mapping[str, Any]) -> Table:
     for run in result["runs"]:
         first = run["name"] == "ticket"
         if "missing" in run:
-            table.add_row(run["title"], "not run", *[""] * 5)
+            table.add_row(run["title"], "not run", *[""] * 4)
             continue
         table.add_row(
             run["title"],

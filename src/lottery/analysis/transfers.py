@@ -4,15 +4,16 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lottery.analysis import fields
 from lottery.analysis.collect import Cell
 from lottery.analysis.selection import Judged
+from lottery.transfer import TITLES
 
-ORDER = ("ticket", "fresh", "random", "dense", "scratch", "scratch_time")
+ORDER = tuple(TITLES)
 ACCURACIES = ("val_top1", "val_top5", "test_top1", "test_top5")
 OPTIONAL = ("val_loss", "test_loss", "images_per_second")
 METRICS = (*ACCURACIES, "density", "epochs", "learning_rate", "seconds", *OPTIONAL)
@@ -24,9 +25,11 @@ _LISTED = 12  # class names that fit a title
 class Trained:
     """One network on the new data, the ticket or a control: its metrics, or why there are none.
 
-    Accuracies are shares of 1, ``density`` is the share of its prunable weights that is left.
+    Accuracies are shares of 1, ``density`` is the share of its prunable weights that is left;
+    ``file`` is the result.json that has it.
     """
 
+    file: Path
     name: str
     title: str
     key: str | None
@@ -62,9 +65,14 @@ class Transfer:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """Two transfers that share it are one, repeated."""
+        """Of two transfers that share it the later one counts."""
         key = (self.cell.ticket or {})["key"]
         return key, self.setup, json.dumps(self.settings.get("seed"))
+
+    @property
+    def key(self) -> str | None:
+        """Key of the ticket's run on the new data: what determines it is in it."""
+        return next(run.key for run in self.runs if run.name == "ticket")
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ def parse(about: Any, file: Path, judged: Judged, cell: Cell) -> list[Transfer]:
     data, settings = fields.mapping(about, "data"), fields.mapping(about, "transfer")
     if settings.get("train", "all") not in TRAINED:
         raise ValueError(f"transfer.train={settings['train']} is unknown")
-    runs = [_trained(run) for run in fields.entries(about, "runs")]
+    runs = [_trained(run, file) for run in fields.entries(about, "runs")]
     if not any(run.name == "ticket" for run in runs):
         raise ValueError("runs has none of the ticket")
     return [
@@ -133,9 +141,32 @@ def parse(about: Any, file: Path, judged: Judged, cell: Cell) -> list[Transfer]:
             fields.text(data, "name"),
             tuple(map(str, fields.entries(data, "classes"))) if data.get("classes") else (),
             settings,
-            tuple(sorted(runs, key=lambda run: _order(run.name))),
+            _in_order(runs),
         )
     ]
+
+
+def merged(found: Iterable[Transfer]) -> list[Transfer]:
+    """Each transfer once, from all its repetitions, given oldest first.
+
+    Controls may have been asked for in one and not in another: of every kind of run the latest
+    counts, though no reason why there is none replaces a result. Where the settings look alike but
+    the ticket's run is another, they were not the same experiment, and the latest counts whole.
+    """
+    same: dict[Any, Transfer] = {}
+    for transfer in found:
+        which = transfer.identity, transfer.key
+        before = same.pop(which, None)  # it goes last
+        same[which] = _joined(before, transfer) if before else transfer
+    return list({transfer.identity: transfer for transfer in same.values()}.values())
+
+
+def _joined(before: Transfer, after: Transfer) -> Transfer:
+    runs = {run.name: run for run in before.runs}
+    for run in after.runs:
+        if not run.missing or run.name not in runs or runs[run.name].missing:
+            runs[run.name] = run
+    return replace(after, runs=_in_order(runs.values()))
 
 
 def tables(found: Sequence[Transfer], winner: Judged | None = None) -> list[Table]:
@@ -168,20 +199,25 @@ def rows(found: Iterable[Transfer]) -> list[dict[str, Any]]:
             "missing": run.missing,
             "key": run.key,
             "ticket": (transfer.cell.ticket or {})["key"],
-            "folder": str(transfer.file.parent.resolve()),
+            "folder": str(run.file.parent.resolve()),
         }
         for transfer in found
         for run in transfer.runs
     ]
 
 
-def _trained(about: Any) -> Trained:
+def _trained(about: Any, file: Path) -> Trained:
     name, title = fields.text(about, "name"), fields.text(about, "title")
     if about.get("missing") is not None:
-        return Trained(name, title, None, {}, fields.text(about, "missing"))
+        return Trained(file, name, title, None, {}, fields.text(about, "missing"))
     key = fields.text(about, "key")
     needed = {m: fields.number(about, m) for m in METRICS if m not in OPTIONAL}
-    return Trained(name, title, key, needed | {m: fields.optional(about, m) for m in OPTIONAL})
+    others = {m: fields.optional(about, m) for m in OPTIONAL}
+    return Trained(file, name, title, key, needed | others)
+
+
+def _in_order(runs: Iterable[Trained]) -> tuple[Trained, ...]:
+    return tuple(sorted(runs, key=lambda run: _order(run.name)))
 
 
 def _table(group: Sequence[Transfer]) -> Table:

@@ -1,0 +1,105 @@
+"""The transfers of a sweep of transfer.py by themselves, without the study of their tickets."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lottery import files, tickets
+from lottery.analysis import fields, transfers
+from lottery.analysis.collect import Cell
+from lottery.analysis.selection import Judged, Point
+from lottery.analysis.transfers import Transfer
+from lottery.errors import LotteryError
+
+# Options of the ticket's own run in which tickets of one place in a grid may differ.
+_APART = {"seed", "paths", "logger", "sweep"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a ticket is from. ``place`` is that in a grid: its tickets differ in ``seed`` only."""
+
+    place: str
+    key: str
+    density: float
+    percentile: float
+    epoch: int | None
+    seed: int | None
+    series: str
+
+
+def read(folders: Sequence[Path]) -> list[Transfer]:
+    """The transfers in the ``result.json`` of a sweep's cells; one that cannot be read is left out.
+
+    Where a sweep has several tickets of one place in a grid, their seeds tell them apart; where it
+    has one, it is the transfer's seeds that vary.
+    """
+    groups: dict[str, list[tuple[Origin, Transfer]]] = defaultdict(list)
+    for folder in folders:
+        try:
+            origin, moved = _read(folder / "result.json")
+        except (OSError, ValueError):
+            continue
+        groups[origin.place].append((origin, moved))
+    return transfers.merged(moved for group in groups.values() for moved in _placed(group))
+
+
+def _read(path: Path) -> tuple[Origin, Transfer]:
+    about = files.read_json(path)
+    origin = _origin(fields.mapping(about, "ticket"))
+    cell = _cell(path.parent, origin, int(fields.number(fields.mapping(about, "transfer"), "seed")))
+    (moved,) = transfers.parse(about, path, _judged([cell], origin), cell)
+    return origin, moved
+
+
+def _origin(ticket: Mapping[str, Any]) -> Origin:
+    """From the ticket's file; if it is gone or is another by now, the ticket is a place alone."""
+    key, density = fields.text(ticket, "key"), fields.number(ticket, "density")
+    series = f"{fields.text(ticket, 'network')} found on {fields.text(ticket, 'data')}"
+    alone = Origin(key, key, density, round(100 * (1 - density), 2), None, None, series)
+    try:
+        found = tickets.load_ticket(fields.text(ticket, "file"))
+    except LotteryError:
+        return alone
+    if found.digest != ticket.get("digest"):
+        return alone
+    config, mask = found.provenance["config"], found.provenance["mask"]
+    percentile, epoch = mask["percentile"], found.provenance["rewound_to_epoch"]
+    what = {k: v for k, v in config.items() if k not in _APART}
+    place = json.dumps([what, percentile, epoch], sort_keys=True)
+    return Origin(place, key, density, percentile, epoch, int(config["seed"]), series)
+
+
+def _placed(group: Sequence[tuple[Origin, Transfer]]) -> list[Transfer]:
+    """The transfers of one place's tickets, which share it from now on."""
+    several = len({origin.key for origin, _ in group}) > 1
+    cells = [
+        _cell(moved.file.parent, origin, origin.seed)
+        if several and origin.seed is not None
+        else moved.cell
+        for origin, moved in group
+    ]
+    judged = _judged(cells, group[0][0])
+    return [
+        replace(moved, cell=cell, judged=judged)
+        for (_, moved), cell in zip(group, cells, strict=True)
+    ]
+
+
+def _cell(folder: Path, origin: Origin, seed: int) -> Cell:
+    return Cell(
+        folder.name,
+        "done",
+        {"seed": seed, "mask.percentile": origin.percentile, "rewind.epoch": origin.epoch},
+        folder=folder,
+        ticket={"key": origin.key},
+        mask={"density": origin.density},
+    )
+
+
+def _judged(cells: Iterable[Cell], origin: Origin) -> Judged:
+    point = Point(origin.series, origin.percentile, origin.epoch, tuple(cells))
+    return Judged(point, None, complete=False)
