@@ -54,7 +54,7 @@ class LotterySweeper(BasicSweeper):
         :class:`LotteryError` at the end if one failed.
         """
         from lottery import experiment, transfer
-        from lottery.analysis import overview
+        from lottery.analysis import deployment_tables, overview
         from lottery.lineage import dense_lineage, lineage
         from lottery.store import Store
         from lottery.sweep import plan, staged
@@ -105,6 +105,8 @@ class LotterySweeper(BasicSweeper):
         outcome = [(cell, *sweep.state(cell)) for cell in made.cells]
         if self.goal == "ticket":
             sweep.conclude(first)
+        if self.goal == "transfer":
+            deployment_tables.show_sweep([folder / str(cell.number) for cell in made.cells])
         overview.show_outcome(outcome, str(folder))
         if error := staged.failed([(state, why) for _, state, why in outcome]):
             raise error
