@@ -255,7 +255,7 @@ class FakeTraining:
 def keys(lab, monkeypatch):
     """The store's keys of the dense run and the ticket of a config, without training anything."""
     monkeypatch.setattr(experiment, "training_module", lambda config: FakeTraining())
-    monkeypatch.setattr(experiment, "_load", lambda data: None)
+    monkeypatch.setattr(experiment, "load_data", lambda data: None)
     # Another data set of the same name has another fingerprint, whatever the config says.
     monkeypatch.setattr(digits, "open_source", lambda config: digits.Digits())
 
@@ -269,7 +269,8 @@ def keys(lab, monkeypatch):
 # Values unlike those of TINY, where adding one or turning a switch will not do.
 OTHER = {
     "data.name": "other", "data.root": "other", "data.dir": "other", "data.test": "other",
-    "data.classes": [1, 2], "data.stored_size": 8, "data.image_size": 4, "data.in_memory": True,
+    "data.classes": [1, 2], "data.stored_size": 8, "data.image_size": 4, "data.resize": 4,
+    "data.in_memory": True,
     "data.mean": [0.1], "data.std": [0.1], "data.crop": "resized", "data.crop_area": [0.5, 1.0],
     "data.crop_aspect": [1.0, 1.0],
     "model.name": "conv_2", "model.width": 0.5, "model.options": {"depth": 1},
