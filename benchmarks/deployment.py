@@ -73,7 +73,7 @@ def emptied(model):
     """Every second channel of every hidden layer without weights, bias or shift."""
     for layer in model.layers[:-1]:
         for v in layer.variables:
-            if v.path.endswith(("_conv/kernel", "beta", "moving_mean")) and layer is not None:
+            if v.path.endswith(("_conv/kernel", "beta", "moving_mean")):
                 array = np.array(v)
                 if array.ndim != 4 or array.shape[-1] != 1:  # depthwise: its input is gone
                     array[..., ::2] = 0

@@ -10,7 +10,7 @@ import pytest
 from test_litert import images, network, trained
 
 from lottery.errors import BrowserError
-from lottery.export import browser, litert
+from lottery.export import browser, litert, names
 from lottery.export.browser import litertjs, server
 
 assert trained
@@ -59,7 +59,7 @@ def test_a_browser_computes_what_keras_does(tools, mobilenets, threads):
 def test_integers_in_a_browser(tools, trained, tmp_path):
     model, pixels, _ = trained
     files = written(tmp_path, **{
-        p: litert.convert(model, p, calibration=pixels[:200]) for p in litert.PRECISIONS
+        p: litert.convert(model, p, calibration=pixels[:200]) for p in names.PRECISIONS
     })  # fmt: skip
     trials = browser.run(files, pixels[0], seconds=0)
     expected = np.asarray(model(pixels[:1]))
@@ -101,6 +101,36 @@ def test_a_refused_fetch_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(BrowserError, match="npm error code ENOTFOUND"):
         litertjs.folder()
     assert not list((tmp_path / "cache" / "lottery").iterdir())
+
+
+def test_a_fetch_that_does_not_end(tmp_path, monkeypatch):
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text("#!/bin/sh\nexec sleep 30\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(litertjs, "_PATIENCE", 0.1)
+    with pytest.raises(BrowserError, match=r"did not fetch LiteRT\.js .* within 0\.1 s"):
+        litertjs.folder()
+    assert not list((tmp_path / "cache" / "lottery").iterdir())
+
+
+def test_a_page_that_does_not_end(tools, tmp_path, monkeypatch):
+    (tmp_path / "page.html").write_text(
+        "<script>window.measure = () => new Promise(() => {})</script>"
+    )
+    (tmp_path / "measure.js").touch()
+    (file,) = written(tmp_path, model=litert.convert(network("lenet_300_100"))).values()
+    monkeypatch.setattr(litertjs, "folder", lambda: tmp_path)
+    monkeypatch.setattr(browser, "_PAGE", tmp_path)
+    monkeypatch.setattr(browser, "_BESIDES", 100)
+    with pytest.raises(BrowserError, match=r"LiteRT\.js failed: .*Timeout"):
+        browser.run({"model": file}, images(1)[0], seconds=0)
+
+
+def test_the_tools_are_checked_alone(tools):
+    browser.check()
 
 
 def test_the_server_serves_its_routes_only(tmp_path):

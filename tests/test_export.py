@@ -1,5 +1,6 @@
 """export.py: the files, their own accuracy, what is measured against dense, and what is refused."""
 
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -15,8 +16,8 @@ from omegaconf import OmegaConf
 import lottery
 from lottery.config import typed
 from lottery.data import load
-from lottery.errors import ConfigError, ExportError, TicketError
-from lottery.export import interpreter, job
+from lottery.errors import BrowserError, ConfigError, ExportError, TicketError
+from lottery.export import browser, interpreter, job
 from lottery.files import read_json, write_json
 
 job.register_schema()
@@ -89,9 +90,12 @@ def test_files_take_pixels_and_answer_as_the_ticket_does(study, exported):
     assert details.scale == pytest.approx(1, rel=0.01)
 
 
-def test_sparse_and_half_precision_files_are_smaller(exported):
+def test_sparse_and_lower_precision_files_are_smaller_than_dense_ones(exported, measured):
+    """Which of them is the smallest depends on the network: bitmaps have their price."""
     size = {name: file["bytes"] for name, file in exported[0]["files"].items()}
-    assert size["litert-float16"] < size["litert-float32"] < size["keras"]
+    dense = measured[0]["models"]["dense"]["files"]["litert-float32"]["bytes"]
+    for precision in ("float32", "float16", "int8"):
+        assert size[f"litert-{precision}"] < min(dense, size["keras"]), precision
 
 
 def test_normalised_input_and_all_channels_on_request(study, tmp_path):
@@ -112,6 +116,15 @@ def test_a_smaller_network_that_computes_something_else_is_refused(study):
     with pytest.raises(TicketError, match="compact=false"):
         job.exactness(ticket, sparse, other, None)
     assert job.exactness(ticket, sparse, sparse, None) == 0
+
+
+def test_a_ticket_whose_outputs_are_not_finite_is_refused(study):
+    ticket = lottery.load_ticket(study[2])
+    broken = ticket.model()
+    broken.weights[-1].assign(broken.weights[-1] * np.nan)
+    with pytest.raises(TicketError, match="the ticket's outputs are not finite") as caught:
+        job.exactness(ticket, broken, broken, None)
+    assert "compact" not in str(caught.value)
 
 
 # -- against dense -------------------------------------------------------------------------------
@@ -145,6 +158,7 @@ def test_dense_and_ticket_are_counted_and_measured_side_by_side(study, measured)
         assert entry["speedup"] == pytest.approx(ratio)
     assert found["browser"] == {"missing": "not asked for"}
     assert found["memory"]["litert-float32"]["dense"] > 0
+    assert found["memory"]["keras"]["dense"] > 0
     assert (folder / "dense" / "model-float32.tflite").exists()
 
 
@@ -174,8 +188,14 @@ def test_nothing_is_overwritten_without_force(study, exported):
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     copy = folder.parent / "copy"
     shutil.copytree(folder, copy)
+    (copy / "dense").mkdir()
+    (copy / "dense" / "model-int8.tflite").touch()
+    for mine in ("benchmark.json", "notes.txt"):
+        (copy / mine).touch()
     job.export(ticket, options(study, "format=[keras]", "force=true"), copy)
     assert (copy / "model.keras").stat().st_mtime_ns > before[folder / "model.keras"]
+    # Nothing of the export before is left to be taken for this ticket's; what is not ours stays.
+    assert {p.name for p in copy.iterdir()} == {"export.json", "model.keras", "notes.txt"}
 
 
 @pytest.mark.parametrize(
@@ -184,6 +204,10 @@ def test_nothing_is_overwritten_without_force(study, exported):
         ("format=[keras,onnx]", "format=onnx is unknown (known: keras, litert, savedmodel)"),
         ("format=[]", "format names nothing"),
         ("precision=[int4]", "precision=int4 is unknown; did you mean int8?"),
+        ("precision=16", "precision=16 is unknown; did you mean float16?"),
+        ("precision=[8,int8]", "precision=8 is unknown; did you mean int8?"),
+        ("format=5", "format=5 is unknown (known: keras"),
+        ("format=true", "format=True is unknown (known: keras"),
         ("seconds=0", "seconds=0.0 must be > 0"),
         ("calibration=0", "calibration=0 must be >= 1"),
     ],
@@ -191,6 +215,11 @@ def test_nothing_is_overwritten_without_force(study, exported):
 def test_options_that_mean_nothing(study, override, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         options(study, override)
+
+
+def test_what_is_named_twice_is_written_once(study):
+    assert options(study, "format=[keras,keras]").format == ["keras"]
+    assert options(study, "format=litert").format == ["litert"]
 
 
 def test_images_that_do_not_fit_the_ticket_measure_nothing(study, tmp_path, caplog):
@@ -204,6 +233,55 @@ def test_images_that_do_not_fit_the_ticket_measure_nothing(study, tmp_path, capl
     assert about["files"]["litert-float32"]["accuracy"] is None
     with pytest.raises(ConfigError, match=r"int8 needs images.*data\.root"):
         job.export(other, options(study, "precision=[int8]"), tmp_path / "int8")
+
+
+def told(ticket, **config):
+    return replace(ticket, provenance={**ticket.provenance, "config": config})
+
+
+def test_a_ticket_of_another_version_is_measured_if_it_tells_its_data(study, tmp_path, caplog):
+    ticket = lottery.load_ticket(study[2])
+    data = {**ticket.provenance["config"]["data"], "rotation": 15}
+    about = job.export(told(ticket, data=data), options(study, "format=[litert]"), tmp_path / "a")
+    assert about["files"]["litert-float32"]["accuracy"]
+    assert not caplog.text
+    about = job.export(told(ticket), options(study, "format=[litert]"), tmp_path / "b")
+    assert "no accuracy is measured: the ticket does not tell its data set" in caplog.text
+    assert about["files"]["litert-float32"]["accuracy"] is None
+
+
+# -- a browser that fails --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unwritable_cache(tmp_path, monkeypatch):
+    (tmp_path / "cache").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "npm").touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+def test_a_browser_that_fails_costs_no_other_measurement(study, tmp_path, unwritable_cache, caplog):
+    """Nobody asked for it; then somebody did, and it failed when all else was measured."""
+    ticket, folder = lottery.load_ticket(study[2]), tmp_path / "export"
+    quick = ("benchmark=true", "seconds=0.01", "format=[litert]")
+    job.export(ticket, options(study, *quick), folder)
+    found = read_json(folder / "benchmark.json")
+    assert found["latency"]
+    assert "the browser is not measured: LiteRT.js cannot be kept" in caplog.text
+    assert "LiteRT.js cannot be kept in the cache" in found["browser"]["missing"]
+
+
+def test_a_browser_asked_for_is_looked_at_first(study, tmp_path, unwritable_cache, monkeypatch):
+    ticket, folder = lottery.load_ticket(study[2]), tmp_path / "export"
+    chosen = options(study, "benchmark=true", "seconds=0.01", "format=[litert]", "browser=true")
+    with pytest.raises(BrowserError, match=r"LiteRT\.js cannot be kept in the cache"):
+        job.export(ticket, chosen, folder)
+    assert not folder.exists()
+    monkeypatch.setattr(browser, "check", lambda: None)  # it fails later
+    with pytest.raises(BrowserError, match=r"LiteRT\.js cannot be kept in the cache"):
+        job.export(ticket, chosen, folder)
+    assert read_json(folder / "benchmark.json")["latency"]
 
 
 # -- as a user types it ----------------------------------------------------------------------------
@@ -225,7 +303,8 @@ def test_one_command_exports_and_the_report_draws_what_it_measured(study, tmp_pa
         "No browser was measured: not asked for.",
     ):  # fmt: skip
         assert text in process.stdout
-    widest = max(process.stdout.split("In theory")[0].splitlines(), key=len)
+    tables = process.stdout.split("In theory")[0].splitlines()
+    widest = max((line for line in tables if not line.startswith("result: ")), key=len)
     assert len(widest) <= 80, widest
     (folder,) = (outputs / "export").iterdir()
     assert process.stdout.splitlines()[-1] == f"result: {folder / 'benchmark.json'}"
@@ -250,7 +329,24 @@ def test_bad_input_is_one_line(tmp_path):
         ((), r"say which: ticket=<ticket file, run folder or report>.*"),
         ((f"ticket={tmp_path}/none",), r"there is no ticket .*none"),
         (("ticket=x", "formats=keras"), r"option formats is unknown; did you mean format or .*"),
+        (("ticket=x", "precision=16,int8"), r"precision=16 is unknown; did you mean float16\?"),
     ):
         process = run("export.py", *arguments, f"paths.outputs={tmp_path}")
         assert process.returncode == 1
         assert re.fullmatch(rf"error: {message}\n", process.stderr), process.stderr
+
+
+def test_an_output_that_is_a_file_and_a_sweep_of_exports(study, tmp_path):
+    """Two exports at once get a folder each, and the working directory stays as it is."""
+    (tmp_path / "file").touch()
+    arguments = (f"ticket={study[2]}", f"paths.outputs={tmp_path}/outputs", "format=litert")
+    process = run("export.py", *arguments, f"output={tmp_path}/file")
+    assert process.returncode == 1
+    assert re.fullmatch(r"error: output=.*/file is a file; .*\n", process.stderr), process.stderr
+    before = set(REPOSITORY.iterdir())
+    process = run("export.py", *arguments, "compact=true,false", "-m")
+    assert process.returncode == 0, process.stderr
+    assert set(REPOSITORY.iterdir()) == before
+    exports = tmp_path / "outputs" / "export"
+    assert len(list(exports.glob("*/export.json"))) == 2
+    assert {p.name for p in exports.iterdir() if p.is_file()} == {"multirun.yaml"}

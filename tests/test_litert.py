@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import shutil
 import sys
 import tempfile
@@ -263,6 +264,21 @@ def test_a_failed_export_leaves_what_was_there(tmp_path):
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
 
 
+def test_a_full_disk_is_one_line(tmp_path):
+    """TensorFlow's own error, which is no OSError: here no file may grow beyond 4 kB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    model = network("lenet_300_100")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ExportError, match=r"the SavedModel cannot be written: .*too large"):
+            formats.write(model, tmp_path, ["savedmodel"])
+        with pytest.raises(OSError, match=r"File too large: .*model\.keras"):
+            formats.write(model, tmp_path, ["keras"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_format(tmp_path):
     with pytest.raises(ExportError, match="no format onnx; there are keras, litert, savedmodel"):
         formats.write(network("lenet_300_100"), tmp_path, ("onnx",))
@@ -327,6 +343,15 @@ def test_memory_counts_weights_and_activations(tmp_path):
     assert memory.peak(file, batch=512) > alone + 4 * 512 * 3072
     with pytest.raises(ExportError, match="LiteRT cannot run"):
         memory.peak(tmp_path / "none.tflite")
+
+
+def test_memory_of_a_keras_file_counts_its_weights(tmp_path):
+    peaks = []
+    for width in (1, 2000):
+        model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(width)])
+        model.save(tmp_path / f"{width}.keras")
+        peaks.append(memory.peak(tmp_path / f"{width}.keras"))
+    assert peaks[1] > peaks[0] + 4 * 1000 * 2000
 
 
 def test_what_is_measured_fits_json(lenet):

@@ -1,7 +1,6 @@
 """Dense against ticket: what is counted, what is measured, and what the two say in plain words."""
 
 import dataclasses
-import logging
 import os
 import platform
 import shutil
@@ -21,8 +20,6 @@ from lottery.models import cost
 
 if TYPE_CHECKING:
     import keras
-
-log = logging.getLogger(__name__)
 
 BATCHES = (1, 32)
 THREADS = (1, 2)
@@ -55,49 +52,56 @@ def measure(
     dense: Exported,
     ticket: Exported,
     *,
-    image: NDArray[np.float32],
-    expected: NDArray[np.float32],
-    browser: bool | None,
     seconds: float,
 ) -> dict[str, Any]:
     """Counts, sizes, latencies (dense and ticket in turn) and memory: what ``benchmark.json`` has.
 
-    ``image`` [H, W, C] is an input of the files, for the browser, and ``expected`` [classes] what
-    Keras's ticket makes of it. ``browser=None`` measures there if it can, True raises
-    :class:`BrowserError` if it cannot. ``seconds`` are those of each comparison.
+    ``seconds`` are those of each comparison. The browser is for :func:`with_browser` to add.
     """
     comparisons = list(_litert(dense, ticket, seconds))
     comparisons += _keras(dense, ticket, seconds)
-    in_browser, reason = [], "not asked for"
-    if browser is not False:
-        try:
-            in_browser, reason = _browser(dense, ticket, image, expected, seconds), ""
-        except BrowserError as error:
-            if browser:
-                raise
-            log.warning("the browser is not measured: %s", error)
-            reason = str(error)
-    comparisons += [found for found, _ in in_browser]
     return {
-        "machine": {
-            "cpu": _cpu(),
-            "cores": os.cpu_count(),
-            "browser": _chromium() if in_browser else None,
-        },
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "browser": None},
         "models": {"dense": dense.counts, "ticket": ticket.counts},
         "latency": [dataclasses.asdict(c) for c in comparisons],
-        "browser": {"missing": reason} if reason else {
-            "largest_difference": {c.precision: difference for c, difference in in_browser},
-        },
+        "browser": {"missing": "not asked for"},
         "memory": {
             name: {
                 which: memory.peak(exported.paths[name])
                 for which, exported in (("dense", dense), ("ticket", ticket))
             }
             for name in ticket.paths
-            if name.startswith("litert")
+            if name.startswith(("litert", "keras"))
         },
-    }  # fmt: skip
+    }
+
+
+def with_browser(
+    measured: Mapping[str, Any],
+    dense: Exported,
+    ticket: Exported,
+    *,
+    image: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    seconds: float,
+) -> dict[str, Any]:
+    """What :func:`measure` found, with the latencies of the LiteRT files in a browser.
+
+    ``image`` [H, W, C] is an input of the files, and ``expected`` [classes] what Keras's ticket
+    makes of it. Raises :class:`BrowserError` if the browser is missing or fails.
+    """
+    try:
+        found = _browser(dense, ticket, image, expected, seconds)
+    except OSError as error:  # no port or no temporary folder for the page
+        raise BrowserError(str(error)) from error
+    if not found:
+        return {**measured, "browser": {"missing": "there is no LiteRT file to run in it"}}
+    return {
+        **measured,
+        "machine": {**measured["machine"], "browser": _chromium()},
+        "latency": measured["latency"] + [dataclasses.asdict(c) for c, _ in found],
+        "browser": {"largest_difference": {c.precision: value for c, value in found}},
+    }
 
 
 def _litert(dense: Exported, ticket: Exported, seconds: float) -> Iterator[latency.Comparison]:

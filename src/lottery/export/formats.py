@@ -2,31 +2,31 @@
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from lottery import files
 from lottery.errors import ExportError
 from lottery.export import litert
+from lottery.export.names import FORMATS, PRECISIONS, Format, Precision
 from lottery.quiet import quiet_stderr
 
 if TYPE_CHECKING:
     import keras
 
-Format = Literal["keras", "litert", "savedmodel"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+_KERAS, _SAVEDMODEL, _LITERT = "model.keras", "savedmodel", "model-{}.tflite"
 
 
 def write(
     model: "keras.Model",
     folder: Path,
     formats: Sequence[Format] = FORMATS,
-    precisions: Sequence[litert.Precision] = ("float32",),
+    precisions: Sequence[Precision] = ("float32",),
     *,
     calibration: NDArray[Any] | None = None,
     force: bool = False,
@@ -50,23 +50,41 @@ def write(
     return paths
 
 
+def remove(folder: Path, keep: Collection[Path] = ()) -> None:
+    """Remove all that :func:`write` may have left in ``folder``, but what is to ``keep``.
+
+    Other files stay. The folder goes too if it is empty then.
+    """
+    if not folder.is_dir():
+        return
+    for name in (_KERAS, _SAVEDMODEL, *map(_LITERT.format, PRECISIONS)):
+        path = folder / name
+        if path in keep:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def _writers(
     model: "keras.Model",
     formats: Sequence[Format],
-    precisions: Sequence[litert.Precision],
+    precisions: Sequence[Precision],
     calibration: NDArray[Any] | None,
 ) -> dict[str, tuple[str, Callable[[Path], object]]]:
     """For each name, the file's name and what writes it."""
     writers: dict[str, tuple[str, Callable[[Path], object]]] = {}
     for chosen in formats:
         if chosen == "keras":
-            writers[chosen] = ("model.keras", partial(_write_keras, model))
+            writers[chosen] = (_KERAS, partial(_write_keras, model))
         elif chosen == "savedmodel":
-            writers[chosen] = ("savedmodel", partial(_write_savedmodel, model))
+            writers[chosen] = (_SAVEDMODEL, partial(_write_savedmodel, model))
         elif chosen == "litert":
             for precision in precisions:
                 writer = partial(_write_litert, model, precision, calibration)
-                writers[f"litert-{precision}"] = (f"model-{precision}.tflite", writer)
+                writers[f"litert-{precision}"] = (_LITERT.format(precision), writer)
         else:
             raise ExportError(f"no format {chosen}; there are {', '.join(FORMATS)}")
     return writers
@@ -74,7 +92,7 @@ def _writers(
 
 def _write_litert(
     model: "keras.Model",
-    precision: litert.Precision,
+    precision: Precision,
     calibration: NDArray[Any] | None,
     path: Path,
 ) -> None:
@@ -89,11 +107,15 @@ def _write_keras(model: "keras.Model", path: Path) -> None:
 
 
 def _write_savedmodel(model: "keras.Model", path: Path) -> None:
+    import tensorflow as tf
+
     try:
         with quiet_stderr():
             model.export(path, verbose=False)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ExportError(f"the network does not fit a SavedModel: {_line(error)}") from error
+    except tf.errors.OpError as error:  # a full disk, say: TensorFlow has no OSError
+        raise ExportError(f"the SavedModel cannot be written: {_line(error)}") from error
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 Each file is run on the test images after it is written: the accuracy is that of the file.
 """
 
+import dataclasses
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,19 @@ from omegaconf import DictConfig
 
 from lottery import files
 from lottery.config import Data, bound_errors, did_you_mean, option, typed
-from lottery.errors import ConfigError, DataError, TicketError
+from lottery.errors import BrowserError, ConfigError, DataError, TicketError
+from lottery.export.names import FORMATS, PRECISIONS
 from lottery.tickets import Ticket, asked_for
 
 if TYPE_CHECKING:  # --help shall not wait for it
     import keras
 
+    from lottery.export.benchmark import Exported
     from lottery.export.images import Images
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("keras", "litert", "savedmodel")
-PRECISIONS = ("float32", "float16", "int8")
+EXPORT, BENCHMARK = "export.json", "benchmark.json"
 _EXACT = 1e-4  # largest difference of outputs, relative to the largest output if that is above 1
 
 
@@ -78,9 +80,11 @@ def main(config: DictConfig) -> None:
     """Export as the options say, print the tables. Raises :class:`LotteryError` for bad input."""
     options = checked(typed(config))
     ticket = asked_for(options.ticket, options.paths.outputs)
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     folder = Path(options.output or Path(options.paths.outputs, "export", stamp))
-    if (folder / "export.json").exists() and not options.force:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output={folder} is a file; name a folder to write to")
+    if (folder / EXPORT).exists() and not options.force:
         raise ConfigError(f"{folder} holds an export already; overwrite it with force=true")
     export(ticket, options, folder)
 
@@ -97,22 +101,34 @@ def checked(options: Options) -> Options:
 
 
 def _listed(name: str, value: Any, known: Sequence[str]) -> list[str]:
-    chosen = value.split(",") if isinstance(value, str) else list(value or [])
+    if value in (None, ""):
+        value = []
+    if isinstance(value, str):
+        value = value.split(",")
+    chosen = value if isinstance(value, list) else [value]
     for item in chosen:
         if item not in known:
-            raise ConfigError(f"{name}={item} is unknown{did_you_mean(str(item), known)}")
+            bits = [k for k in known if k.endswith(f"t{item}")]  # precision=16
+            hint = f"; did you mean {bits[0]}?" if bits else did_you_mean(str(item), known)
+            raise ConfigError(f"{name}={item} is unknown{hint}")
     if not chosen:
         raise ConfigError(f"{name} names nothing (known: {', '.join(known)})")
-    return chosen
+    return list(dict.fromkeys(chosen))
 
 
 def export(ticket: Ticket, options: Options, folder: Path) -> dict[str, Any]:
     """Write the ticket's files, measure their accuracy, and compare with dense if asked.
 
-    Leaves ``export.json``, and ``benchmark.json``, in ``folder``; returns the former. Raises
-    :class:`TicketError` if the ticket does not fit its network, and :class:`ExportError` for what
-    a format cannot express.
+    Leaves ``export.json``, and ``benchmark.json``, in ``folder``; returns the former. With
+    ``options.force`` nothing stays there of an export before. Raises :class:`TicketError` if the
+    ticket does not fit its network, :class:`ExportError` for what a format cannot express, and
+    :class:`BrowserError` if ``options.browser`` asks for one that cannot be measured: before all
+    else if its tools are missing, and after the other measurements are written if it fails.
     """
+    if options.benchmark and options.browser:
+        from lottery.export import browser
+
+        browser.check()
     sparse = ticket.model()
     import tensorflow as tf
 
@@ -137,6 +153,10 @@ def export(ticket: Ticket, options: Options, folder: Path) -> dict[str, Any]:
         )
 
     written = write(small, folder)
+    if options.force:  # the rest would pass for this ticket's
+        (folder / BENCHMARK).unlink(missing_ok=True)
+        formats.remove(folder, keep=written.values())
+        formats.remove(folder / "dense")
     about: dict[str, Any] = {
         "version": 1,
         "ticket": _about(ticket, options),
@@ -152,28 +172,56 @@ def export(ticket: Ticket, options: Options, folder: Path) -> dict[str, Any]:
         "files": accuracy.of_files(written, found, prepare),
         "ticket_accuracy": accuracy.of_model(sparse, found, ticket.normalised),
     }
-    files.write_json(folder / "export.json", about)
-    summary.show_export(about, folder / "export.json")
+    files.write_json(folder / EXPORT, about)
+    summary.show_export(about, folder / EXPORT)
     if options.benchmark:
-        from lottery.export import benchmark
+        from lottery.export.benchmark import Exported
 
         pixels = (_noise(ticket, 1) if found is None else found.sample())[:1]
         twin, trained = _dense(ticket, options)
         dense = write(twin, folder / "dense")
-        measured = benchmark.measure(
-            benchmark.Exported(
-                twin, dense, accuracy.of_files(dense, found if trained else None, prepare)
-            ),
-            benchmark.Exported(small, written, about["files"]),
-            image=(pixels if options.pixels else ticket.normalised(pixels))[0],
-            expected=accuracy.logits_of(small)(ticket.normalised(pixels))[0],
-            browser=options.browser,
-            seconds=options.seconds,
+        _compare(
+            Exported(twin, dense, accuracy.of_files(dense, found if trained else None, prepare)),
+            Exported(small, written, about["files"]),
+            (pixels if options.pixels else ticket.normalised(pixels))[0],
+            accuracy.logits_of(small)(ticket.normalised(pixels))[0],
+            about["ticket"],
+            options,
+            folder / BENCHMARK,
         )
-        measured = {"version": 1, "ticket": about["ticket"], **measured}
-        files.write_json(folder / "benchmark.json", measured)
-        summary.show_benchmark(measured, folder / "benchmark.json")
     return about
+
+
+def _compare(
+    dense: "Exported",
+    ticket: "Exported",
+    image: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    about: Mapping[str, Any],
+    options: Options,
+    path: Path,
+) -> None:
+    """Measure dense against ticket, and write and show what was measured, browser or not."""
+    from lottery.export import benchmark, summary
+
+    measured = benchmark.measure(dense, ticket, seconds=options.seconds)
+    measured = {"version": 1, "ticket": about, **measured}
+    files.write_json(path, measured)  # whatever the browser does
+    failure = None
+    if options.browser is not False:
+        try:
+            measured = benchmark.with_browser(
+                measured, dense, ticket, image=image, expected=expected, seconds=options.seconds
+            )
+        except BrowserError as error:
+            failure = error
+            if not options.browser:
+                log.warning("the browser is not measured: %s", error)
+            measured = {**measured, "browser": {"missing": str(error)}}
+        files.write_json(path, measured)
+    summary.show_benchmark(measured, path)
+    if failure and options.browser:
+        raise failure
 
 
 def exactness(
@@ -181,12 +229,18 @@ def exactness(
 ) -> float:
     """The largest difference of outputs on real images, or on noise if there are none.
 
-    Raises :class:`TicketError` if the smaller network does not compute the same function.
+    Raises :class:`TicketError` if the smaller network does not compute the same function, or the
+    ticket's own outputs are not finite.
     """
     pixels = _noise(ticket, 64) if found is None else found.sample()
     from lottery.export.accuracy import logits_of
 
     expected, actual = (logits_of(m)(ticket.normalised(pixels)) for m in (sparse, small))
+    if not np.isfinite(expected).all():
+        raise TicketError(
+            "the ticket's outputs are not finite numbers, so its weights are of no use: "
+            "export another ticket"
+        )
     difference = float(np.abs(expected - actual).max())
     if not difference <= _EXACT * max(1.0, float(np.abs(expected).max())):
         raise TicketError(
@@ -225,13 +279,22 @@ def _entered(model: "keras.Model", ticket: Ticket, options: Options) -> "keras.M
 def _images(ticket: Ticket, options: Options) -> "Images | None":
     from lottery.export import images
 
-    where = {k: v for k, v in (("root", options.data.root), ("dir", options.data.dir)) if v}
-    data = Data(**{**ticket.provenance["config"]["data"], **where})
     try:
-        return images.of_ticket(data, ticket)
+        return images.of_ticket(_data(ticket, options), ticket)
     except (DataError, ConfigError) as error:
         log.warning("no accuracy is measured: %s", error)
         return None
+
+
+def _data(ticket: Ticket, options: Options) -> Data:
+    """The ticket's data set. Raises :class:`ConfigError` if the ticket does not tell which."""
+    recorded = ticket.provenance.get("config", {}).get("data", {})
+    known = {f.name for f in dataclasses.fields(Data)}  # other versions have other options
+    where = {k: v for k, v in (("root", options.data.root), ("dir", options.data.dir)) if v}
+    data = Data(**{k: v for k, v in recorded.items() if k in known} | where)
+    if errors := bound_errors(data):
+        raise ConfigError(f"the ticket does not tell its data set: data.{'; data.'.join(errors)}")
+    return data
 
 
 def _calibration(

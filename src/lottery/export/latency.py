@@ -14,7 +14,7 @@ import numpy as np
 
 from lottery.errors import ExportError
 from lottery.export.interpreter import Interpreter
-from lottery.export.litert import Precision
+from lottery.export.names import Precision
 
 Runtime = Literal["litert", "keras", "browser"]
 

@@ -3,20 +3,18 @@
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lottery.errors import ConfigError, ExportError
 from lottery.export import sparsity
+from lottery.export.names import PRECISIONS, Precision
 from lottery.quiet import quiet_stderr
 
 if TYPE_CHECKING:
     import keras
-
-Precision = Literal["float32", "float16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def convert(

@@ -10,7 +10,7 @@ import numpy as np
 
 from lottery.errors import ExportError
 from lottery.export.interpreter import Interpreter
-from lottery.quiet import quiet_stderr
+from lottery.quiet import import_tensorflow, quiet_stderr
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -34,11 +34,12 @@ def sizes(path: Path) -> Sizes:
 
 
 def peak(file: Path, *, batch: int = 1, threads: int = 1) -> int | None:
-    """Bytes of memory that loading and running a LiteRT ``file`` takes at most.
+    """Bytes of memory that loading and running a LiteRT or ``.keras`` ``file`` takes at most.
 
     It is the high-water mark of resident memory in a fresh process (Linux counts it for each
     program, unlike ``ru_maxrss``, which a child inherits from its parent), less what was resident
-    after importing the interpreter. ``None`` where the system does not tell. Raises
+    after importing the interpreter, or TensorFlow for a ``.keras`` file, which runs as a compiled
+    function. ``None`` where the system does not tell. Raises
     :class:`ExportError` for a file that does not run.
     """
     if not _RESET.exists():
@@ -55,16 +56,39 @@ def peak(file: Path, *, batch: int = 1, threads: int = 1) -> int | None:
 
 
 def _measure(file: Path, batch: int, threads: int) -> int:
-    with quiet_stderr():
-        import ai_edge_litert.interpreter  # noqa: F401 (what it takes does not count)
+    run = _keras if file.suffix == ".keras" else _litert
+    with quiet_stderr():  # what the import takes does not count
+        if run is _keras:
+            import_tensorflow()
+            import keras  # noqa: F401
+        else:
+            import ai_edge_litert.interpreter  # noqa: F401
     before = _status("VmRSS")
     _RESET.write_text("5")  # the high-water mark starts anew
+    run(file, batch, threads)
+    return _status("VmHWM") - before
+
+
+def _litert(file: Path, batch: int, threads: int) -> None:
     interpreter = Interpreter(file, batch=batch, threads=threads)
     interpreter.feed(np.ones(interpreter.input.shape, np.float32))
     for _ in range(2):
         interpreter.invoke()
     interpreter.logits()
-    return _status("VmHWM") - before
+
+
+def _keras(file: Path, batch: int, threads: int) -> None:
+    import keras
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    model = keras.saving.load_model(file, compile=False)
+    run = tf.function(lambda images: model(images, training=False), autograph=False)
+    images = tf.ones((batch, *model.input_shape[1:]))
+    for _ in range(2):
+        run(images).numpy()
 
 
 def _status(field: str) -> int:

@@ -1,6 +1,7 @@
 """What export.py says in the terminal."""
 
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from lottery.analysis.latencies import RUNTIMES
 from lottery.analysis.table import show_whole
-
-RUNTIMES = {"litert": "LiteRT", "keras": "Keras", "browser": "browser"}
 
 
 def show_export(about: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
@@ -57,8 +57,8 @@ def show_benchmark(measured: Mapping[str, Any], path: Path, console: Console | N
             f"test top-1 {_named(name)}", _percent(other), _percent(accuracy), "",
             end_section=name == list(ticket["accuracy"])[-1],
         )  # fmt: skip
-    for kind in RUNTIMES:
-        own = [entry for entry in measured["latency"] if entry["runtime"] == kind]
+    for _, entries in groupby(measured["latency"], key=lambda entry: entry["runtime"]):
+        own = list(entries)
         for entry in own:
             table.add_row(
                 _condition(entry), _milliseconds(entry["dense"]), _milliseconds(entry["ticket"]),
@@ -84,10 +84,9 @@ def conclusion(measured: Mapping[str, Any]) -> list[str]:
         f"In theory: {theory:.1f}x, if no zero were multiplied. "
         f"Channels that are gone make the network {smaller:.2f}x smaller in multiply-adds."
     ]
-    single = [e for e in measured["latency"] if e["batch"] == 1 and e["threads"] == 1]
     told = [
-        f"{e['speedup']:.2f}x in {_where(e)}" for kind in RUNTIMES for e in single
-        if e["runtime"] == kind
+        f"{e['speedup']:.2f}x in {_where(e)}" for e in measured["latency"]
+        if e["batch"] == 1 and e["threads"] == 1
     ]  # fmt: skip
     if told:
         sentences.append(f"Measured, one image on one thread: {', '.join(told)}.")
@@ -165,7 +164,7 @@ def _bytes(count: int) -> str:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0, title=title)
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     return table

@@ -2,10 +2,11 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,16 @@ from lottery.export.browser import litertjs
 from lottery.export.browser.server import serving
 from lottery.export.interpreter import Interpreter
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 _PAGE = Path(__file__).parent
 _STARTING = 120_000  # ms until a page must have loaded LiteRT.js
+_BESIDES = 300_000  # ms for loading files, warming up and the fewest rounds, on a slow machine
+_MEASURE = """options => {
+    window.result = window.measure(options);
+    window.result.catch(() => {}).then(() => { window.settled = true; });
+}"""
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,16 @@ class Trial:
     """Of each timed run, uploading its input and reading its output apart."""
     logits: NDArray[np.float32]
     """Outputs [1, classes] for the image."""
+
+
+def check() -> None:
+    """Start Chromium once, and fetch LiteRT.js if it is not there yet.
+
+    Raises :class:`BrowserError` if Chromium, Playwright or npm is missing or fails.
+    """
+    litertjs.folder()
+    with _started():
+        pass
 
 
 def run(
@@ -41,9 +60,9 @@ def run(
 
     ``image`` [height, width, channels] is the input of all; their batch is 1. LiteRT.js takes its
     build with relaxed SIMD where the browser has it, and its threaded one for several ``threads``.
-    Raises :class:`BrowserError` if Chromium, Playwright or npm is missing, or LiteRT.js fails.
+    Raises :class:`BrowserError` if Chromium, Playwright or npm is missing, or LiteRT.js fails or
+    does not come to an end.
     """
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
     package = litertjs.folder()
     entries = [Interpreter(path) for path in files.values()]
     routes = {
@@ -61,21 +80,42 @@ def run(
             "fewest": latency.FEWEST, "warmup": latency.WARMUP,
         }  # fmt: skip
         with serving(routes) as address:
-            results = _evaluate(address, chromium, options)
+            results = _evaluate(address, options)
     return {
         name: Trial(result["milliseconds"], entry.output.decode(np.array([result["output"]])))
         for name, entry, result in zip(files, entries, results, strict=True)
     }
 
 
-def _evaluate(address: str, chromium: str | None, options: dict[str, Any]) -> Any:
+def _evaluate(address: str, options: dict[str, Any]) -> Any:
     """What ``measure(options)`` of the page returns."""
+    with _started() as browser:
+        from playwright import sync_api as playwright
+
+        try:
+            page = browser.new_page()
+            page.goto(address)
+            page.wait_for_function("() => window.measure !== undefined", timeout=_STARTING)
+            page.evaluate(_MEASURE, options)
+            # Playwright waits for ever for what it evaluates. Twice a second: it costs no time.
+            patience = _BESIDES + 2000 * options["seconds"]
+            page.wait_for_function("() => window.settled", timeout=patience, polling=500)
+            return page.evaluate("() => window.result")
+        except playwright.Error as error:
+            reason = error.message.splitlines()[0].removeprefix("Page.evaluate: Error: ")
+            raise BrowserError(f"LiteRT.js failed: {reason}") from error
+
+
+@contextmanager
+def _started() -> Iterator["Browser"]:
+    """A headless Chromium: the system's, or Playwright's own."""
     try:
         from playwright import sync_api as playwright
     except ImportError as error:
         raise BrowserError(
             "measuring in a browser needs Playwright: pip install 'lottery[browser]'"
         ) from error
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with playwright.sync_playwright() as driver:
         try:
             # --no-sandbox: Chromium's own does not work as root, as in most containers.
@@ -86,12 +126,6 @@ def _evaluate(address: str, chromium: str | None, options: dict[str, Any]) -> An
                 "or playwright install chromium"
             ) from error
         try:
-            page = browser.new_page()
-            page.goto(address)
-            page.wait_for_function("() => window.measure !== undefined", timeout=_STARTING)
-            return page.evaluate("options => window.measure(options)", options)
-        except playwright.Error as error:
-            reason = error.message.splitlines()[0].removeprefix("Page.evaluate: Error: ")
-            raise BrowserError(f"LiteRT.js failed: {reason}") from error
+            yield browser
         finally:
             browser.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from lottery.errors import BrowserError
 
 VERSION = "2.5.3"
+_PATIENCE = 120.0  # seconds; npm itself tries for ever where there is no network
 _LOCK = Path(__file__).parent
 
 
@@ -16,8 +17,15 @@ def folder() -> Path:
     """The folder whose ``node_modules`` holds LiteRT.js; fetched if it is not there yet.
 
     It lies in the user's cache (``$XDG_CACHE_HOME``, or ``~/.cache``). Raises
-    :class:`BrowserError` if npm is missing or does not get it.
+    :class:`BrowserError` if npm is missing or does not get it, or the cache cannot be written.
     """
+    try:
+        return _cached()
+    except OSError as error:
+        raise BrowserError(f"LiteRT.js cannot be kept in the cache: {error}") from error
+
+
+def _cached() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lottery"
     target = cache / f"litertjs-{VERSION}"
     if not target.is_dir():
@@ -35,7 +43,15 @@ def _fetch(target: Path) -> None:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(_LOCK / name, fetched)
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        process = subprocess.run(command, cwd=fetched, capture_output=True, text=True)
+        try:
+            process = subprocess.run(
+                command, cwd=fetched, capture_output=True, text=True, timeout=_PATIENCE
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BrowserError(
+                f"npm did not fetch LiteRT.js {VERSION} within {_PATIENCE:g} s: "
+                "is its registry within reach?"
+            ) from error
         if process.returncode:
             reason = (process.stderr.strip().splitlines() or ["no reason given"])[0]
             raise BrowserError(f"npm did not fetch LiteRT.js {VERSION}: {reason}")
