@@ -181,11 +181,12 @@ def check_fit(
 def of_run(run: Run) -> Ticket:
     """The ticket of a finished run in the store.
 
-    Raises :class:`TicketError` for a run without a mask, and :class:`CheckpointError` if its
-    weights cannot be read.
+    Raises :class:`TicketError` for a run without a mask, :class:`CheckpointError` if its weights
+    cannot be read, and :class:`FileNotFoundError` if there is no run.
     """
-    if not (run.path / "config.json").exists() or not run.mask:
-        raise TicketError(f"{run.path} is no ticket: it is not a network with a mask")
+    kind = run.kind
+    if kind == "mask" or not run.mask:
+        raise TicketError(f"{run.path} is no ticket, but a {kind}: it is not a network with a mask")
     config = run.config
     model, data = config["model"], config["data"]
     return Ticket(
