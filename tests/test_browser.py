@@ -91,25 +91,25 @@ def test_missing_tools_are_named(tmp_path, monkeypatch):
         browser.run({"model": file}, images(1)[0])
 
 
-def test_a_refused_fetch_leaves_nothing(tmp_path, monkeypatch):
+def npm_that(does, tmp_path, monkeypatch):
+    """Put an npm in place of the real one, and an empty cache."""
     npm = tmp_path / "bin" / "npm"
     npm.parent.mkdir()
-    npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\nexit 1\n")
+    npm.write_text(f"#!/bin/sh\n{does}\n")
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{npm.parent}:/usr/bin:/bin")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_refused_fetch_leaves_nothing(tmp_path, monkeypatch):
+    npm_that("echo 'npm error code ENOTFOUND' >&2; exit 1", tmp_path, monkeypatch)
     with pytest.raises(BrowserError, match="npm error code ENOTFOUND"):
         litertjs.folder()
     assert not list((tmp_path / "cache" / "lottery").iterdir())
 
 
 def test_a_fetch_that_does_not_end(tmp_path, monkeypatch):
-    npm = tmp_path / "bin" / "npm"
-    npm.parent.mkdir()
-    npm.write_text("#!/bin/sh\nexec sleep 30\n")
-    npm.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{npm.parent}:/usr/bin:/bin")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    npm_that("exec sleep 30", tmp_path, monkeypatch)
     monkeypatch.setattr(litertjs, "_PATIENCE", 0.1)
     with pytest.raises(BrowserError, match=r"did not fetch LiteRT\.js .* within 0\.1 s"):
         litertjs.folder()

@@ -97,14 +97,7 @@ def transfer(config: TransferConfig, lab: Laboratory) -> dict[str, Any]:
         else:
             rows.append(_row(variant, runs[name]))
     return {
-        "ticket": {
-            "key": ticket.key,
-            "digest": ticket.digest,
-            "file": config.ticket,
-            "density": ticket.density,
-            "network": ticket.network.name,
-            "data": ticket.data,
-        },
+        "ticket": ticket.summary(config.ticket),
         "data": {
             "name": describe(config.data).name,
             "classes": list(describe(config.data).classes),

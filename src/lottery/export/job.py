@@ -159,7 +159,7 @@ def export(ticket: Ticket, options: Options, folder: Path) -> dict[str, Any]:
         formats.remove(folder / "dense")
     about: dict[str, Any] = {
         "version": 1,
-        "ticket": _about(ticket, options),
+        "ticket": ticket.summary(options.ticket),
         "input": {
             "shape": list(ticket.network.input_shape),
             "values": "pixels from 0 to 255" if options.pixels else "(pixels / 255 - mean) / std",
@@ -253,18 +253,6 @@ def exactness(
 def _noise(ticket: Ticket, count: int) -> NDArray[np.float32]:
     pixels = np.random.default_rng(0).integers(0, 256, (count, *ticket.network.input_shape))
     return pixels.astype(np.float32)
-
-
-def _about(ticket: Ticket, options: Options) -> dict[str, Any]:
-    """Which ticket it is, as JSON values."""
-    return {
-        "key": ticket.key,
-        "digest": ticket.digest,
-        "file": options.ticket,
-        "density": ticket.density,
-        "network": ticket.network.name,
-        "data": ticket.data,
-    }
 
 
 def _entered(model: "keras.Model", ticket: Ticket, options: Options) -> "keras.Model":

@@ -98,6 +98,17 @@ class Ticket:
         """The data set that it was found on, for people."""
         return str(self.provenance["data"])
 
+    def summary(self, file: str | None) -> dict[str, Any]:
+        """Which ticket it is and the ``file`` it was read from: JSON values for results."""
+        return {
+            "key": self.key,
+            "digest": self.digest,
+            "file": file,
+            "density": self.density,
+            "network": self.network.name,
+            "data": self.data,
+        }
+
     @property
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation, one value for each channel."""
