@@ -14,10 +14,10 @@ from lottery.analysis import fields
 from lottery.analysis.collect import Cell
 from lottery.analysis.figures import CATEGORIES
 from lottery.analysis.selection import Judged
+from lottery.export.names import PRECISIONS
 
 VERSION = 1
 RUNTIMES = {"browser": "browser", "litert": "LiteRT", "keras": "Keras"}
-PRECISIONS = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,8 @@ def _order(m: Latency) -> tuple[int, int]:
 
 
 def _precision(name: str) -> int:
-    return PRECISIONS.index(name) if name in PRECISIONS else len(PRECISIONS)
+    known: list[str] = list(PRECISIONS)
+    return known.index(name) if name in known else len(known)
 
 
 def _time(time: Quartiles) -> str:
