@@ -43,6 +43,21 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def refresh(folder: Path) -> float:
+    """Have a network file system look up anew what is in a folder, and what is not.
+
+    It remembers both for a while, until the folder changes; so this changes it. Returns the time in
+    seconds since 1970 by the clock of the file system, which dates its files.
+    """
+    probe = folder / f".look.{uuid.uuid4().hex[:8]}"
+    try:
+        with probe.open("x") as file:
+            os.utime(file.fileno())
+            return os.fstat(file.fileno()).st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with replacing(path) as temporary:

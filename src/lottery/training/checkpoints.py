@@ -56,8 +56,8 @@ class CheckpointFolder:
     def save(self, state: State, progress: Progress) -> None:
         """Write a checkpoint, complete or not at all, and remove the superseded ones."""
         final = self.path(progress.step)
-        self.root.mkdir(parents=True, exist_ok=True)
-        temporary = self.root / f".{final.name}.{uuid.uuid4().hex[:8]}"
+        self.root.mkdir(exist_ok=True)  # its parent must be there: it goes when we lose the lease
+        temporary = self._hidden(final)
         try:
             temporary.mkdir()
             # safetensors would write a transposed array in memory order: force C order.
@@ -73,7 +73,7 @@ class CheckpointFolder:
                 },
             )
             if final.exists():  # damaged, or written again after a resume from an earlier one
-                shutil.rmtree(final)
+                self._remove(final)
             temporary.rename(final)
             sync(self.root)
         finally:
@@ -112,15 +112,24 @@ class CheckpointFolder:
     def _remove_superseded(self) -> None:
         others = [s for s in self.steps() if s not in self.keep_steps]
         for step in others[: -self.keep_last]:
-            shutil.rmtree(self.path(step))
+            self._remove(self.path(step))
+
+    def _remove(self, path: Path) -> None:
+        """Take a checkpoint away at once, then delete it: there is never half of one."""
+        hidden = self._hidden(path)
+        path.rename(hidden)
+        shutil.rmtree(hidden)
+
+    def _hidden(self, path: Path) -> Path:
+        return self.root / f".{path.name}.{uuid.uuid4().hex[:8]}"
 
     def finish(self) -> None:
         """Keep only what is to stay for good; called when the run is complete."""
         for step in self.steps():
             if step not in self.keep_steps:
-                shutil.rmtree(self.path(step))
-        for half_written in self.root.glob(".step_*"):  # by an attempt that was killed
-            shutil.rmtree(half_written)
+                self._remove(self.path(step))
+        for left in self.root.glob(".step_*"):  # by an attempt that was killed, or is just leaving
+            shutil.rmtree(left, ignore_errors=True)
 
 
 class NoCheckpoints(CheckpointFolder):
