@@ -158,7 +158,7 @@ def test_who_lost_its_lease_publishes_nothing_and_leaves_it_to_its_successor(tmp
         lease_of(node).unlink()
         write_json(lease_of(node), ELSEWHERE)
 
-    with pytest.raises(StoreError, match="^process 1 on elsewhere took over dense"):
+    with pytest.raises(StoreError, match=r"^process 1 on elsewhere took over dense"):
         root.compute("dense", {}, produce)
     assert not node.path.exists()
     assert read_json(lease_of(node)) == ELSEWHERE

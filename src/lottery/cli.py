@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lottery import files
 from lottery.config import Config, Training, TransferConfig, did_you_mean, typed
 from lottery.errors import ConfigError, LotteryError, StoppedError
+from lottery.training.interrupts import stoppable
 
 log = logging.getLogger(__name__)
 
@@ -136,16 +138,17 @@ def tell(
 def status(output: Path) -> Iterator[None]:
     """Keep ``status.json`` true: running, then done, or failed with the error and traceback."""
     started = time.time()
-    write_status(output, "running", started)
-    try:
-        yield
-    except SystemExit:  # submitit's, when it has put the job back into the queue
-        write_status(output, "queued", started)
-        raise
-    except BaseException as error:
-        write_status(output, "failed", started, error)
-        raise
-    write_status(output, "done", started)
+    with stoppable():
+        try:
+            write_status(output, "running", started)
+            yield
+            write_status(output, "done", started)
+        except SystemExit:  # submitit's, when it has put the job back into the queue
+            write_status(output, "queued", started)
+            raise
+        except BaseException as error:
+            write_status(output, "failed", started, error)
+            raise
 
 
 def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] = ()) -> None:
@@ -161,6 +164,9 @@ def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] 
     error = _failure(main)
     if error is None:
         return
+    if isinstance(error, BrokenPipeError) and _unread():  # as with ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains
+        sys.exit(128 + signal.SIGPIPE)
     message = None if full else explain(error, schema)
     if message is None:
         raise error
@@ -195,6 +201,7 @@ def _failure(main: Callable[[], Any]) -> Exception | None:
     try:
         if not _followed():
             main()
+        sys.stdout.flush()
     except PastHydra as carrier:
         return carrier.error
     except KeyboardInterrupt:
@@ -203,6 +210,13 @@ def _failure(main: Callable[[], Any]) -> Exception | None:
     except Exception as error:
         return error
     return None
+
+
+def _unread() -> bool:
+    """Whether nobody reads any more what we print."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _followed() -> bool:
@@ -225,6 +239,8 @@ def explain(error: BaseException, schema: type = Config) -> str | None:
         return f"cannot write or read {where}: {error.strerror}"
     if isinstance(error, LotteryError):
         return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command goes on from there"
     if isinstance(error, CompactHydraException | OmegaConfBaseException):
         unknown = re.search(r"Could not override '([\w.]+)'", str(error))
         if unknown:

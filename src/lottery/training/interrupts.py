@@ -1,18 +1,39 @@
-"""Signals that ask a run to stop: noted when they come, obeyed at a step boundary."""
+"""Signals that ask a run to stop: while it trains, obeyed at a step boundary; else at once."""
 
+import contextlib
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from lottery.errors import StoppedError
 
-SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """A context that signals end by :class:`StoppedError`, instead of the process without a word.
+
+    The first one counts. Those that something else handles are left to it: SIGINT raises
+    :class:`KeyboardInterrupt`, and submitit requeues its jobs on SIGUSR2. Outside the main thread
+    nothing is changed.
+    """
+    changed = []
+    if threading.current_thread() is threading.main_thread():
+        changed = [s for s in SIGNALS if signal.getsignal(s) is signal.SIG_DFL]
+    for signum in changed:
+        signal.signal(signum, _stop_at_once)
+    try:
+        yield
+    finally:
+        for signum in changed:
+            signal.signal(signum, signal.SIG_DFL)
 
 
 class StopSignals:
-    """A context in which SIGUSR2, SIGTERM and SIGINT are only noted, in :attr:`received`.
+    """A context in which :data:`SIGNALS` are only noted, in :attr:`received`.
 
     On leaving it without an error, a noted signal stops the program all the same, so that none is
     lost between the last step and the end of the block. SIGUSR2 outranks the others: it is the
@@ -44,7 +65,7 @@ class StopSignals:
             signal.signal(signum, handler)
         if self.received is not None and (error is None or isinstance(error, StoppedError)):
             handler = self._previous.get(self.received)  # none, if it came to another process
-            if callable(handler) and handler is not signal.default_int_handler:
+            if callable(handler) and handler not in (signal.default_int_handler, _stop_at_once):
                 handler(self.received, None)  # submitit requeues its job here and exits
             if error is None:
                 self.stop("after the training")
@@ -65,16 +86,25 @@ class StopSignals:
     def stop(self, where: str) -> NoReturn:
         """Raise :class:`StoppedError` for the signal received."""
         assert self.received is not None
-        name = signal.Signals(self.received).name
-        raise StoppedError(
-            self.received, f"stopped by {name} {where}; the same command goes on from there"
-        )
+        raise _stopped(self.received, f" {where}")
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.received == signum == signal.SIGINT:
             raise KeyboardInterrupt
         if self.received is None or signum == signal.SIGUSR2:
             self.received = signum
+
+
+def _stop_at_once(signum: int, frame: FrameType | None) -> NoReturn:
+    for other in SIGNALS:  # what ends the run now is not to be interrupted
+        if signal.getsignal(other) is _stop_at_once:
+            signal.signal(other, signal.SIG_IGN)
+    raise _stopped(signum)
+
+
+def _stopped(signum: int, where: str = "") -> StoppedError:
+    name = signal.Signals(signum).name
+    return StoppedError(signum, f"stopped by {name}{where}; the same command goes on from there")
 
 
 def _bypassed(handler: Any) -> bool:
