@@ -557,7 +557,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(finished, tmp_path):
     assert original is not None
     shutil.copytree(original.path.parents[1], tmp_path / "store")
     # The dense run as it was when interrupted in its second epoch, then damaged by one bit.
-    work = tmp_path / "store" / "work" / f"dense-{original.key}"
+    work = tmp_path / "store" / "work" / f"dense-{original.key}.killed"
     (tmp_path / "store" / "dense" / original.key).rename(work)
     for name in ("done.json", "result.json"):
         (work / name).unlink()
@@ -570,7 +570,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(finished, tmp_path):
 
     code, shown = run_on_a_terminal("prune.py", *TINY, f"paths.outputs={tmp_path}")
     assert code == 0, shown
-    assert f"{newest} is damaged" in shown
+    assert f"{newest.name} is damaged" in shown
     assert "falling back to the one before" in shown
     assert "resuming after step 0 of 8" in shown
     (log,) = (tmp_path / "prune").rglob("prune.log")

@@ -25,6 +25,10 @@ class CheckpointError(LotteryError):
     """A checkpoint is damaged or does not fit the network."""
 
 
+class DamagedError(LotteryError):
+    """A file is not what was written."""
+
+
 class TicketError(LotteryError):
     """A ticket file is damaged, of another version, or does not fit what is asked of it."""
 

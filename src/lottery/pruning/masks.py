@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save
 
-from lottery.files import replacing
+from lottery import tensors
+from lottery.errors import DamagedError, StoreError
 from lottery.pruning.allocation import removed
 
 Array = np.ndarray[Any, Any]
@@ -124,19 +123,22 @@ def digest(mask: Mask) -> str:
 
 def write(mask: Mask, path: Path) -> None:
     """Save a mask as safetensors: one packed bit per weight, shapes in the header."""
-    packed = {name: np.packbits(m) for name, m in mask.items()}
     shapes = {name: list(m.shape) for name, m in mask.items()}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(packed, metadata={"shapes": json.dumps(shapes)}))
+    tensors.write(path, {name: np.packbits(m) for name, m in mask.items()}, json.dumps(shapes))
 
 
 def read(path: Path) -> dict[str, Array]:
-    """Load what :func:`write` saved, layers in the network's order."""
-    with safe_open(path, framework="np") as file:
-        shapes = json.loads(file.metadata()["shapes"])
-        return {
-            name: np.unpackbits(file.get_tensor(name), count=int(np.prod(shape)))
-            .astype(bool)
-            .reshape(shape)
-            for name, shape in shapes.items()
-        }
+    """Load what :func:`write` saved, layers in the network's order.
+
+    Raises :class:`StoreError` if the file is damaged.
+    """
+    try:
+        packed, about = tensors.read(path)
+    except DamagedError as error:
+        raise StoreError(
+            f"the mask {path} is damaged: {error}; remove {path.parent} to compute it again"
+        ) from error
+    return {
+        name: np.unpackbits(packed[name], count=int(np.prod(shape))).astype(bool).reshape(shape)
+        for name, shape in json.loads(about).items()
+    }

@@ -7,18 +7,16 @@ network, classes, normalisation, shapes of the masked kernels, provenance) and `
 checksum of ``about`` and of all tensors.
 """
 
-import hashlib
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from lottery.errors import TicketError
-from lottery.files import replacing
+from lottery import tensors as checked
+from lottery.errors import DamagedError, TicketError
 from lottery.tickets.ticket import WEIGHTS, Array, Network, Ticket
 
 FORMAT, VERSION = "lottery ticket", 1
@@ -30,8 +28,7 @@ def write(ticket: Ticket, path: Path) -> None:
     for which in WEIGHTS:
         for name, array in ticket.weights(which).items():
             kept = array[ticket.mask[name]] if name in ticket.mask else array
-            # safetensors would write a transposed array in memory order.
-            tensors[f"{which}/{name}"] = np.ascontiguousarray(kept).reshape(kept.shape)
+            tensors[f"{which}/{name}"] = kept
     about = json.dumps(
         {
             **ticket.description,
@@ -39,14 +36,7 @@ def write(ticket: Ticket, path: Path) -> None:
             "provenance": ticket.provenance,
         }
     )
-    header = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "about": about,
-        "sha256": _checksum(about, tensors),
-    }
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata=header))
+    checked.write(path, tensors, about, format=FORMAT, version=str(VERSION))
 
 
 def read(path: Path) -> Ticket:
@@ -55,20 +45,13 @@ def read(path: Path) -> Ticket:
     Raises :class:`TicketError` if it is missing, damaged, no ticket file, or of a newer version.
     """
     try:
-        with safe_open(path, framework="np") as file:
-            header = file.metadata() or {}
-            _check_header(path, header)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, about = checked.read(path, functools.partial(_check_header, path))
     except FileNotFoundError:
         raise TicketError(f"there is no ticket file {path}") from None
-    except (OSError, SafetensorError) as error:
-        raise TicketError(
-            f"{path} is damaged, or no ticket file: {str(error).splitlines()[0]}"
-        ) from error
-    if _checksum(header["about"], tensors) != header["sha256"]:
-        raise TicketError(f"the ticket file {path} is damaged: its checksum does not match")
+    except DamagedError as error:
+        raise TicketError(f"{path} is damaged, or no ticket file: {error}") from error
     try:
-        return _ticket(json.loads(header["about"]), tensors)
+        return _ticket(json.loads(about), tensors)
     except (ValueError, KeyError, TypeError) as error:  # whole, as its checksum says
         raise TicketError(
             f"the ticket file {path} is of another version of lottery: {error!r}"
@@ -114,11 +97,3 @@ def _ticket(about: Mapping[str, Any], tensors: Mapping[str, Array]) -> Ticket:
         provenance=about["provenance"],
         **weights,
     )
-
-
-def _checksum(about: str, tensors: Mapping[str, Array]) -> str:
-    checksum = hashlib.sha256(about.encode())
-    for name in sorted(tensors):
-        checksum.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
-        checksum.update(tensors[name].tobytes())
-    return checksum.hexdigest()

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class MetricsFile(keras.callbacks.Callback):  # type: ignore[misc]
         """Append the epoch's row; GPU columns stay empty without a GPU."""
         with naming(self._path), self._path.open("a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerow({"epoch": epoch + 1, **(logs or {})})
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint of this epoch says that its row is there
 
 
 class EpochLines(keras.callbacks.Callback):  # type: ignore[misc]

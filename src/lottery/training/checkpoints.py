@@ -1,11 +1,12 @@
 """Complete training states on disk: atomic, checksummed, readable without pickle.
 
-A checkpoint is a folder ``step_00000110/`` with ``state.safetensors`` (every variable of network
-and optimizer) and ``manifest.json`` (step, checksum, progress). A state's names are
+A checkpoint is a folder ``step_00000110/`` with ``state.safetensors``: every variable of network
+and optimizer, and in its metadata the progress and a checksum. A state's names are
 ``model/<variable path>`` and ``optimizer/<variable path>``.
 """
 
 import dataclasses
+import json
 import logging
 import os
 import shutil
@@ -16,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-from safetensors.numpy import save as serialise
 
-from lottery.errors import CheckpointError
-from lottery.files import naming, read_json, sha256, sync, write_json
+from lottery import tensors
+from lottery.errors import CheckpointError, DamagedError
+from lottery.files import naming, sync
 
 log = logging.getLogger(__name__)
+
+STATE = "state.safetensors"
 
 State = Mapping[str, np.ndarray[Any, Any]]
 
@@ -60,18 +61,9 @@ class CheckpointFolder:
         temporary = self._hidden(final)
         try:
             temporary.mkdir()
-            # safetensors would write a transposed array in memory order: force C order.
-            arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in state.items()}
+            about = json.dumps(dataclasses.asdict(progress), allow_nan=False)
             with naming(final):
-                (temporary / "state.safetensors").write_bytes(serialise(arrays))
-                sync(temporary / "state.safetensors")
-            write_json(
-                temporary / "manifest.json",
-                {
-                    **dataclasses.asdict(progress),
-                    "sha256": sha256(temporary / "state.safetensors"),
-                },
-            )
+                tensors.write(temporary / STATE, state, about)
             if final.exists():  # damaged, or written again after a resume from an earlier one
                 self._remove(final)
             temporary.rename(final)
@@ -84,13 +76,13 @@ class CheckpointFolder:
         """Read one checkpoint. Raises :class:`CheckpointError` if it is missing or damaged."""
         path = self.path(step)
         try:
-            manifest = read_json(path / "manifest.json")
-            if sha256(path / "state.safetensors") != manifest.pop("sha256"):
-                raise CheckpointError(f"checkpoint {path} is damaged: its checksum does not match")
-            progress = Progress(**manifest | {"sums": tuple(manifest["sums"])})
-            return load_file(path / "state.safetensors"), progress
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            state, about = tensors.read(path / STATE)
+        except DamagedError as error:
+            raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
+        except FileNotFoundError as error:
             raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
+        progress = json.loads(about)
+        return state, Progress(**progress | {"sums": tuple(progress["sums"])})
 
     def latest(self) -> tuple[State, Progress] | None:
         """The newest readable checkpoint; damaged ones are reported."""

@@ -11,9 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from omegaconf import OmegaConf
-from safetensors.numpy import load_file, save_file
 
-from lottery import models
+from lottery import models, tensors
 from lottery.config import Data, Training, typed
 from lottery.data import Description, EncodedSplit, Splits, crop_size
 from lottery.data.preprocessing import Preprocessing
@@ -82,7 +81,7 @@ def train(
         weights = None
         if found is None and start.weights is not None:
             weights = str(work / START)
-            save_file(dict(start.weights), weights)
+            tensors.write(Path(weights), start.weights)
         joining = Joining(
             config={f.name: asdict(config)[f.name] for f in fields(Training)},
             seed=start.seed,
@@ -175,7 +174,7 @@ def join(plan: str, load: Callable[[Data], Splits]) -> None:
     found = None
     if about.step is not None:
         found = CheckpointFolder(Path(about.checkpoints)).load(about.step)
-    weights = load_file(about.weights) if about.weights else None
+    weights = tensors.read(Path(about.weights))[0] if about.weights else None
     start = Start(seed=about.seed, last_rate=about.last_rate)
     loop, length = build(
         config,
