@@ -1,13 +1,13 @@
 """Several processes as one: the chief tells the story, the others join in its trainings.
 
-Every process of a job is started by the same command. The chief, rank 0, does what a process that
-is alone does: it alone finds out what is done, holds leases, writes the store and the output
-folder, and logs. The others, the followers, know nothing of the study. Before each training, be it
-dense, a ticket or a replay, the chief publishes a plan of it (configuration, range of epochs, mask,
-and the checkpoint to begin with, which all read from the shared file system), and every follower
-builds the same loop and takes the same steps, writing nothing. Plans are numbered entries in the
-key-value store of TensorFlow's coordination service, which runs in the chief. The last entry, as
-the chief's process ends, is the word to leave.
+Every process of a job is started by the same command, or all refuse. The chief, rank 0, does what a
+process that is alone does: it alone finds out what is done, holds leases, writes the store and the
+output folder, and logs. The others, the followers, know nothing of the study. Before each training,
+be it dense, a ticket or a replay, the chief publishes a plan of it (configuration, range of epochs,
+mask, and the checkpoint to begin with, which all read from the shared file system), and every
+follower builds the same loop and takes the same steps, writing nothing. Plans are numbered entries
+in the key-value store of TensorFlow's coordination service, which runs in the chief. The last
+entry, as the chief's process ends, is the word to leave.
 
 What ends a training early ends it for all at the same step: a loss that is not finite, since all
 see the same sums, and a signal, since all agree on it within the step. Followers then wait for the
@@ -19,9 +19,13 @@ store then holds the last checkpoint, and the same command goes on from there.
 
 import atexit
 import dataclasses
+import functools
 import logging
-from collections.abc import Callable, Iterator
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import tensorflow as tf
 from tensorflow.python.eager import context
@@ -32,7 +36,7 @@ from lottery.training import cluster, devices
 log = logging.getLogger(__name__)
 
 POLL = 1000  # milliseconds between chances to handle a signal
-FAREWELL = 30_000  # milliseconds for a follower to confirm that it leaves
+FAREWELL = 30_000  # milliseconds for a follower to confirm that it leaves, or has compared
 END = "end"
 GONE = "{} of this job does not answer any more; the same command goes on from the last checkpoint"
 
@@ -50,13 +54,14 @@ _chief: _Chief | None = None
 def lead() -> None:
     """Meet the followers, if this is the chief of several processes; once is enough.
 
-    Raises :class:`ClusterError` if they do not come.
+    Raises :class:`ClusterError` if they do not come, or were started by another command.
     """
     global _chief
     task = cluster.task()
     if task is None or task.rank > 0 or _chief is not None:
         return
     devices.strategy("multiworker")
+    _compare(task)
     _chief = _Chief(followers=len(task.addresses) - 1)
     atexit.register(_dismiss, _chief)
 
@@ -86,13 +91,14 @@ def training(plan: Callable[[], str]) -> Iterator[None]:
 def follow(join: Callable[[str], None]) -> None:
     """Meet the chief and ``join`` in each training it plans, until it says that it was the last.
 
-    Raises :class:`ClusterError` if the chief is gone.
+    Raises :class:`ClusterError` if the chief is gone, or a process was started by another command.
     """
     task = cluster.task()
     assert task is not None
     devices.strategy("multiworker")
+    _compare(task)
     number = 0
-    while (plan := _next(number)) != END:
+    while (plan := _value(f"lottery/plan/{number}")) != END:
         try:
             with _answering("the first process"):
                 join(plan)
@@ -102,15 +108,54 @@ def follow(join: Callable[[str], None]) -> None:
     context.context().set_config_key_value(f"lottery/left/{task.rank}", END)
 
 
+def different(commands: Sequence[str]) -> str | None:
+    """What is wrong with commands that started the processes of one job; None if they agree."""
+    first = commands[0]
+    other = next((rank for rank, command in enumerate(commands) if command != first), None)
+    if other is None:
+        return None
+    steps = " ".join(f"srun --exact --ntasks=1 python {c} &" for c in (first, commands[other]))
+    return (
+        f"the {len(commands)} processes of a job step (or of TF_CONFIG) train one network together,"
+        f" but process 0 was started by {first} and process {other} by {commands[other]}. To run "
+        "jobs of one process side by side in an allocation, give each a step of its own, in the "
+        f"background, and wait for all: {steps} ... wait"
+    )
+
+
+@functools.cache
+def _commands(task: cluster.Task) -> tuple[str, ...]:
+    """The command that started each process, by rank."""
+    own = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    context.context().set_config_key_value(f"lottery/command/{task.rank}", own)
+    return tuple(_value(f"lottery/command/{rank}") for rank in range(len(task.addresses)))
+
+
+def _compare(task: cluster.Task) -> None:
+    """Raise :class:`ClusterError` unless one command started all processes."""
+    wrong = different(_commands(task))
+    if wrong is None:
+        return
+    try:  # none can read what the others said once the chief has gone
+        if task.rank > 0:
+            context.context().set_config_key_value(f"lottery/compared/{task.rank}", END)
+        for rank in range(1, len(task.addresses)) if task.rank == 0 else ():
+            context.context().get_config_key_value(f"lottery/compared/{rank}", FAREWELL)
+    except tf.errors.OpError as error:
+        log.debug("no farewell: %s", error)
+    raise ClusterError(wrong)
+
+
 def _publish(chief: _Chief, text: str) -> None:
     context.context().set_config_key_value(f"lottery/plan/{chief.plans}", text)
     chief.plans += 1
 
 
-def _next(number: int) -> str:
+def _value(key: str) -> str:
+    """What another process says under a key, once it does."""
     while True:
         try:
-            return str(context.context().get_config_key_value(f"lottery/plan/{number}", POLL))
+            return str(context.context().get_config_key_value(key, POLL))
         except tf.errors.DeadlineExceededError:
             continue
         except tf.errors.OpError as error:
