@@ -1,5 +1,6 @@
 """Whatever ends a process, the next one ends where an unbroken run would, bit for bit."""
 
+import os
 import random
 import signal
 import subprocess
@@ -50,9 +51,17 @@ class Attempt:
         return self.process.returncode, stdout + stderr
 
 
-def start(outputs: Path, *overrides: str) -> Attempt:
+# Starts a script with leases that lapse soon.
+IMPATIENT = (
+    "-c",
+    "import runpy, sys; from lottery import store; store.LEASE_TIMEOUT, store.HEARTBEAT = 2, 0.2; "
+    "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')",
+)
+
+
+def start(outputs: Path, *overrides: str, python: tuple[str, ...] = ()) -> Attempt:
     process = subprocess.Popen(
-        command("prune.py", *LONG, f"paths.outputs={outputs}", *overrides),
+        command("prune.py", *LONG, f"paths.outputs={outputs}", *overrides, python=python),
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -60,6 +69,13 @@ def start(outputs: Path, *overrides: str) -> Attempt:
         text=True,
     )
     return Attempt(process, outputs / "store")
+
+
+def seeded() -> random.Random:
+    """Random instants; pytest shows the seed of those that failed."""
+    seed = int(os.environ.get("LOTTERY_KILL_SEED") or random.randrange(2**32))
+    print(f"LOTTERY_KILL_SEED={seed}")
+    return random.Random(seed)
 
 
 def assert_same(a: Run, b: Run) -> None:
@@ -105,7 +121,7 @@ def test_two_processes_train_their_dense_parent_once(pair):
 
 def test_kills_at_random_instants_change_nothing(unbroken, tmp_path):
     """Four of them; each attempt gets at least an epoch further than the one before."""
-    rng = random.Random()
+    rng = seeded()
     for kind, kill in (("dense", 0), ("dense", 1), ("ticket", 2), ("ticket", 3)):
         attempt = start(tmp_path)
         attempt.interrupt(kind, signal.SIGKILL, rng)
@@ -146,7 +162,7 @@ def test_an_epoch_whose_checkpoint_was_never_written_has_no_row(tmp_path):
 
 def test_a_termination_saves_says_so_and_the_next_run_goes_on(unbroken, tmp_path):
     attempt = start(tmp_path)
-    attempt.interrupt("dense", signal.SIGTERM, random.Random())
+    attempt.interrupt("dense", signal.SIGTERM, seeded())
     code, said = attempt.end()
     assert code == 128 + signal.SIGTERM
     assert "Traceback" not in said
@@ -163,6 +179,36 @@ def test_a_termination_saves_says_so_and_the_next_run_goes_on(unbroken, tmp_path
     code, said = start(tmp_path).end()
     assert code == 0, said
     assert "resuming after step" in said
+    ticket = load_run(result_folder(said))
+    assert_same(ticket, unbroken)
+    assert_same(ticket.parent, unbroken.parent)
+    assert not list((tmp_path / "store" / "work").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dense", "ticket"])
+def test_one_that_was_stopped_and_goes_on_leaves_its_successor_alone(unbroken, tmp_path, kind):
+    """As by Ctrl-Z, or where a job is suspended; its lease lapses meanwhile."""
+    first = start(tmp_path, python=IMPATIENT)
+    first.interrupt(kind, signal.SIGSTOP, seeded())
+    second = start(tmp_path, python=IMPATIENT)
+    shown = ""
+    assert second.process.stdout is not None
+    for line in second.process.stdout:
+        shown += line
+        if "resuming after step" in line:
+            break
+    first.process.send_signal(signal.SIGCONT)
+    code, said = first.end()
+    assert code == 1, said
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, said
+    assert f"process {second.process.pid} on" in errors[0]
+    assert f"took over {kind}" in errors[0]
+    assert "Traceback" not in said
+    assert second.process.poll() is None, "the successor was too fast for this test"
+    code, said = second.end()
+    assert code == 0, shown + said
     ticket = load_run(result_folder(said))
     assert_same(ticket, unbroken)
     assert_same(ticket.parent, unbroken.parent)

@@ -125,6 +125,17 @@ def test_a_newer_store_is_refused(tmp_path):
         Store(tmp_path)
 
 
+def test_an_older_store_is_refused_in_one_line_that_says_what_to_do(tmp_path):
+    write_json(tmp_path / "store.json", {"version": store_module.VERSION - 1})
+    with pytest.raises(StoreError) as raised:
+        Store(tmp_path)
+    assert str(raised.value) == (
+        f"the store {tmp_path} was written by an older version of lottery (layout 1), whose keys "
+        "mean something else today: choose another paths.store, or remove it; report.py still "
+        "reads its results"
+    )
+
+
 def test_keys_depend_on_content_not_order():
     assert key_of("dense", {"a": 1, "b": 2}) == key_of("dense", {"b": 2, "a": 1})
     assert key_of("dense", {"a": 1}) != key_of("ticket", {"a": 1})
