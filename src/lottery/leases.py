@@ -83,6 +83,7 @@ class Lease:
         if self._fd is None:
             return False
         found = _look(self.path)
+        self.owner = found.name if found else "another process"
         return found is not None and found.attempt == self.attempt
 
     @contextmanager

@@ -149,8 +149,8 @@ class Store:
     def _leave(self, node: Node, lease: Lease, error: Exception) -> None:
         """Accept that another process took over: use its result, or give up without one."""
         lost = (
-            f"{lease.holder(self._now()) or 'another process'} took over {node.kind} {node.key}, "
-            f"because this process was silent for more than {LEASE_TIMEOUT:g} s"
+            f"{lease.owner} took over {node.kind} {node.key}, because this process was silent for "
+            f"more than {LEASE_TIMEOUT:g} s"
         )
         refresh(node.path.parent)
         if not node.done:
