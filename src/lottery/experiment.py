@@ -21,11 +21,11 @@ from lottery.data import EncodedSplit, Splits, load
 from lottery.errors import CheckpointError, ConfigError
 from lottery.lineage import (
     Round,
-    dense_identity,
     lineage,
     mask_identity,
     shuffled_identity,
     ticket_identity,
+    training_identity,
 )
 from lottery.pruning import criteria, masks
 from lottery.quiet import import_tensorflow
@@ -68,7 +68,7 @@ def train_dense(config: Config, lab: Laboratory) -> Run:
         config,
         lab,
         "dense",
-        dense_identity(config),
+        training_identity(config),
         start=Start(seed=config.seed),
         keep_epochs=frozenset(k for k in keep if k <= epochs),
     )

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lottery import files, models
-from lottery.config import DENSE, Model, Transfer, TransferConfig, did_you_mean, identity
+from lottery.config import Model, Transfer, TransferConfig, did_you_mean
 from lottery.data import crop_size, describe
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import ConfigError, DivergedError, TicketError
 from lottery.experiment import Laboratory, Sparse, load_data, trained, training_module
-from lottery.lineage import Lineage
+from lottery.lineage import Lineage, training_identity
 from lottery.pruning import masks
 from lottery.rewinding import Start, fresh_seed
 from lottery.runs import Run
@@ -58,9 +58,7 @@ class Variant:
     @property
     def identity(self) -> dict[str, Any]:
         """What determines the run."""
-        determining = {k: v for k, v in identity(self.config).items() if k in DENSE}
-        data = describe(self.config.data).fingerprint
-        return {"config": determining, "data": data, "start": dict(self.start)}
+        return {**training_identity(self.config), "start": dict(self.start)}
 
     def node(self, store: Store) -> Node:
         """Its place in the store."""
