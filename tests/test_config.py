@@ -17,7 +17,7 @@ from lottery import experiment, models, rewinding, validation
 from lottery.config import Config, identity, options, range_errors, typed
 from lottery.data.sources import digits
 from lottery.errors import ConfigError
-from lottery.files import write_json
+from lottery.files import read_json, write_json
 from lottery.pruning import criteria, masks
 from lottery.sweep.progression import expand
 from lottery.training.checkpoints import CheckpointFolder, Progress
@@ -281,6 +281,19 @@ def test_what_is_plumbing():
 def test_the_rewind_epoch_of_a_control_that_starts_afresh_is_no_part_of_its_key(keys):
     one, other = (composed(*TINY, "rewind=reinit", f"rewind.epoch={k}") for k in (0, 1))
     assert keys(one) == keys(other)
+
+
+@pytest.mark.parametrize(
+    ("rewind", "epoch", "pristine"),
+    [
+        ("weights", 0, True), ("weights", 1, False), ("reinit", 1, True),
+        ("lr", 0, False), ("finetune", 0, False),
+    ],
+)  # fmt: skip
+def test_a_ticket_tells_whether_it_began_with_an_initialisation(keys, lab, rewind, epoch, pristine):
+    _, ticket = keys(composed(*TINY, f"rewind={rewind}", f"rewind.epoch={epoch}"))
+    start = read_json(lab.store.root / "ticket" / ticket / "start.json")
+    assert start["pristine"] == pristine
 
 
 # -- optimizers and schedules --------------------------------------------------------------------

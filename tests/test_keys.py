@@ -6,12 +6,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import TINY, composed
+from conftest import TINY, composed, laboratory
 
-from lottery.config import Config, options
+from lottery.config import Config, Optimizer, options
 from lottery.data import load
+from lottery.experiment import train_dense
 from lottery.lineage import lineage
+from lottery.rewinding import without_slots
 from lottery.store import Store
+from lottery.training.checkpoints import equal
 
 NODES = ("dense", "mask", "ticket")
 
@@ -224,3 +227,47 @@ def test_options_that_name_what_there_is_anyway_change_no_example(base):
         a, b = getattr(one, part), getattr(other, part)
         np.testing.assert_array_equal(a.images, b.images)
         np.testing.assert_array_equal(a.labels, b.labels)
+
+
+# -- the declarations are true -------------------------------------------------------------------
+
+
+def test_options_without_effect_change_no_bit_of_a_training(base, tmp_path):
+    config = having(base, {"schedule.name": "constant", "trainer.epochs": 1, "rewind.epoch": 0})
+    other = having(
+        config,
+        {
+            "data.name": "x", "data.test": "x", "data.stored_size": 8, "data.image_size": 8,
+            "data.resize": 8, "data.classes": list(range(10)), "data.crop_area": [0.5, 1.0],
+            "data.crop_aspect": [1.0, 1.0], "model.batch_norm_momentum": 0.5,
+            "optimizer.beta_1": 0.5, "optimizer.beta_2": 0.5, "optimizer.epsilon": 1.0,
+            "schedule.final": 0.5, "schedule.milestones": [0.5], "schedule.factor": 0.5,
+            "trainer.sync_batch_norm": True, "mask.percentile": 0.0, "rewind.optimizer": "reset",
+        },
+    )  # fmt: skip
+    runs = [
+        train_dense(c, laboratory(tmp_path / name)) for name, c in (("a", config), ("b", other))
+    ]
+    assert runs[0].key == runs[1].key
+    assert equal(runs[0].state(), runs[1].state())
+    begin = runs[0].state(0)
+    assert any(name.endswith("_momentum") for name in begin)
+    assert equal(without_slots(begin), begin)  # so that resetting them at epoch 0 does nothing
+
+
+def test_without_momentum_there_is_neither_nesterov_nor_anything_to_reset():
+    import keras
+
+    from lottery.training import optimizers
+
+    ends = []
+    for nesterov in (False, True):
+        settings = Optimizer(name="sgd", momentum=0.0, nesterov=nesterov)
+        optimizer = optimizers.optimizer(settings, optimizers.constant(0.1))
+        weight = keras.Variable(np.ones(3, np.float32), name="weight")
+        optimizer.build([weight])
+        optimizer.apply([np.arange(3, dtype=np.float32)])
+        ends.append(np.array(weight))
+        assert {v.name for v in optimizer.variables} == {"iteration"}
+    assert not np.array_equal(ends[0], np.ones(3))
+    np.testing.assert_array_equal(*ends)

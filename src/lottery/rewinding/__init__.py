@@ -37,7 +37,8 @@ class Start:
 
     After ``epoch`` complete epochs with ``state``; ``state=None`` is a fresh initialisation from
     ``seed``, with ``weights``, by variable path, in place of all but the head's. ``last_rate``
-    holds the schedule's last learning rate throughout.
+    holds the schedule's last learning rate throughout. ``pristine`` says that no weight has been
+    trained before; of a rewinding it is found out, by comparison with the initialisation.
     """
 
     epoch: int = 0
@@ -45,6 +46,7 @@ class Start:
     seed: int = 0
     last_rate: bool = False
     weights: Mapping[str, np.ndarray[Any, Any]] | None = None
+    pristine: bool = True
 
 
 def fresh_seed(seed: int) -> int:
