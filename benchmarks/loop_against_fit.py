@@ -18,6 +18,7 @@ import numpy as np
 from measure import alternating, report
 
 from lottery import models
+from lottery.config import Data
 from lottery.data import Description, Splits
 from lottery.data.arrays import ArraySplit
 from lottery.data.preprocessing import Preprocessing
@@ -58,7 +59,7 @@ def measure(name, rounds):
     floats = ((images / 255 - 0.5) / 0.5).astype(np.float32)
     few = ArraySplit(images[:batch], labels[:batch])
     data = Splits(
-        Description(name, shape, shape, tuple("0123456789"), {}, {}),
+        Description(name, shape, shape, tuple("0123456789"), {}, {}, Data()),
         ArraySplit(images, labels),
         few,
         few,

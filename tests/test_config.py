@@ -1,6 +1,5 @@
 """Every config file against the schema, every mistake against its message, every key."""
 
-import copy
 import dataclasses
 import math
 from decimal import Decimal
@@ -15,10 +14,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from lottery import experiment, models, rewinding, validation
-from lottery.config import DENSE, Config, identity, options, range_errors, typed
+from lottery.config import Config, identity, options, range_errors, typed
 from lottery.data.sources import digits
 from lottery.errors import ConfigError
-from lottery.files import write_json
+from lottery.files import read_json, write_json
 from lottery.pruning import criteria, masks
 from lottery.sweep.progression import expand
 from lottery.training.checkpoints import CheckpointFolder, Progress
@@ -266,57 +265,6 @@ def keys(lab, monkeypatch):
     return of
 
 
-# Values unlike those of TINY, where adding one or turning a switch will not do.
-OTHER = {
-    "data.name": "other", "data.root": "other", "data.dir": "other", "data.test": "other",
-    "data.classes": [1, 2], "data.stored_size": 8, "data.image_size": 4, "data.resize": 4,
-    "data.in_memory": True,
-    "data.mean": [0.1], "data.std": [0.1], "data.crop": "resized", "data.crop_area": [0.5, 1.0],
-    "data.crop_aspect": [1.0, 1.0],
-    "model.name": "conv_2", "model.width": 0.5, "model.options": {"depth": 1},
-    "optimizer.name": "adam", "optimizer.clip_norm": 1.0,
-    "schedule.name": "constant", "schedule.milestones": [0.5],
-    "trainer.precision": "mixed_float16", "trainer.strategy": "one", "trainer.deterministic": True,
-    "mask.percentile": 50.0, "mask.scope": "layer", "mask.rate": 20.0,
-    "rewind.name": "lr", "rewind.epoch": 0, "rewind.optimizer": "reset", "rewind.keep": [1],
-    "logger.name": "wandb", "logger.mode": "disabled", "logger.project": "other",
-    "logger.entity": "other", "logger.group": "other", "logger.tags": ["other"],
-    "paths.outputs": "other", "paths.store": "other", "verdict.tolerance": 2.0,
-}  # fmt: skip
-# There is only one of its kind to choose from without real data or a second criterion.
-ALONE = {"data.source", "mask.criterion"}
-
-
-def changed(config, name, value):
-    *parts, option = name.split(".")
-    other = copy.deepcopy(config)
-    holder = other
-    for part in parts:
-        holder = getattr(holder, part)
-    if name in OTHER:
-        new = OTHER[name]
-    elif isinstance(value, bool):
-        new = not value
-    else:
-        new = value + 1 if isinstance(value, int) else value / 2 + 0.01
-    assert new != value, name
-    setattr(holder, option, new)
-    return other
-
-
-def test_keys_depend_on_what_determines_a_result_and_on_nothing_else(keys):
-    config = composed(*TINY, "seed=3")
-    dense, ticket = keys(config)
-    for name, f, value in options(config):
-        if name in ALONE:
-            continue
-        other_dense, other_ticket = keys(changed(config, name, value))
-        determines = f.metadata["identity"]
-        of_dense = name.partition(".")[0] in DENSE
-        assert (other_dense != dense) == (determines and of_dense), name
-        assert (other_ticket != ticket) == determines, name
-
-
 def test_what_is_plumbing():
     """Spelt out, because an option wrongly marked would mix up or orphan runs."""
     plumbing = {name for name, f, _ in options(Config()) if not f.metadata["identity"]}
@@ -333,6 +281,19 @@ def test_what_is_plumbing():
 def test_the_rewind_epoch_of_a_control_that_starts_afresh_is_no_part_of_its_key(keys):
     one, other = (composed(*TINY, "rewind=reinit", f"rewind.epoch={k}") for k in (0, 1))
     assert keys(one) == keys(other)
+
+
+@pytest.mark.parametrize(
+    ("rewind", "epoch", "pristine"),
+    [
+        ("weights", 0, True), ("weights", 1, False), ("reinit", 1, True),
+        ("lr", 0, False), ("finetune", 0, False),
+    ],
+)  # fmt: skip
+def test_a_ticket_tells_whether_it_began_with_an_initialisation(keys, lab, rewind, epoch, pristine):
+    _, ticket = keys(composed(*TINY, f"rewind={rewind}", f"rewind.epoch={epoch}"))
+    start = read_json(lab.store.root / "ticket" / ticket / "start.json")
+    assert start["pristine"] == pristine
 
 
 # -- optimizers and schedules --------------------------------------------------------------------

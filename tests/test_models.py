@@ -510,3 +510,37 @@ def test_synchronised_batch_norm_is_a_matter_of_layers_not_of_names():
         norms = [a for a in model.layers if isinstance(a, keras.layers.BatchNormalization)]
         assert norms
         assert {layer.synchronized for layer in norms} == {expected}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_our_networks_lack_the_parts_that_they_are_said_to_lack(name):
+    model = network(name)
+    norms = [a for a in model.layers if isinstance(a, keras.layers.BatchNormalization)]
+    depthwise = [k for k in kernels.kernels(model) if k.kind == "depthwise"]
+    assert models.lacks(name, "batch_norm") == (not norms)
+    assert models.lacks(name, "depthwise") == (not depthwise)
+
+
+def test_networks_of_keras_lack_the_parts_that_they_are_said_to_lack():
+    """By their source: to build them all takes minutes, and gigabytes."""
+    for name in models.APPLICATIONS:
+        source = inspect.getsource(inspect.getmodule(getattr(keras.applications, name)))
+        if "resnet." in source:  # ResNetV2 is made of the functions of ResNet
+            source += inspect.getsource(keras.src.applications.resnet)
+        separable = any(w in source for w in ("DepthwiseConv", "SeparableConv", "groups="))
+        assert models.lacks(name, "batch_norm") == ("BatchNormalization" not in source), name
+        assert models.lacks(name, "depthwise") == (not separable), name
+
+
+def test_batch_norm_is_synchronised_only_where_there_is_something_to_synchronise():
+    """With a single replica it must be the same to the last bit, since its key is the same."""
+    from conftest import composed
+
+    from lottery.data import describe
+    from lottery.training import run
+
+    config = composed("model=resnet20", "model.width=0.25", "trainer.sync_batch_norm=true")
+    model = run.network(config, describe(config.data))
+    norms = [a for a in model.layers if isinstance(a, keras.layers.BatchNormalization)]
+    assert norms
+    assert not any(layer.synchronized for layer in norms)

@@ -123,7 +123,7 @@ def test_a_new_head_gets_the_full_rate_while_the_rest_hardly_moves(study, moved)
 
 def test_what_was_rewound_to_its_initialisation_is_fresh(study):
     ticket = lottery.load_ticket(study[2])
-    first = replace(ticket, provenance={**ticket.provenance, "rewound_to_epoch": 0})
+    first = replace(ticket, provenance={**ticket.provenance, "pristine": True})
     config = transfer.fitted(moving(study, "transfer.weights=rewound"), ticket)
     rates = [
         transfer.make("ticket", config, t, study[0].store).config.optimizer.learning_rate
@@ -405,3 +405,44 @@ def test_options_that_a_transfer_does_not_have_are_unknown(option):
     process = run("transfer.py", "ticket=x", option)
     assert process.returncode == 1
     assert re.fullmatch(r"error: .*(unknown|Could not override).*\n", process.stderr)
+
+
+# -- which weights are fresh -------------------------------------------------------------------
+
+
+def test_the_weights_that_a_moved_ticket_began_with_were_trained_before(study, moved):
+    """Its training began at epoch 0 too, but of a transfer."""
+    full = moving(study).optimizer.learning_rate
+    for variant, pristine in (("ticket", False), ("fresh", True), ("random", True)):
+        again = tickets.of_run(moved[1][variant])
+        assert again.provenance["rewound_to_epoch"] == 0
+        assert again.pristine == pristine
+        config = transfer.fitted(moving(study, "transfer.weights=rewound"), again)
+        made = transfer.make("ticket", config, again, study[0].store)
+        rate = made.config.optimizer.learning_rate
+        assert rate == (full if pristine else pytest.approx(0.1 * full))
+        assert made.pristine == pristine
+
+
+def test_what_trains_the_head_alone_has_no_use_for_a_lower_rate(study):
+    ticket = lottery.load_ticket(study[2])
+    keys = set()
+    for rate in (0.1, 0.01):
+        config = transfer.fitted(
+            moving(study, "transfer.train=head", f"transfer.rate={rate}"), ticket
+        )
+        for name in ("ticket", "dense"):
+            made = transfer.make(name, config, ticket, study[0].store)
+            assert made.config.optimizer.learning_rate == config.optimizer.learning_rate
+            assert made.head_rate == 1
+            keys.add(made.node(study[0].store).key)
+    assert len(keys) == 2
+
+
+def test_the_dense_controls_new_head_learns_at_the_full_rate_as_the_tickets_does(moved):
+    def moves(name):
+        before, after = (moved[1][name].weights(k)["classifier/kernel"] for k in (0, None))
+        return float(np.linalg.norm(after - before))
+
+    print({n: moves(n) for n in moved[1]})
+    assert moves("dense") > 0.5 * moves("scratch")

@@ -1,18 +1,20 @@
 """The schema of every config group: types, ranges, one-line docs. The contract with ``conf/``.
 
-Two pieces of metadata on a field decide how it is treated elsewhere:
+Three pieces of metadata on a field decide how it is treated elsewhere:
 
 * ``identity=False`` marks an option that cannot change a result (paths, logging, devices). Every
   other option is part of a run's key, unless it still has the default written *here*. So a new
   option leaves old runs findable, and a default in this file must never be changed: change the
   YAML in ``conf/`` instead.
+* ``only`` says of its group when an option has an effect (Nesterov momentum only with SGD). Where
+  it has none it is not part of the key.
 * bounds and choices, checked by :func:`range_errors` for all jobs of a sweep before one starts.
 """
 
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +23,17 @@ from omegaconf import MISSING, DictConfig, MissingMandatoryValue, OmegaConf, ope
 from lottery.errors import ConfigError
 
 
+def _is(**values: str) -> Callable[[Any], bool]:
+    """Whether a group has these values: for ``only``."""
+    return lambda group: all(getattr(group, name) == value for name, value in values.items())
+
+
 def option(
     default: Any,
     doc: str,
     *,
     identity: bool = True,
+    only: Callable[[Any], bool] | None = None,
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
@@ -36,6 +44,7 @@ def option(
     metadata = {
         "doc": doc,
         "identity": identity,
+        "only": only,
         "bounds": {"ge": ge, "gt": gt, "le": le, "lt": lt},
         "choices": choices,
     }
@@ -79,10 +88,14 @@ class Data:
     )
     crop_padding: int = option(0, "zero pixels around an image before its random crop", ge=0)
     crop_area: list[float] = option(
-        [0.08, 1.0], "crop=resized: smallest and largest share of the image taken"
+        [0.08, 1.0],
+        "crop=resized: smallest and largest share of the image taken",
+        only=_is(crop="resized"),
     )
     crop_aspect: list[float] = option(
-        [0.75, 1.3333], "crop=resized: smallest and largest width over height"
+        [0.75, 1.3333],
+        "crop=resized: smallest and largest width over height",
+        only=_is(crop="resized"),
     )
     flip: bool = option(False, "mirror half of the training images")
     mixup: float = option(0.0, "alpha of mixup, e.g. 0.2; 0: none", ge=0)
@@ -105,17 +118,27 @@ class Model:
     options: dict[str, Any] = option({}, "further keyword arguments of the builder")
 
 
+def _adaptive(optimizer: "Optimizer") -> bool:
+    return optimizer.name in ("adam", "adamw")
+
+
 @dataclass
 class Optimizer:
     """A Keras optimizer. Weight decay is decoupled and spares biases and BatchNorm."""
 
     name: str = option(MISSING, "Keras optimizer", choices=("sgd", "adam", "adamw"))
     learning_rate: float = option(0.1, "peak learning rate", gt=0)
-    momentum: float = option(0.9, "sgd: momentum", ge=0, lt=1)
-    nesterov: bool = option(False, "sgd: Nesterov momentum")
-    beta_1: float = option(0.9, "adam, adamw: decay of the first moment", ge=0, lt=1)
-    beta_2: float = option(0.999, "adam, adamw: decay of the second moment", ge=0, lt=1)
-    epsilon: float = option(1e-7, "adam, adamw: added to the denominator", gt=0)
+    momentum: float = option(0.9, "sgd: momentum", only=_is(name="sgd"), ge=0, lt=1)
+    nesterov: bool = option(
+        False, "sgd: Nesterov momentum", only=lambda o: o.name == "sgd" and o.momentum > 0
+    )
+    beta_1: float = option(
+        0.9, "adam, adamw: decay of the first moment", only=_adaptive, ge=0, lt=1
+    )
+    beta_2: float = option(
+        0.999, "adam, adamw: decay of the second moment", only=_adaptive, ge=0, lt=1
+    )
+    epsilon: float = option(1e-7, "adam, adamw: added to the denominator", only=_adaptive, gt=0)
     weight_decay: float = option(0.0, "decay per step, times the learning rate", ge=0)
     clip_norm: float | None = option(None, "largest global norm of the gradient", gt=0)
 
@@ -126,9 +149,19 @@ class Schedule:
 
     name: str = option(MISSING, "shape", choices=("cosine", "step", "constant"))
     warmup: float = option(0.0, "share of the training for a linear rise from zero", ge=0, lt=1)
-    final: float = option(0.0, "cosine: share of the peak left at the end", ge=0, le=1)
-    milestones: list[float] = option([], "step: shares of the training after which the rate drops")
-    factor: float = option(0.1, "step: what the rate is multiplied by at a milestone", gt=0, le=1)
+    final: float = option(
+        0.0, "cosine: share of the peak left at the end", only=_is(name="cosine"), ge=0, le=1
+    )
+    milestones: list[float] = option(
+        [], "step: shares of the training after which the rate drops", only=_is(name="step")
+    )
+    factor: float = option(
+        0.1,
+        "step: what the rate is multiplied by at a milestone",
+        only=lambda s: s.name == "step" and bool(s.milestones),
+        gt=0,
+        le=1,
+    )
 
 
 @dataclass
@@ -147,7 +180,9 @@ class Trainer:
         "float32", "compute type", choices=("float32", "mixed_float16", "mixed_bfloat16")
     )
     sync_batch_norm: bool = option(
-        False, "BatchNorm over the whole batch, not over each device's part of it"
+        False,
+        "BatchNorm over the whole batch, not over each device's part of it",
+        only=lambda t: t.strategy != "one",
     )
     strategy: str = option(
         "auto",
@@ -174,9 +209,18 @@ class Trainer:
 class Mask:
     """Which weights go."""
 
-    criterion: str = option("magnitude", "module in lottery.pruning.criteria that scores weights")
+    criterion: str = option(
+        "magnitude",
+        "module in lottery.pruning.criteria that scores weights",
+        only=lambda m: m.percentile > 0,
+    )
     percentile: float = option(MISSING, "percent of the prunable weights to remove", ge=0, lt=100)
-    scope: str = option("global", "rank over all layers or in each", choices=("global", "layer"))
+    scope: str = option(
+        "global",
+        "rank over all layers or in each",
+        only=lambda m: m.percentile > 0,
+        choices=("global", "layer"),
+    )
     rate: float | None = option(
         None,
         "iterative: percent of the survivors removed per round; None: all at once",
@@ -199,6 +243,7 @@ class Rewind:
     epoch: int = option(MISSING, "complete epochs after which the dense run is rewound to", ge=0)
     optimizer: str = option(
         "restore", "optimizer slots: those of the rewound state, or zero",
+        only=lambda r: r.name != "weights" or r.epoch > 0,  # there they are zero
         choices=("restore", "reset"),
     )  # fmt: skip
     keep: list[int] = option(
@@ -344,7 +389,9 @@ def _extra_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """The part of a config dataclass that determines results: neither defaults nor plumbing.
+    """The part of a config dataclass that determines results.
+
+    Neither defaults nor plumbing nor what means nothing beside the other options of its group.
 
     Raises :class:`TypeError` if ``config`` is no dataclass instance.
     """
@@ -353,9 +400,14 @@ def identity(config: Any) -> dict[str, Any]:
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
             determining[f.name] = identity(value)
-        elif f.metadata["identity"] and value != _default(f):
+        elif f.metadata["identity"] and value != _default(f) and _matters(f, config):
             determining[f.name] = value
     return determining
+
+
+def _matters(f: "dataclasses.Field[Any]", group: Any) -> bool:
+    only = f.metadata.get("only")
+    return only is None or bool(only(group))
 
 
 def _default(f: "dataclasses.Field[Any]") -> Any:

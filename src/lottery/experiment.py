@@ -21,11 +21,11 @@ from lottery.data import EncodedSplit, Splits, load
 from lottery.errors import CheckpointError, ConfigError
 from lottery.lineage import (
     Round,
-    dense_identity,
     lineage,
     mask_identity,
     shuffled_identity,
     ticket_identity,
+    training_identity,
 )
 from lottery.pruning import criteria, masks
 from lottery.quiet import import_tensorflow
@@ -34,7 +34,7 @@ from lottery.runs import Run
 from lottery.store import Node, Store
 from lottery.tracking import Tracker
 from lottery.training import cluster
-from lottery.training.checkpoints import CheckpointFolder, State
+from lottery.training.checkpoints import CheckpointFolder, State, same_network
 from lottery.training.interrupts import StopSignals
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def train_dense(config: Config, lab: Laboratory) -> Run:
         config,
         lab,
         "dense",
-        dense_identity(config),
+        training_identity(config),
         start=Start(seed=config.seed),
         keep_epochs=frozenset(k for k in keep if k <= epochs),
     )
@@ -142,12 +142,19 @@ def retrain(
         epoch=config.rewind.epoch,
         seed=config.seed,
     )
+
+    def start() -> Start:
+        begin: Start = rewinding.find(step.rewinding).rewind(origin)
+        return dataclasses.replace(
+            begin, pristine=begin.state is None or same_network(begin.state, origin.dense(0))
+        )
+
     return trained(
         config,
         lab,
         "ticket",
         ticket_identity(config, dense.key, mask.key, step.rewinding),
-        start=functools.partial(rewinding.find(step.rewinding).rewind, origin),
+        start=start,
         sparse=lambda: Sparse(
             masks.read(mask.path / "mask.safetensors"), files.read_json(mask.path / "result.json")
         ),
@@ -226,7 +233,8 @@ def trained(
     """A finished training from the store, to the end of its schedule.
 
     ``start`` and ``sparse`` may be functions, called only if needed; ``origin`` is kept beside the
-    run as ``origin.json``. Raises what :func:`lottery.training.run.train` raises.
+    run as ``origin.json``, and where it starts as ``start.json``. Raises what
+    :func:`lottery.training.run.train` raises.
     """
     node = lab.store.node(kind, about)
 
@@ -240,6 +248,7 @@ def trained(
         if origin is not None:
             files.write_json(work / "origin.json", dict(origin))
         begin = start() if callable(start) else start
+        files.write_json(work / "start.json", {"epoch": begin.epoch, "pristine": begin.pristine})
         with StopSignals() as signals, lab.tracker.run(node.key, kind, tags) as track:
             run.train(
                 work,

@@ -5,11 +5,13 @@ ticket is named by pure functions of the config.
 """
 
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
-from lottery import rewinding
-from lottery.config import DENSE, Config, Mask, identity
-from lottery.data import describe
+from lottery import choices, models, rewinding
+from lottery.config import DENSE, Config, Mask, Model, Optimizer, Training, identity
+from lottery.data import describe, sources
+from lottery.pruning import criteria
 from lottery.pruning.allocation import rounds
 from lottery.store import Node, Store
 
@@ -72,12 +74,12 @@ class Lineage:
 
 def dense_lineage(config: Config, store: Store) -> Lineage:
     """The dense network of a config, which need not exist, alone."""
-    return Lineage(store.node("dense", dense_identity(config)))
+    return Lineage(store.node("dense", training_identity(config)))
 
 
 def lineage(config: Config, store: Store) -> Lineage:
     """The chain of nodes of a config; none of them need exist."""
-    dense = store.node("dense", dense_identity(config))
+    dense = store.node("dense", training_identity(config))
     chain: list[Round] = []
     ladder = rounds(config.mask.percentile, config.mask.rate)
     for number, percentile in enumerate(ladder, start=1):
@@ -85,7 +87,7 @@ def lineage(config: Config, store: Store) -> Lineage:
         ranked = chain[-1].ticket.key if chain else dense.key
         mask = store.node("mask", mask_identity(config, dense.key, ranked, percentile))
         shuffled = None
-        if last and config.mask.shuffle:
+        if last and config.mask.shuffle and percentile > 0:  # else there is nothing to shuffle
             shuffled = store.node("mask", shuffled_identity(config, mask.key))
         name = config.rewind.name
         if rewinding.find(name).CONTROL and not last:  # replaces the last retraining only
@@ -105,15 +107,32 @@ def lineage(config: Config, store: Store) -> Lineage:
     return Lineage(dense, tuple(chain))
 
 
-def dense_identity(config: Config) -> dict[str, Any]:
-    """What determines a dense run."""
-    determining = {part: value for part, value in identity(config).items() if part in DENSE}
-    return {"config": determining, "data": describe(config.data).fingerprint}
+def training_identity(config: Training) -> dict[str, Any]:
+    """What determines a training from fresh weights, so all of a dense run.
+
+    That is the options that have an effect, the content of the data, and the code of one's own
+    network and source.
+    """
+    found = describe(config.data)
+    model, trainer = config.model, config.trainer
+    if models.lacks(model.name, "batch_norm"):
+        model = replace(model, batch_norm_momentum=Model().batch_norm_momentum)
+        trainer = replace(trainer, sync_batch_norm=False)
+    effective = replace(config, data=found.effective, model=model, trainer=trainer)
+    return {
+        "config": {part: v for part, v in identity(effective).items() if part in DENSE},
+        "data": {**found.fingerprint, "image_shape": list(found.image_shape)},
+        **_code(model=(models, model.name), source=(sources, config.data.source)),
+    }
 
 
 def mask_identity(config: Config, dense: str, ranked: str, percentile: float) -> dict[str, Any]:
     """What determines the mask that removes ``percentile`` percent by the weights of ``ranked``."""
-    return {"dense": dense, "ranked": ranked, "mask": identity(round_of(config.mask, percentile))}
+    mask = round_of(config.mask, percentile)
+    if models.lacks(config.model.name, "depthwise"):
+        mask = replace(mask, depthwise=False)
+    code = _code(criterion=(criteria, mask.criterion)) if percentile > 0 else {}
+    return {"dense": dense, "ranked": ranked, "mask": identity(mask), **code}
 
 
 def round_of(mask: Mask, percentile: float) -> Mask:
@@ -132,4 +151,19 @@ def ticket_identity(config: Config, dense: str, mask: str, rewinding_name: str) 
         about = {"name": rewinding_name}  # starts afresh: neither epoch nor slots matter
     else:
         about = identity(replace(config.rewind, name=rewinding_name))
-    return {"dense": dense, "mask": mask, "rewind": about}
+    if not _has_slots(config.optimizer):
+        about.pop("optimizer", None)
+    code = _code(rewinding=(rewinding, rewinding_name))
+    return {"dense": dense, "mask": mask, "rewind": about, **code}
+
+
+def _has_slots(optimizer: Optimizer) -> bool:
+    """Whether there is anything to reset."""
+    return optimizer.name != "sgd" or optimizer.momentum > 0
+
+
+def _code(**chosen: tuple[ModuleType, str]) -> dict[str, Any]:
+    """``{"code": …}`` for the choices whose names do not say all, by kind; else nothing."""
+    found = {k: choices.code(kind.__name__, name) for k, (kind, name) in chosen.items()}
+    code = {kind: identified for kind, identified in found.items() if identified is not None}
+    return {"code": code} if code else {}

@@ -18,18 +18,32 @@ log = logging.getLogger(__name__)
 @functools.cache
 def revision() -> str:
     """The git commit of this code, ``-dirty`` if files differ from it; else the version."""
-    here = Path(__file__).parent
+    return describe(Path(__file__).parent) or f"version {metadata.version('lottery')}"
+
+
+def describe(folder: Path) -> str | None:
+    """The git commit of a folder's repository, ``-dirty`` if files differ from it.
+
+    Files that git does not know count where they can be a choice: code in ``src``, options in
+    ``conf``. None outside of a repository.
+    """
     try:
-        described = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--match="],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        return described.stdout.strip()
+        commit = _git(folder, "describe", "--always", "--dirty", "--abbrev=12", "--match=")
+        unknown = _git(folder, "ls-files", "--others", "--exclude-standard", ":/src", ":/conf")
     except (OSError, subprocess.SubprocessError):
-        return f"version {metadata.version('lottery')}"
+        return None
+    return f"{commit}-dirty" if unknown and not commit.endswith("-dirty") else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    return done.stdout.strip()
 
 
 def record(work: Path) -> None:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lottery import files, models
-from lottery.config import DENSE, Model, Transfer, TransferConfig, did_you_mean, identity
+from lottery.config import Model, Transfer, TransferConfig, did_you_mean
 from lottery.data import crop_size, describe
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import ConfigError, DivergedError, TicketError
 from lottery.experiment import Laboratory, Sparse, load_data, trained, training_module
-from lottery.lineage import Lineage
+from lottery.lineage import Lineage, training_identity
 from lottery.pruning import masks
 from lottery.rewinding import Start, fresh_seed
 from lottery.runs import Run
@@ -54,13 +54,13 @@ class Variant:
     """How much faster the head learns than the rest."""
     seed: int | None = None
     """Of the initial weights; None: that of the config."""
+    pristine: bool = True
+    """Whether no weight that it starts from has been trained before."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """What determines the run."""
-        determining = {k: v for k, v in identity(self.config).items() if k in DENSE}
-        data = describe(self.config.data).fingerprint
-        return {"config": determining, "data": data, "start": dict(self.start)}
+        return {**training_identity(self.config), "start": dict(self.start)}
 
     def node(self, store: Store) -> Node:
         """Its place in the store."""
@@ -165,14 +165,13 @@ def make(
 ) -> Variant:
     """One of the runs of a :func:`fitted` config; ``epochs`` if not those of the config."""
     options, seed = config.transfer, config.seed
-    # A ticket that was rewound to its initialisation has never been trained.
-    fresh_ticket = options.weights == "rewound" and ticket.provenance["rewound_to_epoch"] == 0
-    rate = 1.0 if name == "ticket" and fresh_ticket else options.rate
+    pristine = name == "ticket" and options.weights == "rewound" and ticket.pristine
+    head_only = options.train == "head"
+    rate = 1.0 if pristine or head_only else options.rate
     low = replace(
         config,
         optimizer=replace(config.optimizer, learning_rate=config.optimizer.learning_rate * rate),
     )
-    head_only = options.train == "head"
     head_rate = 1 / rate  # which brings it back to the full learning rate
     how = {"train": options.train, "head_rate": head_rate}
     which = masks.digest(ticket.mask)
@@ -180,12 +179,14 @@ def make(
     if name == "ticket":
         about: dict[str, Any] = {"ticket": ticket.digest, "weights": options.weights, **how}
         weights = ticket.weights(options.weights)
-        return Variant(name, low, about, lambda: weights, ticket.mask, head_only, head_rate)
+        return Variant(
+            name, low, about, lambda: weights, ticket.mask, head_only, head_rate, pristine=pristine
+        )
     if name == "dense":
         parent = dense_parent(ticket, store)
         about = {"dense": parent.key, **how}
         trained_before = Run(parent.path).weights
-        return Variant(name, low, about, trained_before, {}, head_only, head_rate)
+        return Variant(name, low, about, trained_before, {}, head_only, head_rate, pristine=False)
     if name == "fresh":
         return Variant(name, config, {"mask": which}, lambda: None, ticket.mask, seed=fresh)
     if name == "random":
@@ -253,7 +254,7 @@ def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
         if weights is not None:
             network, new = _network(variant)
             check_fit(network, weights, ticket, but=new, all_variables=True)
-        return Start(seed=seed, weights=weights)
+        return Start(seed=seed, weights=weights, pristine=variant.pristine)
 
     def sparse() -> Sparse:
         """The mask without the head's part: the new head is dense."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from lottery.config import Data
 from lottery.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Description:
     """Examples in ``train``, ``validation`` and ``test``."""
     fingerprint: dict[str, Any]
     """JSON values that tell apart different contents under the same name, e.g. a subset."""
+    effective: Data
+    """The options, with those at their defaults that have no effect on this data set."""
 
 
 class Split(Protocol):

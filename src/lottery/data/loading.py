@@ -1,8 +1,11 @@
 """From a data config to a description or to splits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from lottery import choices
 from lottery.config import Data
+from lottery.data import sources
 from lottery.data.interface import Description, Labels, Rows, Shape, Split, Splits
 from lottery.data.sources import Part, Source, open_source
 from lottery.data.splits import held_out, keep_classes, stratified
@@ -68,7 +71,27 @@ def _describe(config: Data, source: Source) -> Description:
         classes=_classes(config.classes, source),
         sizes=_sizes(config, source),
         fingerprint=source.fingerprint,
+        effective=_effective(config, source),
     )
+
+
+def _effective(config: Data, source: Source) -> Data:
+    default, effective = Data(), config
+    if choices.shipped(sources.__name__, config.source):
+        # The fingerprint, or the shape of the images, says what these have decided.
+        effective = replace(
+            effective, name=default.name, test=default.test, stored_size=default.stored_size
+        )
+    if "test" in source.sizes:
+        effective = replace(effective, test_fraction=default.test_fraction)
+    if config.classes == list(range(len(source.classes))):
+        effective = replace(effective, classes=default.classes)
+    if config.image_size == source.image_shape[0]:
+        effective = replace(effective, image_size=default.image_size)
+    if config.resize == crop_size(config, source.image_shape):
+        effective = replace(effective, resize=default.resize)
+    mean, std = (v[:1] if len(set(v)) == 1 else v for v in (config.mean, config.std))
+    return replace(effective, mean=mean, std=std)
 
 
 def _input_shape(config: Data, stored: Shape) -> Shape:

@@ -10,7 +10,6 @@ functional model from normalised float images ``(batch, height, width, channels)
 refer to variables by path. A new file in this directory is a new choice of ``model.name``.
 """
 
-import importlib
 import inspect
 import pkgutil
 import re
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lottery import choices
 from lottery.config import did_you_mean
 from lottery.errors import ConfigError
 from lottery.models import applications
@@ -27,9 +27,16 @@ from lottery.models.kernels import flat_layers, layer_kernels
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["APPLICATIONS", "build", "head", "known"]
+__all__ = ["APPLICATIONS", "build", "head", "known", "lacks"]
 
 _NOT_NETWORKS = {"applications", "cost", "kernels"}
+_PLAIN = {"conv_2", "conv_4", "conv_6", "lenet_300_100", "VGG16", "VGG19"}
+_LACKING = {
+    "batch_norm": _PLAIN | {name for name in APPLICATIONS if name.startswith("ConvNeXt")},
+    "depthwise": _PLAIN
+    | {"resnet20"}
+    | {n for n in APPLICATIONS if n.startswith(("DenseNet", "Inception", "ResNet"))},
+}
 _COMMON = {"input_shape", "classes", "width", "dropout", "batch_norm_momentum"}
 
 
@@ -61,7 +68,7 @@ def build(
     options = dict(options or {})
     builder: Callable[..., Any]
     if name in _own():
-        builder = importlib.import_module(f"{__name__}.{name}").build
+        builder = choices.module(__name__, name).build
         _check_options(name, options, set(inspect.signature(builder).parameters) - _COMMON)
     elif name in APPLICATIONS:
         builder = partial(applications.build, name)
@@ -95,6 +102,14 @@ def build(
         for layer in flat_layers(model):
             layer.trainable = layer is last
     return model
+
+
+def lacks(name: str, part: str) -> bool:
+    """Whether a network is known to have no ``batch_norm`` or no ``depthwise`` convolution.
+
+    Options about such a part have no effect on it. One's own networks may have any.
+    """
+    return name in _LACKING[part]
 
 
 def head(model: "keras.Model") -> Any:

@@ -4,7 +4,6 @@ A module holds one function ``rewind(origin) -> Start``, and sets ``CONTROL = Tr
 experimental control that replaces only the last retraining of an iterative ticket.
 """
 
-import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lottery import choices
 from lottery.config import did_you_mean
 from lottery.errors import ConfigError
 from lottery.training.checkpoints import State
@@ -37,7 +37,8 @@ class Start:
 
     After ``epoch`` complete epochs with ``state``; ``state=None`` is a fresh initialisation from
     ``seed``, with ``weights``, by variable path, in place of all but the head's. ``last_rate``
-    holds the schedule's last learning rate throughout.
+    holds the schedule's last learning rate throughout. ``pristine`` says that no weight has been
+    trained before; of a rewinding it is found out, by comparison with the initialisation.
     """
 
     epoch: int = 0
@@ -45,6 +46,7 @@ class Start:
     seed: int = 0
     last_rate: bool = False
     weights: Mapping[str, np.ndarray[Any, Any]] | None = None
+    pristine: bool = True
 
 
 def fresh_seed(seed: int) -> int:
@@ -61,7 +63,7 @@ def find(name: str) -> Any:
     """The module of that name. Raises :class:`ConfigError` if there is none."""
     if name not in known():
         raise ConfigError(f"rewind.name={name} is unknown{did_you_mean(name, known())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return choices.module(__name__, name)
 
 
 def owner(name: str, paths: frozenset[str]) -> str | None:

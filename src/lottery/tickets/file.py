@@ -87,7 +87,8 @@ def _ticket(about: Mapping[str, Any], tensors: Mapping[str, Array]) -> Ticket:
         weights[which][path] = array
     network = {**about["network"], "input_shape": tuple(about["network"]["input_shape"])}
     provenance = about["provenance"]
-    provenance["runs"]["ticket"], provenance["runs"]["dense"], provenance["data"]
+    provenance["runs"]["ticket"], provenance["runs"]["dense"]
+    provenance["data"], provenance["pristine"]
     return Ticket(
         network=Network(**network),
         classes=tuple(about["classes"]),

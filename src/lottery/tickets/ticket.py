@@ -82,6 +82,11 @@ class Ticket:
         return content.hexdigest()
 
     @property
+    def pristine(self) -> bool:
+        """Whether the ``rewound`` weights have never been trained: those of an initialisation."""
+        return bool(self.provenance["pristine"])
+
+    @property
     def density(self) -> float:
         """The share of the prunable weights that survive."""
         size = sum(m.size for m in self.mask.values())
@@ -257,4 +262,5 @@ def _facts(run: Run) -> dict[str, Any]:
         "versions": {"lottery": metadata.version("lottery"), **versions},
         "mask": {k: v for k, v in mask.items() if k != "layers"},
         "rewound_to_epoch": run.epochs[0],
+        "pristine": files.read_json(run.path / "start.json")["pristine"],
     }

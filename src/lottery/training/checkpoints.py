@@ -134,6 +134,11 @@ class NoCheckpoints(CheckpointFolder):
         """Do nothing."""
 
 
+def same_network(a: State, b: State) -> bool:
+    """Whether two states have the same network, bit for bit, whatever their optimizers."""
+    return equal(a, b, ignore={name for name in {*a, *b} if not name.startswith("model/")})
+
+
 def equal(a: State, b: State, ignore: Iterable[str] = ()) -> bool:
     """Whether two states are the same, bit for bit (NaN equal to NaN, 0.0 unequal to -0.0)."""
     names = set(a) - set(ignore)

@@ -4,11 +4,11 @@ A source is a module here with ``open_source(config: Data) -> Source``. Opening 
 data are present and whole, from metadata only; it neither reads images nor imports TensorFlow.
 """
 
-import importlib
 import pkgutil
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
+from lottery import choices
 from lottery.config import Data, did_you_mean
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.errors import ConfigError
@@ -41,7 +41,10 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """JSON values that identify the content."""
+        """JSON values that identify the content: all that keys know of where it came from.
+
+        So whatever ``data.root`` and ``data.dir`` lead to must be told apart by it.
+        """
         ...
 
     def labels(self, part: Part) -> Labels:
@@ -70,6 +73,5 @@ def open_source(config: Data) -> Source:
         raise ConfigError(
             f"data.source={config.source} is unknown{did_you_mean(config.source, known)}"
         )
-    module = importlib.import_module(f"{__name__}.{config.source}")
-    source: Source = module.open_source(config)
+    source: Source = choices.module(__name__, config.source).open_source(config)
     return source

@@ -8,12 +8,12 @@ A module holds one class ``Criterion`` with one method::
 where ``trained`` and ``initial`` are the same kernel after training and at initialisation.
 """
 
-import importlib
 import pkgutil
 from typing import Any, Protocol
 
 import numpy as np
 
+from lottery import choices
 from lottery.config import did_you_mean
 from lottery.errors import ConfigError
 
@@ -37,5 +37,5 @@ def find(name: str) -> Criterion:
     """The criterion of that name. Raises :class:`ConfigError` if there is none."""
     if name not in known():
         raise ConfigError(f"mask.criterion={name} is unknown{did_you_mean(name, known())}")
-    criterion: Criterion = importlib.import_module(f"{__name__}.{name}").Criterion()
+    criterion: Criterion = choices.module(__name__, name).Criterion()
     return criterion

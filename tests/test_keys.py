@@ -1,0 +1,273 @@
+"""What a key holds: every option that has an effect and none that has not; whose code it is."""
+
+import copy
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from conftest import TINY, composed, laboratory
+
+from lottery.config import Config, Optimizer, options
+from lottery.data import load
+from lottery.experiment import train_dense
+from lottery.lineage import lineage
+from lottery.rewinding import without_slots
+from lottery.store import Store
+from lottery.training.checkpoints import equal
+
+NODES = ("dense", "mask", "ticket")
+
+
+@pytest.fixture(scope="module")
+def base() -> Config:
+    config: Config = composed(*TINY, "seed=3")
+    return config
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> dict[str, Any]:
+    """Options of a folder of 8x8 images with test folders of its own."""
+    root, rng = tmp_path_factory.mktemp("folder"), np.random.default_rng(0)
+    for part, count in (("train", 40), ("test", 4), ("val", 5)):
+        for name in ("a", "b", "c"):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                image = rng.integers(0, 256, (8, 8, 3), np.uint8)
+                cv2.imwrite(str(root / part / name / f"{i}.png"), image)
+    return {"data.source": "folder", "data.dir": str(root), "trainer.batch_size": 16}
+
+
+def having(config: Config, changes: dict[str, Any]) -> Config:
+    """The config with other values, by dotted name."""
+    other = copy.deepcopy(config)
+    for name, value in changes.items():
+        *parts, option = name.split(".")
+        holder: Any = other
+        for part in parts:
+            holder = getattr(holder, part)
+        assert hasattr(holder, option), name
+        setattr(holder, option, value)
+    return other
+
+
+def keys(config: Config) -> dict[str, str]:
+    """Those of the dense network, of the last mask before it is shuffled, and of the ticket."""
+    chain = lineage(config, Store("nowhere"))
+    last = chain.rounds[-1]
+    assert chain.dense is not None
+    return {"dense": chain.dense.key, "mask": last.mask.key, "ticket": last.ticket.key}
+
+
+def differing(one: Config, other: Config) -> tuple[str, ...]:
+    """The nodes that are not the same."""
+    a, b = keys(one), keys(other)
+    return tuple(node for node in NODES if a[node] != b[node])
+
+
+ADAM, STEP, BATCH_NORM = (
+    {"optimizer.name": "adam"},
+    {"schedule.name": "step", "schedule.milestones": [0.5]},
+    {"model.name": "mobilenet_v2", "model.width": 0.25},
+)
+FOLDER = {"data.source": "folder"}  # completed by the fixture
+RESIZED = {"data.crop": "resized"}
+
+# option, another value, the first node that it determines, beside which other values.
+EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
+    ("seed", 4, "dense", {}),
+    ("data.source", "folder", "dense", FOLDER),
+    ("data.test", "val", "dense", FOLDER),
+    ("data.stored_size", 4, "dense", FOLDER),
+    ("data.validation", 0.3, "dense", {}),
+    ("data.test_fraction", 0.3, "dense", {}),
+    ("data.split_seed", 1, "dense", {}),
+    ("data.classes", [1, 0], "dense", {}),
+    ("data.classes", [1, 0, 2, 3, 4, 5, 6, 7, 8, 9], "dense", {}),
+    ("data.image_size", 6, "dense", {}),
+    ("data.resize", 10, "dense", {}),
+    ("data.crop", "resized", "dense", {}),
+    ("data.crop_padding", 3, "dense", {}),
+    ("data.crop_area", [0.5, 1.0], "dense", RESIZED),
+    ("data.crop_aspect", [1.0, 1.0], "dense", RESIZED),
+    ("data.flip", True, "dense", {}),
+    ("data.mixup", 0.2, "dense", {}),
+    ("data.mean", [0.1], "dense", {}),
+    ("data.std", [0.1], "dense", {}),
+    ("data.std", [0.376, 0.376, 0.2], "dense", FOLDER),
+    ("model.name", "conv_2", "dense", {}),
+    ("model.width", 0.2, "dense", {}),
+    ("model.dropout", 0.1, "dense", {}),
+    ("model.batch_norm_momentum", 0.9, "dense", BATCH_NORM),
+    ("model.options", {"depth": 1}, "dense", {}),
+    ("optimizer.name", "adam", "dense", {}),
+    ("optimizer.learning_rate", 0.2, "dense", {}),
+    ("optimizer.momentum", 0.5, "dense", {}),
+    ("optimizer.nesterov", False, "dense", {}),
+    ("optimizer.beta_1", 0.8, "dense", ADAM),
+    ("optimizer.beta_2", 0.9, "dense", ADAM),
+    ("optimizer.epsilon", 1e-3, "dense", ADAM),
+    ("optimizer.beta_1", 0.8, "dense", {"optimizer.name": "adamw"}),
+    ("optimizer.weight_decay", 0.1, "dense", {}),
+    ("optimizer.clip_norm", 1.0, "dense", {}),
+    ("schedule.name", "constant", "dense", {}),
+    ("schedule.warmup", 0.3, "dense", {}),
+    ("schedule.final", 0.5, "dense", {}),
+    ("schedule.milestones", [0.25], "dense", STEP),
+    ("schedule.factor", 0.5, "dense", STEP),
+    ("trainer.epochs", 3, "dense", {}),
+    ("trainer.batch_size", 128, "dense", {}),
+    ("trainer.label_smoothing", 0.1, "dense", {}),
+    ("trainer.precision", "mixed_bfloat16", "dense", {}),
+    ("trainer.sync_batch_norm", True, "dense", BATCH_NORM),
+    ("mask.percentile", 50.0, "mask", {}),
+    ("mask.scope", "layer", "mask", {}),
+    ("mask.rate", 20.0, "mask", {}),
+    ("mask.depthwise", True, "mask", BATCH_NORM),
+    ("mask.skip_first", True, "mask", {}),
+    ("mask.skip_first", True, "mask", {"mask.percentile": 0.0}),
+    ("mask.skip_last", True, "mask", {}),
+    ("mask.shuffle", True, "ticket", {}),
+    ("rewind.name", "lr", "ticket", {}),
+    ("rewind.epoch", 2, "ticket", {}),
+    ("rewind.epoch", 2, "ticket", {"rewind.name": "lr"}),
+    ("rewind.epoch", 2, "ticket", {"rewind.name": "finetune"}),
+    ("rewind.optimizer", "reset", "ticket", {}),
+    ("rewind.optimizer", "reset", "ticket", {"rewind.name": "lr", "rewind.epoch": 0}),
+    ("rewind.optimizer", "reset", "ticket", {"rewind.epoch": 2, **ADAM}),
+]
+# An option, and beside which other values it has no effect.
+NO_EFFECTS: list[tuple[str, Any, dict[str, Any]]] = [
+    ("data.name", "mine", {}),
+    ("data.name", "mine", FOLDER),
+    ("data.test", "validation", {}),
+    ("data.test_fraction", 0.3, FOLDER),
+    ("data.stored_size", 8, {}),
+    ("data.stored_size", 8, FOLDER),
+    ("data.image_size", 8, {}),
+    ("data.resize", 8, {}),
+    ("data.resize", 6, {"data.image_size": 6}),
+    ("data.classes", list(range(10)), {}),
+    ("data.mean", [0.3053] * 3, FOLDER),
+    ("data.crop_area", [0.5, 1.0], {}),
+    ("data.crop_aspect", [1.0, 1.0], {}),
+    ("model.batch_norm_momentum", 0.9, {}),
+    ("model.batch_norm_momentum", 0.9, {"model.name": "VGG16"}),
+    ("optimizer.nesterov", False, {"optimizer.momentum": 0.0}),
+    ("optimizer.beta_1", 0.8, {}),
+    ("optimizer.beta_2", 0.9, {}),
+    ("optimizer.epsilon", 1e-3, {}),
+    ("optimizer.momentum", 0.5, ADAM),
+    ("optimizer.nesterov", False, ADAM),
+    ("schedule.final", 0.5, STEP),
+    ("schedule.final", 0.5, {"schedule.name": "constant"}),
+    ("schedule.milestones", [0.5], {}),
+    ("schedule.factor", 0.5, {}),
+    ("schedule.factor", 0.5, {"schedule.name": "step"}),
+    ("schedule.factor", 0.5, {"schedule.name": "constant", "schedule.milestones": [0.5]}),
+    ("trainer.sync_batch_norm", True, {}),
+    ("trainer.sync_batch_norm", True, {**BATCH_NORM, "trainer.strategy": "one"}),
+    ("mask.scope", "layer", {"mask.percentile": 0.0}),
+    ("mask.shuffle", True, {"mask.percentile": 0.0}),
+    ("mask.criterion", "other", {"mask.percentile": 0.0}),
+    ("mask.rate", 20.0, {"mask.percentile": 20.0}),
+    ("mask.rate", 20.0, {"mask.percentile": 0.0}),
+    ("mask.depthwise", True, {}),
+    ("mask.depthwise", True, {"model.name": "ResNet50"}),
+    ("rewind.epoch", 2, {"rewind.name": "reinit"}),
+    ("rewind.optimizer", "reset", {"rewind.epoch": 0}),
+    ("rewind.optimizer", "reset", {"rewind.name": "reinit"}),
+    ("rewind.optimizer", "reset", {"optimizer.momentum": 0.0}),
+]
+# Only plug-ins have an effect of these two: see below.
+OF_PLUG_INS = {"data.name", "mask.criterion"}
+
+
+def beside(base: Config, changes: dict[str, Any], folder: dict[str, Any]) -> Config:
+    return having(base, changes | (folder if changes.get("data.source") == "folder" else {}))
+
+
+@pytest.mark.parametrize(("option", "value", "first", "others"), EFFECTS)
+def test_an_option_determines_a_node_and_all_that_come_from_it(
+    base, folder, option, value, first, others
+):
+    config = beside(base, others, folder)
+    other = having(config, {option: value})
+    if option == "data.source":
+        config = base
+    assert differing(config, other) == NODES[NODES.index(first) :]
+
+
+@pytest.mark.parametrize(("option", "value", "others"), NO_EFFECTS)
+def test_an_option_without_effect_is_in_no_key(base, folder, option, value, others):
+    config = beside(base, others, folder)
+    assert differing(config, having(config, {option: value})) == ()
+
+
+def test_every_option_is_in_the_table_or_plumbing(base):
+    determining = {name for name, f, _ in options(base) if f.metadata["identity"]}
+    assert {option for option, *_ in EFFECTS} == determining - OF_PLUG_INS
+    for name, f, value in options(base):
+        if f.metadata["identity"]:
+            continue
+        new = not value if isinstance(value, bool) else [1] if isinstance(value, list) else "other"
+        if name == "trainer.strategy":
+            new = "mirrored"
+        assert differing(base, having(base, {name: new})) == (), name
+
+
+def test_options_that_name_what_there_is_anyway_change_no_example(base):
+    """The declarations about data are true of the data."""
+    said = {
+        "data.test": "validation", "data.stored_size": 8, "data.image_size": 8,
+        "data.classes": list(range(10)),
+    }  # fmt: skip
+    one, other = (load(config.data) for config in (base, having(base, said)))
+    for part in ("train", "validation", "test"):
+        a, b = getattr(one, part), getattr(other, part)
+        np.testing.assert_array_equal(a.images, b.images)
+        np.testing.assert_array_equal(a.labels, b.labels)
+
+
+# -- the declarations are true -------------------------------------------------------------------
+
+
+def test_options_without_effect_change_no_bit_of_a_training(base, tmp_path):
+    config = having(base, {"schedule.name": "constant", "trainer.epochs": 1, "rewind.epoch": 0})
+    other = having(
+        config,
+        {
+            "data.name": "x", "data.test": "x", "data.stored_size": 8, "data.image_size": 8,
+            "data.resize": 8, "data.classes": list(range(10)), "data.crop_area": [0.5, 1.0],
+            "data.crop_aspect": [1.0, 1.0], "model.batch_norm_momentum": 0.5,
+            "optimizer.beta_1": 0.5, "optimizer.beta_2": 0.5, "optimizer.epsilon": 1.0,
+            "schedule.final": 0.5, "schedule.milestones": [0.5], "schedule.factor": 0.5,
+            "trainer.sync_batch_norm": True, "mask.percentile": 0.0, "rewind.optimizer": "reset",
+        },
+    )  # fmt: skip
+    runs = [
+        train_dense(c, laboratory(tmp_path / name)) for name, c in (("a", config), ("b", other))
+    ]
+    assert runs[0].key == runs[1].key
+    assert equal(runs[0].state(), runs[1].state())
+    begin = runs[0].state(0)
+    assert any(name.endswith("_momentum") for name in begin)
+    assert equal(without_slots(begin), begin)  # so that resetting them at epoch 0 does nothing
+
+
+def test_without_momentum_there_is_neither_nesterov_nor_anything_to_reset():
+    import keras
+
+    from lottery.training import optimizers
+
+    ends = []
+    for nesterov in (False, True):
+        settings = Optimizer(name="sgd", momentum=0.0, nesterov=nesterov)
+        optimizer = optimizers.optimizer(settings, optimizers.constant(0.1))
+        weight = keras.Variable(np.ones(3, np.float32), name="weight")
+        optimizer.build([weight])
+        optimizer.apply([np.arange(3, dtype=np.float32)])
+        ends.append(np.array(weight))
+        assert {v.name for v in optimizer.variables} == {"iteration"}
+    assert not np.array_equal(ends[0], np.ones(3))
+    np.testing.assert_array_equal(*ends)
