@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -517,6 +518,10 @@ def test_a_name_is_only_a_name_in_the_page(tmp_path):
     assert "<" not in inside
     body = text[text.rindex("<body>") : text.rindex('<script id="data"')]
     assert "<!--" not in body
+    assert (
+        f"The winning ticket: 90 % pruned, rewound to epoch 0, model.name={escape(HOSTILE)}90"
+        in (body)
+    )  # as it is written
     assert "<script>" not in body
 
 
@@ -537,6 +542,6 @@ def test_a_name_leaves_no_plot_empty_in_a_browser(tmp_path):
             tab.wait_for_selector(f"#{name} svg.main-svg", state="attached", timeout=20_000)
         assert tab.locator("#accuracy .point").count() >= 2
         tab.locator("a[data-cell]").first.click()
-        assert HOSTILE in tab.inner_text("#run-config")
+        assert f'data.name: "{HOSTILE[:13]}' in tab.inner_text("#run-config")
         browser.close()
     assert complaints == []

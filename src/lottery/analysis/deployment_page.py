@@ -27,7 +27,7 @@ def transfers_of(found: Deployment, winner: Judged | None) -> Iterator[str]:
         )
         for table in made:
             if table.target == target:
-                words = f"{_capital(caption(table, winner))}; {table.setting}"
+                words = f"{capital(caption(table, winner))}; {table.setting}"
                 yield f'<p class="caption">{escape(words)}</p>'
                 yield from _transfer(table, "winner" if table.judged is winner else "own")
         yield "</section>"
@@ -101,5 +101,6 @@ def _spread(value: Spread) -> str:
     return f"{value.mean:.2f}" + ("" if value.sd is None else f" <small>± {value.sd:.2f}</small>")
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """The text as the beginning of a sentence; names in it stay as they are."""
     return text[:1].upper() + text[1:]

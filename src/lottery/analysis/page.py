@@ -207,7 +207,7 @@ def _figures(drawn: Figures) -> Iterable[str]:
         yield "</div>"
     yield "</section>"
     if drawn.layers:
-        what = escape(drawn.layers.title.capitalize())
+        what = escape(deployment_page.capital(drawn.layers.title))
         yield f'<section><h2>Density by layer</h2><p class="soft">{what}. Input on top.</p>'
         yield '<div id="layers"></div></section>'
     if drawn.curves:
