@@ -26,6 +26,7 @@ RUN_FIELDS = {
     "key", "val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss", "epochs",
     "seconds", "images_per_second",
 }  # fmt: skip
+OF_DATA = {"val_examples", "val_majority", "test_examples", "classes"}
 MASK_FIELDS = {
     "percentile", "prunable", "kept", "density", "total_parameters", "density_of_all", "layers",
 }  # fmt: skip
@@ -119,10 +120,12 @@ def test_a_run_leaves_exactly_the_contracts_files_and_fields(finished):
     }  # fmt: skip
 
     result = read_json(folder / "result.json")
-    assert set(result) == {"dense", "ticket", "mask", "rewind", "matched", "tolerance", "store"}
+    assert set(result) == {
+        "dense", "ticket", "mask", "rewind", "matched", "doubt", "tolerance", "store",
+    }  # fmt: skip
     for kind in ("dense", "ticket"):
-        # How many examples the shares are of, in addition to the contract.
-        assert set(result[kind]) == RUN_FIELDS | {"val_examples", "test_examples"}
+        # What the shares are of, in addition to the contract.
+        assert set(result[kind]) == RUN_FIELDS | OF_DATA
         assert all(0 <= result[kind][f"{s}_top{k}"] <= 1 for s in ("val", "test") for k in (1, 5))
     assert (result["dense"]["epochs"], result["ticket"]["epochs"]) == (2, 1)
     mask = result["mask"]

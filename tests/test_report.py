@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 import json
-import math
 import shlex
 import shutil
 import statistics
@@ -12,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import wandb_workspaces.workspaces
 import yaml
@@ -21,10 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pyarrow import parquet
-from rich.console import Console
 
 from lottery import files
-from lottery.analysis import collect, report, selection, tables, ticket, workspace
+from lottery.analysis import (
+    collect,
+    report,
+    selection,
+    table,
+    tables,
+    ticket,
+    workspace,
+)
 from lottery.analysis.collect import Cell
 from lottery.errors import LotteryError
 
@@ -50,6 +55,7 @@ def outcome(val: float, test: float = 0.5, seconds: float = 90.0) -> dict[str, A
         "val_loss": 1.0, "val_top1": round(val * EXAMPLES) / EXAMPLES, "val_top5": 0.9,
         "test_loss": 1.0, "test_top1": test, "test_top5": 0.9,
         "val_examples": EXAMPLES, "test_examples": EXAMPLES,
+        "val_majority": EXAMPLES // 100, "classes": 100,
         "epochs": 2, "seconds": seconds, "images_per_second": 1000.0,
     }  # fmt: skip
 
@@ -159,7 +165,7 @@ def verdict(folder: Path, **told: Any) -> dict[str, Any]:
 
 def printed(folder: Path) -> str:
     """What a report on a sweep prints."""
-    console = Console(width=200, record=True, file=io.StringIO())
+    console = table.terminal(width=200, record=True, file=io.StringIO())
     judged = report.judge(report.Options(sweep=str(folder)))
     tables.show(*judged, console)
     tables.show_end(*judged, [Path("page")], console)
@@ -188,8 +194,8 @@ def test_a_real_sweep_is_reported(real_sweep: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     results = {f.name: json.loads((f / "result.json").read_text())
                for f in real_sweep.iterdir() if f.name.isdecimal()}  # fmt: skip
-    table = parquet.read_table(tmp_path / "cells.parquet").to_pylist()
-    assert {r["cell"]: r["val_top1"] for r in table} == {
+    cells = parquet.read_table(tmp_path / "cells.parquet").to_pylist()
+    assert {r["cell"]: r["val_top1"] for r in cells} == {
         n: r["ticket"]["val_top1"] for n, r in results.items()
     }
     winner = json.loads((tmp_path / "winning_ticket.json").read_text())["winner"]
@@ -469,39 +475,6 @@ def test_one_seed_exactly_the_tolerance_below_matches(dense: float) -> None:
         assert (found.winner is not None) == accepted
 
 
-@settings(max_examples=50)
-@given(
-    st.lists(st.floats(-3, 3), min_size=2, max_size=6).filter(lambda d: np.std(d) > 1e-6),
-    st.floats(0, 3),
-    st.floats(0.001, 0.5),
-)
-def test_the_test_is_students(differences: list[float], tolerance: float, level: float) -> None:
-    from scipy import stats
-
-    found = selection.non_inferiority(differences, tolerance, level)
-    expected = stats.ttest_1samp(differences, -tolerance, alternative="greater")
-    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9, abs=1e-12)
-    assert found.not_inferior == (expected.pvalue < level)
-    bound = expected.confidence_interval(1 - level).low
-    assert found.lower == pytest.approx(bound, rel=1e-6, abs=1e-9)
-
-
-def test_the_power_is_that_of_a_simulation() -> None:
-    draws = np.random.default_rng(0).normal(0.0, 0.8, (20_000, 3))
-    sample = [-0.8, 0.0, 0.8]  # standard deviation 0.8
-    stated = selection.non_inferiority(sample, 1.0, 0.05).power
-    t = (draws.mean(1) + 1.0) / (draws.std(1, ddof=1) / math.sqrt(3))
-    assert stated == pytest.approx(float(np.mean(t > 2.919986)), abs=0.01)  # t(0.95, 2)
-
-
-@pytest.mark.parametrize(("difference", "accepted"), [(-0.5, True), (-1.0, False), (-1.5, False)])
-def test_differences_without_spread_are_decided_by_their_mean(
-    difference: float, accepted: bool
-) -> None:
-    found = selection.non_inferiority([difference] * 3, 1.0, 0.05)
-    assert (found.not_inferior, found.sd, found.lower) == (accepted, 0.0, difference)
-
-
 def test_too_few_seeds_to_be_sure_do_not_win() -> None:
     """Two seeds whose mean is within the tolerance, but whose spread does not exclude more."""
     cells = [cell(90, 0, s, 0.9 + d, 0.9, 0.5) for s, d in enumerate((-0.015, 0.005))]
@@ -536,7 +509,7 @@ def test_controls_are_compared_but_never_win(sweep: Sweep) -> None:
 
 def test_the_verdict_of_several_seeds_states_its_test(sweep: Sweep) -> None:
     for seed in range(3):
-        for percentile, loss in ((50, 0.0), (80, 0.004), (90, 0.03)):
+        for percentile, loss in ((50, 0.0), (80, 0.002), (90, 0.03)):
             sweep.add(percentile, 1, 0.9 - loss + seed / 2000, seed=seed, test=0.8)
     found = verdict(sweep.folder)
     winner = found["winner"]

@@ -12,7 +12,6 @@ import pytest
 from conftest import run
 from omegaconf import OmegaConf
 from pyarrow import parquet
-from rich.console import Console
 from test_report import Sweep, reported, rows
 from test_report import real_sweep as real_sweep
 from test_report import sweep as sweep
@@ -48,7 +47,7 @@ def moved(
     density: float = 0.13,
     missing: str | None = None,
     runs: tuple[str, ...] = tuple(TITLES),
-    data: tuple[str, list[str]] = ("digits", ["5", "6", "7", "8", "9"]),
+    data: tuple[str, list[str]] = ("digits", ["4", "5", "6", "7", "8", "9"]),
     rate: float = 0.01,
     ticket: dict[str, Any] | None = None,
     **settings: Any,
@@ -143,7 +142,7 @@ def printed(sweep: Sweep, width: int = 80) -> str:
     """What a report prints of transfers and latencies."""
     study, chosen = report.judge(report.Options(sweep=str(sweep.folder)))
     deployed = deployment.collect(study, chosen)
-    console = Console(width=width, record=True, file=io.StringIO())
+    console = table.terminal(width=width, record=True, file=io.StringIO())
     panels = latencies.panels(deployed.latencies)
     deployment_tables.show(deployed, panels, chosen.winner, console)
     return console.export_text()
@@ -315,7 +314,7 @@ def test_tickets_of_several_seeds_are_one_table(sweep: Sweep) -> None:
         moved(outputs, f"ticket-80-1-{seed}", stamp=f"2026-01-01_12-00-00/{seed}", top1=top1,
               seed=seed)  # fmt: skip
     (table,) = transfers.tables(found(sweep).transfers)
-    assert table.target == "digits [5, 6, 7, 8, 9]"
+    assert table.target == "digits [4, 5, 6, 7, 8, 9]"
     assert table.seeds == (0, 1, 2)
     assert [row.title for row in table.rows] == list(TITLES.values())
     ticket, scratch = table.rows[0], table.rows[4]
@@ -396,7 +395,7 @@ def test_the_table_on_the_terminal_fits_80_columns(sweep: Sweep) -> None:
                   stamp=f"2026-01-01_12-00-00/{seed}{percentile}")  # fmt: skip
     text = printed(sweep)
     assert max(map(len, text.splitlines())) <= 80
-    assert "Transfer to digits [5, 6, 7, 8, 9]" in text
+    assert "Transfer to digits [4, 5, 6, 7, 8, 9]" in text
     assert "the winning ticket: 80 % pruned" in text
     (row,) = (line.split() for line in text.splitlines() if line.strip().startswith("the ticket "))
     assert row[2:] == ["71.00", "/", "91.00", "70.00", "/", "90.00", "13", "%", "5", "0.01", "1:35"]
@@ -412,7 +411,7 @@ def test_a_control_that_was_not_run_says_why_below_the_table(tmp_path: Path) -> 
     result = json.loads(path.read_text())
     result["runs"][3]["missing"] = "its parent [0] is gone"
     assert len(table._transfer(result).columns) == 6
-    console = Console(width=80, record=True, file=io.StringIO())
+    console = table.terminal(width=80, record=True, file=io.StringIO())
     table.show(result, path, console)
     lines = [line.strip() for line in console.export_text().splitlines()]
     assert f"{TITLES['dense']} not run" in [" ".join(line.split()) for line in lines]
@@ -421,7 +420,7 @@ def test_a_control_that_was_not_run_says_why_below_the_table(tmp_path: Path) -> 
 
 def of_sweep(*folders: Path) -> str:
     """What a sweep of transfer.py prints in the end."""
-    console = Console(width=80, record=True, file=io.StringIO())
+    console = table.terminal(width=80, record=True, file=io.StringIO())
     deployment_tables.show_sweep(folders, console)
     return console.export_text()
 
@@ -624,7 +623,7 @@ def test_the_page_shows_them_in_a_browser(deployed: Path, width: int) -> None:
         assert tab.locator(dots).count() == 4 * (1 + 3)
         assert tab.locator("#latency .legendtext").count() == 5
         heads = tab.locator("section h2").all_inner_texts()
-        assert "Transfer to digits [5, 6, 7, 8, 9]" in heads
+        assert "Transfer to digits [4, 5, 6, 7, 8, 9]" in heads
         assert "Transfer to <i>cifar100</i> (100 classes)" in heads
         title = "Transfer to digits"
         section = tab.locator("section", has=tab.get_by_role("heading", name=title))

@@ -20,9 +20,8 @@ from hydra.types import HydraContext, RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from rich.console import Console
 
-from lottery.analysis import overview
+from lottery.analysis import overview, table
 from lottery.config import Config
 from lottery.files import read_json
 from lottery.store import Store
@@ -301,7 +300,7 @@ def test_the_end_is_a_table_of_cells_that_are_not_done(tmp_path):
     states = ["done", "failed", "failed", "running", "missing"]
     why = ["", "the disk [full]\nsecond line", "the disk [full]\nanother", "process 7", ""]
     said = io.StringIO()
-    console = Console(file=said, soft_wrap=True, highlight=False)
+    console = table.terminal(file=said)
     overview.show_outcome(list(zip(cells, states, why, strict=True)), "here", console)
     rows = [line.split() for line in said.getvalue().splitlines()]
     assert ["done", "1"] in rows

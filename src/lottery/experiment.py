@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lottery import files, provenance, rewinding
-from lottery.analysis.verdict import matches
+from lottery.analysis.verdict import doubt, matches
 from lottery.config import Config, Data, Training
 from lottery.data import EncodedSplit, Splits, load
 from lottery.errors import CheckpointError, ConfigError
@@ -180,6 +180,7 @@ def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str
             "optimizer": config.rewind.optimizer,
         },
         "matched": matches(dense.result, ticket.result, config.verdict.tolerance),
+        "doubt": doubt(dense.result, config.verdict.tolerance),
         "tolerance": config.verdict.tolerance,
         "store": str(lab.store.root.resolve()),
     }

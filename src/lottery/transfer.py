@@ -292,12 +292,13 @@ def _network(variant: Variant) -> tuple[Any, set[str]]:
 
 
 def _row(variant: Variant, run: Run) -> dict[str, Any]:
-    density = files.read_json(run.path / "mask.json")["density"] if variant.mask else 1.0
+    dense = {"density": 1.0, "density_of_kernels": 1.0}
+    mask = files.read_json(run.path / "mask.json") if variant.mask else dense
     return {
         "name": variant.name,
         "title": TITLES[variant.name],
         "key": run.key,
-        "density": density,
+        **{name: mask[name] for name in dense if name in mask},
         "learning_rate": variant.config.optimizer.learning_rate,
         **run.result,
     }

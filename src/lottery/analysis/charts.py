@@ -36,8 +36,8 @@ def all_of(drawn: Figures) -> dict[str, dict[str, Any]]:
             "data": curves(drawn.curves[shown(drawn)]),
             "layout": _layout("epoch", "validation top-1, percent", 460),
         }
-    charts["minutes"] = _cost(drawn.minutes, "retraining time, minutes")
-    charts["throughput"] = _cost(drawn.throughput, "images per second")
+    charts["minutes"] = _cost(drawn.minutes, drawn.share, "retraining time, minutes")
+    charts["throughput"] = _cost(drawn.throughput, drawn.share, "images per second")
     return charts
 
 
@@ -69,14 +69,14 @@ def curves(group: Sequence[Curve]) -> list[dict[str, Any]]:
     ]
 
 
-def latency(panels: latencies.Panels) -> dict[str, Any]:
+def latency(panels: latencies.Panels, share: str) -> dict[str, Any]:
     """Latency against density, both logarithmic: equal heights are equal factors.
 
     The axes suit every group, the data are those of the first.
     """
     lines = [line for group in panels.values() for line in group]
     layout = _layout("", "latency of a batch, ms (log scale)", 480)
-    layout["xaxis"] = _log_density([dot.density for line in lines for dot in line.dots])
+    layout["xaxis"] = _log_density([dot.density for line in lines for dot in line.dots], share)
     times = latencies.ticks(lines)
     layout["yaxis"] |= {"type": "log", "tickvals": times, "ticktext": [f"{t:g}" for t in times]}
     return {"data": times_of(latencies.shown(panels)), "layout": layout}
@@ -139,7 +139,11 @@ def _accuracy(drawn: Figures) -> dict[str, Any]:
     traces += [_line(line, "lines+markers") for line in drawn.accuracy]
     traces += [_star(line) for line in drawn.accuracy if any(d.winner for d in line.dots)]
     layout = _layout("", "validation top-1, percent", 520)
-    layout |= {"xaxis": _density_axis(drawn.accuracy), "shapes": shapes, "annotations": labels}
+    layout |= {
+        "xaxis": _density_axis(drawn.accuracy, drawn.share),
+        "shapes": shapes,
+        "annotations": labels,
+    }
     if drawn.close:
         layout["yaxis"]["range"] = list(drawn.close)
     return {"data": traces, "layout": layout}
@@ -265,20 +269,20 @@ def _layers(drawn: Figures) -> dict[str, Any]:
     return {"data": [bars, overall], "layout": layout}
 
 
-def _cost(lines: Sequence[Line], title: str) -> dict[str, Any]:
+def _cost(lines: Sequence[Line], share: str, title: str) -> dict[str, Any]:
     layout = _layout("", title, 400)
-    layout["xaxis"] = _density_axis(lines)
+    layout["xaxis"] = _density_axis(lines, share)
     layout["yaxis"]["rangemode"] = "tozero"
     return {"data": [_line(line, "markers") for line in lines], "layout": layout}
 
 
-def _density_axis(lines: Sequence[Line]) -> dict[str, Any]:
-    return _log_density([dot.x for line in lines for dot in line.dots])
+def _density_axis(lines: Sequence[Line], share: str) -> dict[str, Any]:
+    return _log_density([dot.x for line in lines for dot in line.dots], share)
 
 
-def _log_density(densities: Sequence[float]) -> dict[str, Any]:
+def _log_density(densities: Sequence[float], share: str) -> dict[str, Any]:
     ticks = round_densities(densities)
-    return _axis("weights left, percent (log scale)") | {
+    return _axis(f"{share}, percent (log scale)") | {
         "type": "log", "autorange": "reversed", "tickvals": ticks,
         "ticktext": [f"{t:g}" for t in ticks],
     }  # fmt: skip

@@ -5,10 +5,11 @@ from html import escape
 
 from lottery.analysis import latencies, transfers
 from lottery.analysis.deployment import Deployment
-from lottery.analysis.deployment_tables import caption, costs, titled
+from lottery.analysis.deployment_tables import caption, costs, shares, titled
 from lottery.analysis.latencies import Panels
 from lottery.analysis.selection import Judged
-from lottery.analysis.transfers import ACCURACIES, Row, Spread
+from lottery.analysis.table import shows_top5
+from lottery.analysis.transfers import ACCURACIES, Spread, Table
 
 
 def transfers_of(found: Deployment, winner: Judged | None) -> Iterator[str]:
@@ -16,18 +17,19 @@ def transfers_of(found: Deployment, winner: Judged | None) -> Iterator[str]:
     made = transfers.tables(found.transfers, winner)
     for target in dict.fromkeys(table.target for table in made):
         yield f"<section><h2>Transfer to {escape(target)}</h2>"
-        yield '<p class="soft">Top-1 and top-5 in percent'
+        top5 = any(shows_top5(t.classes) for t in made if t.target == target)
+        yield f'<p class="soft">Top-1{" and top-5" if top5 else ""} in percent'
         if any(len(table.seeds) > 1 for table in made if table.target == target):
             yield ", mean and standard deviation over seeds"
         yield (
-            "; ± ticket: points of validation top-1 from the ticket; left: share of the weights. "
-            "Test accuracy is only reported.</p>"
+            "; ± ticket: points of validation top-1 from the ticket. Weights: the share that is "
+            "left. Test accuracy is only reported.</p>"
         )
         for table in made:
             if table.target == target:
-                words = f"{_capital(caption(table, winner))}; {table.setting}"
+                words = f"{capital(caption(table, winner))}; {table.setting}"
                 yield f'<p class="caption">{escape(words)}</p>'
-                yield from _transfer(table.rows, "winner" if table.judged is winner else "own")
+                yield from _transfer(table, "winner" if table.judged is winner else "own")
         yield "</section>"
 
 
@@ -57,24 +59,25 @@ def select(name: str, plot: str, label: str, groups: Iterable[str], first: str =
     return f'<select id="{name}" data-plot="{plot}" aria-label="{label}">{choices}</select>'
 
 
-def _transfer(rows: Iterable[Row], ticket: str) -> Iterator[str]:
-    heads = ["", "val top-1", "± ticket", "val top-5", "test top-1", "test top-5",
-             "left", "epochs", "rate", "time"]  # fmt: skip
+def _transfer(moved: Table, ticket: str) -> Iterator[str]:
+    metrics = [m for m in ACCURACIES if shows_top5(moved.classes) or not m.endswith("top5")]
+    first, *others = (m.replace("_top", " top-") for m in metrics)
+    heads = ["", first, "± ticket", *others, *shares(moved), "epochs", "rate", "time"]
     yield (
         '<div class="scroll"><table class="moved"><tr>'
         + "".join(f"<th>{h}</th>" for h in heads)
         + "</tr>"
     )
-    for row in rows:
+    for row in moved.rows:
         kind = f' class="{ticket}"' if row.name == "ticket" else ""
         yield f"<tr{kind}><td>{escape(titled(row))}</td>"
         if not row.values:
             why = escape(row.missing or "not made")
             yield f'<td class="words" colspan="{len(heads) - 1}">{why}</td></tr>'
             continue
-        first, *others = (_spread(row.values[name]) for name in ACCURACIES)
+        first, *others = (_spread(row.values[name]) for name in metrics)
         beside = f"{row.difference.mean:+.2f}" if row.difference else ""
-        yield from (f"<td>{text}</td>" for text in (first, beside, *others, *costs(row)))
+        yield from (f"<td>{text}</td>" for text in (first, beside, *others, *costs(moved, row)))
         yield "</tr>"
     yield "</table></div>"
 
@@ -98,5 +101,6 @@ def _spread(value: Spread) -> str:
     return f"{value.mean:.2f}" + ("" if value.sd is None else f" <small>± {value.sd:.2f}</small>")
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """The text as the beginning of a sentence; names in it stay as they are."""
     return text[:1].upper() + text[1:]

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from lottery.analysis import latencies, tables, transfer_sweep, transfers
 from lottery.analysis.deployment import Deployment
 from lottery.analysis.figures import place
 from lottery.analysis.latencies import Panels
-from lottery.analysis.selection import Judged
-from lottery.analysis.table import clock
+from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged
+from lottery.analysis.table import accuracies, clock, shows_top5, terminal
 from lottery.analysis.transfers import Row, Table
 
 
@@ -41,7 +41,7 @@ def show(found: Deployment, drawn: Panels, winner: Judged | None, console: Conso
             what = "ticket or setting" if others == 1 else "tickets or settings"
             console.print(f"{others} other {what} in report.html", style="dim")
     if text := latencies.summary(drawn, winner):
-        console.print(escape(text))
+        console.print(text)
         console.print("density against latency: latency.png, report.html", style="dim")
 
 
@@ -50,7 +50,7 @@ def show_sweep(folders: Sequence[Path], console: Console | None = None) -> None:
 
     Nothing is printed if no folder has a ``result.json`` that can be read.
     """
-    console = console or Console(soft_wrap=True, highlight=False)
+    console = console or terminal()
     for table in transfers.tables(transfer_sweep.read(folders)):
         _show(table, None, console)
 
@@ -58,7 +58,7 @@ def show_sweep(folders: Sequence[Path], console: Console | None = None) -> None:
 def _show(moved: Table, winner: Judged | None, console: Console) -> None:
     console.print(_table(moved, winner))
     for row in (r for r in moved.rows if not r.values):
-        console.print(f"{escape(row.title)}: {escape(row.missing or 'not made')}")
+        console.print(f"{row.title}: {row.missing or 'not made'}")
 
 
 def caption(table: Table, winner: Judged | None) -> str:
@@ -72,17 +72,15 @@ def _table(moved: Table, winner: Judged | None) -> RichTable:
         f"Transfer to {moved.target}",
         caption(moved, winner),
         moved.setting,
-        f"top-1 / top-5 in percent{several}",
+        f"{accuracies(moved.classes)}{several}",
     )
     # One space less between columns than other tables have: it fits 80 columns.
-    table = RichTable(
-        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=escape("\n".join(lines))
-    )
+    table = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title="\n".join(lines))
     table.add_column("", min_width=13)  # the only column that folds
-    for name in ("validation", "test", "weights", "epochs", "rate", "time"):
+    for name in ("validation", "test", *shares(moved), "epochs", "rate", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in moved.rows:
-        table.add_row(escape(titled(row)), *_entries(row))
+        table.add_row(titled(row), *_entries(moved, row))
     return table
 
 
@@ -91,24 +89,32 @@ def titled(row: Row) -> str:
     return f"{row.title} ({row.missing})" if row.missing and row.values else row.title
 
 
-def _entries(row: Row) -> Iterator[str]:
+def shares(moved: Table) -> tuple[str, ...]:
+    """Names of the columns that say how many weights are left, the one that decides first."""
+    return ("all kernels", "prunable") if moved.judged.of_kernels else ("weights",)
+
+
+def _entries(moved: Table, row: Row) -> Iterator[Text | str]:
     if not row.values:
-        yield "[dim]-[/]"
+        yield Text("-", "dim")
         return
+    names = ("top1", "top5") if shows_top5(moved.classes) else ("top1",)
     for split in ("val", "test"):
-        first, fifth = row.values[f"{split}_top1"], row.values[f"{split}_top5"]
-        text = f"{first.mean:.2f} / {fifth.mean:.2f}"
-        if first.sd is not None and fifth.sd is not None:
-            text += f"\n[dim]±{first.sd:.2f} / ±{fifth.sd:.2f}[/]"
+        found = [row.values[f"{split}_{name}"] for name in names]
+        text = Text(" / ".join(f"{value.mean:.2f}" for value in found))
+        spreads = [f"±{value.sd:.2f}" for value in found if value.sd is not None]
+        if spreads:
+            text.append("\n" + " / ".join(spreads), "dim")
         yield text
-    yield from costs(row)
+    yield from costs(moved, row)
 
 
-def costs(row: Row) -> tuple[str, str, str, str]:
+def costs(moved: Table, row: Row) -> tuple[str, ...]:
     """Weights left, epochs, learning rate and time, means over seeds."""
     mean = {name: value.mean for name, value in row.values.items()}
+    measures = (OF_KERNELS, DENSITY) if moved.judged.of_kernels else (DENSITY,)
     return (
-        f"{mean['density']:.4g} %",
+        *(f"{mean[name]:.4g} %" if name in mean else "" for name in measures),
         f"{mean['epochs']:.3g}",
         f"{mean['learning_rate']:.3g}",
         clock(mean["seconds"]),

@@ -102,6 +102,8 @@ class Figures:
     minutes: tuple[Line, ...]
     throughput: tuple[Line, ...]
     tolerance: float
+    share: str
+    """What the axes of density are of: ``weights left``, or that of all kernels."""
 
 
 def prepare(chosen: Selection) -> Figures:
@@ -125,6 +127,7 @@ def prepare(chosen: Selection) -> Figures:
         minutes=_lines(done, lambda j: _cost_dots(j, "seconds", 1 / 60, "min")),
         throughput=_lines(done, lambda j: _cost_dots(j, "images_per_second", 1, "images/s")),
         tolerance=chosen.tolerance,
+        share=chosen.share_left,
     )
 
 
@@ -182,7 +185,7 @@ def _lines(judged: Sequence[Judged], dots: Callable[[Judged], list[Dot]]) -> tup
 def _mean_dot(judged: Judged, chosen: Selection) -> Dot:
     point, found = judged.point, judged.comparison
     values = point.values("ticket", "val_top1")
-    about = [place(judged), f"{100 * (point.density or 0):.4g} % of the weights left"]
+    about = [place(judged), f"{judged.kept} left"]
     mean, sd = statistics.fmean(values), _sd(values)
     spread = "" if sd is None else f" ± {sd:.2f} ({len(values)} seeds)"
     about.append(f"validation top-1 {mean:.2f}{spread} %")
@@ -192,7 +195,7 @@ def _mean_dot(judged: Judged, chosen: Selection) -> Dot:
             about.append(f"non-inferiority: p = {found.p_value:.2g}, power {found.power:.2f}")
     winner = judged is chosen.winner
     return Dot(
-        100 * (point.density or 0), mean, sd,
+        100 * (judged.share or 0), mean, sd,
         tuple([*about, "the winning ticket"] if winner else about), point.done[0].name, winner,
     )  # fmt: skip
 
@@ -203,7 +206,7 @@ def _cost_dots(judged: Judged, metric: str, scale: float, unit: str) -> list[Dot
         value = (cell.ticket or {}).get(metric)
         if value is not None:
             about = (f"{place(judged)}, seed {cell.seed}", f"{scale * value:,.4g} {unit}")
-            density = 100 * (cell.mask or {})["density"]
+            density = 100 * (cell.mask or {})[judged.measure]
             dots.append(Dot(density, scale * value, None, about, cell.name))
     return dots
 
@@ -314,7 +317,7 @@ def _curves(judged: Sequence[Judged], chosen: Selection) -> dict[str, tuple[Curv
         colours = _ordered_colours(len(members))
         curves = [_mean_curve(members[0], "dense", "dense", "#000000")]
         for j, colour in zip(members, colours, strict=True):
-            label = f"{100 * (j.point.density or 0):.4g} % left"
+            label = f"{100 * (j.share or 0):.4g} % left"
             if j is chosen.winner:
                 curves.append(_mean_curve(j, "winner", f"{label}, winner", CATEGORIES[1]))
             else:

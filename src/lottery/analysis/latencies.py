@@ -13,7 +13,7 @@ from typing import Any
 from lottery.analysis import fields
 from lottery.analysis.collect import Cell
 from lottery.analysis.figures import CATEGORIES
-from lottery.analysis.selection import Judged
+from lottery.analysis.selection import OF_KERNELS, Judged
 from lottery.export.names import PRECISIONS
 
 VERSION = 1
@@ -134,6 +134,7 @@ def rows(found: Iterable[Latency]) -> list[dict[str, Any]]:
             "rewind_epoch": m.cell.epoch,
             "seed": m.cell.seed,
             "density": m.judged.point.density,
+            "density_of_kernels": m.judged.point.share(OF_KERNELS),
             "runtime": m.runtime,
             "precision": m.precision,
             "batch": m.batch,
@@ -182,7 +183,7 @@ def summary(drawn: Panels, winner: Judged | None) -> str:
     densities = {dot.density for line in lines for dot in line.dots if dot.cell}
     if not densities:
         return ""
-    wanted = 100 * (winner.point.density or 0.0) if winner else None
+    wanted = 100 * (winner.share or 0.0) if winner else None
     density = wanted if wanted in densities else min(densities)
     dots = [(line, dot) for line in lines for dot in line.dots if dot.cell]
     here = [(line, dot) for line, dot in dots if dot.density == density]
@@ -223,7 +224,7 @@ def _lines(
 def _dots(found: Sequence[Latency]) -> tuple[Dot, ...]:
     by_density: dict[float, list[Latency]] = defaultdict(list)
     for m in found:
-        by_density[100 * (m.judged.point.density or 0.0)].append(m)
+        by_density[100 * (m.judged.share or 0.0)].append(m)
     twin = _middle([m.dense for m in found])
     about = (f"dense twin, {found[0].how}", _time(twin), _tickets(found))
     dots = [Dot(100.0, twin, twin.median, 1.0, 1.0, about, None)]
@@ -232,7 +233,7 @@ def _dots(found: Sequence[Latency]) -> tuple[Dot, ...]:
         speedup = statistics.median(m.speedup for m in group)
         work = statistics.median(m.work for m in group)
         words = (
-            f"{density:.4g} % of the weights left, {group[0].how}", _time(time),
+            f"{group[0].judged.kept} left, {group[0].how}", _time(time),
             f"{_times(speedup)} as fast as dense; by multiply-adds alone {_times(1 / work)}",
             _tickets(group),
         )  # fmt: skip

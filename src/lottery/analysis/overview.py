@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from lottery.analysis.table import show_whole
+from lottery.analysis.table import show_whole, terminal
 from lottery.sweep.plan import Cell, Estimate, Plan
 
 COLOURS = {
@@ -22,7 +22,7 @@ def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -
 
     ``gpus`` is what a job gets (0: none), ``parallel`` how many jobs run at a time.
     """
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal()
     to_run = sum(map(len, plan.jobs))
     rows = [
         ("cells", f"{len(plan.cells)}: {len(plan.done)} done, {len(plan.underway)} underway "
@@ -38,7 +38,7 @@ def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -
         rows.append(("epochs to train", shared))
         rows.append(("expected", _expected(estimate, gpus, parallel)))
     for name, text in rows:
-        console.print(f"  [bold]{name:<16}[/bold]{text}")
+        console.print(Text.assemble((f"  {name:<16}", "bold"), text))
     if not plan.jobs and not plan.underway:
         console.print("  nothing to compute: every cell is in the store")
     for cell in plan.underway:
@@ -52,7 +52,7 @@ def show_outcome(
 
     ``cells`` are cell, state and what there is to say about it; ``folder`` is the sweep's.
     """
-    console = console or Console(soft_wrap=True, highlight=False)
+    console = console or terminal()
     counts = Counter(state for _, state, _ in cells)
     if counts["done"] < len(cells):
         table = _outcome_table(cells, counts)
@@ -61,8 +61,8 @@ def show_outcome(
         else:
             show_whole(table, console)
     listed = ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s])
-    console.print(f"[bold]{_count(len(cells), 'cell')}[/bold]: {listed}")
-    console.print(f"sweep: {folder}", markup=False)
+    console.print(Text.assemble((_count(len(cells), "cell"), "bold"), f": {listed}"))
+    console.print(f"sweep: {folder}")
 
 
 def _outcome_table(cells: Sequence[tuple[Cell, str, str]], counts: Counter[str]) -> Table:
@@ -75,7 +75,7 @@ def _outcome_table(cells: Sequence[tuple[Cell, str, str]], counts: Counter[str])
     table.add_column("swept values")
     table.add_column("reason")
     for state in (s for s in STATES if counts[s]):
-        head = (f"[{COLOURS[state]}]{state}[/]", str(counts[state]))
+        head: tuple[Text | str, str] = (Text(state, COLOURS[state]), str(counts[state]))
         if state == "done":
             table.add_row(*head)
             continue
@@ -84,7 +84,7 @@ def _outcome_table(cells: Sequence[tuple[Cell, str, str]], counts: Counter[str])
             own = " ".join(o for o in cell.overrides if o not in common)
             reason = why.splitlines()[0] if why else ""
             shown = "as above" if reason and reason == before else reason
-            table.add_row(*head, str(cell.number), escape(own), escape(shown))
+            table.add_row(*head, str(cell.number), own, shown)
             head, before = ("", ""), reason
     return table
 

@@ -14,9 +14,10 @@ from urllib.parse import quote
 from lottery import files
 from lottery.analysis import charts, deployment_page, latencies, tables, ticket
 from lottery.analysis.collect import Cell, Study
+from lottery.analysis.comparison import Comparison
 from lottery.analysis.deployment import Deployment
 from lottery.analysis.figures import Figures, place
-from lottery.analysis.selection import Comparison, Judged, Selection
+from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Selection
 from lottery.analysis.ticket_file import Written
 
 
@@ -35,7 +36,7 @@ def write(
     template = Template((resources.files(__package__) / "page.html").read_text())
     figures = charts.all_of(drawn)
     if panels:
-        figures["latency"] = charts.latency(panels)
+        figures["latency"] = charts.latency(panels, drawn.share)
     common = _common([c.config for c in study.cells])
     data = {
         "figures": figures,
@@ -50,12 +51,21 @@ def write(
         title=escape(f"Winning tickets: {study.name}"),
         plotly=get_plotlyjs(),
         body="".join(_body(study, chosen, drawn, carried, deployed, panels, folder)),
-        # "</" would end the script element.
-        data=json.dumps(data, default=str).replace("</", "<\\/"),
+        data=_in_script(data),
     )
     path = folder / "report.html"
     files.write_text(path, page)
     return path
+
+
+def _in_script(data: Any) -> str:
+    """JSON for the inside of a script element, whose text knows no entities.
+
+    A browser looks for ``</script`` and ``<!--`` in it, whatever quotes they stand in. Line
+    separators are escaped already, as all that is not ASCII.
+    """
+    text = json.dumps(data, default=str)
+    return text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})
 
 
 def _body(
@@ -128,6 +138,8 @@ def _facts(judged: Judged) -> Iterable[str]:
     def fact(value: str, label: str) -> str:
         return f"<li><b>{escape(value)}</b><span>{escape(label)}</span></li>"
 
+    if judged.of_kernels:
+        yield fact(f"{100 * (judged.share or 0):.4g} %", "of the weights of all kernels left")
     yield fact(f"{100 * (point.density or 0):.4g} %", "of the prunable weights left")
     if point.epoch is not None:
         yield fact(f"epoch {point.epoch}", "rewound to")
@@ -148,7 +160,7 @@ def _neighbours(chosen: Selection, judged: Judged) -> Iterable[str]:
         found = j.comparison
         cells = (
             [_mean_sd(j.point.values("ticket", "val_top1")), f"{found.difference:+.2f}",
-             _answer(found)]
+             _answer(j, found)]
             if found else ["", "", j.point.cells[0].status]
         )  # fmt: skip
         yield f'<tr><td>{direction}</td><td class="words">{escape(place(j))}</td>'
@@ -156,7 +168,9 @@ def _neighbours(chosen: Selection, judged: Judged) -> Iterable[str]:
     yield "</table></div>"
 
 
-def _answer(found: Comparison) -> str:
+def _answer(judged: Judged, found: Comparison) -> str:
+    if judged.at_chance:
+        return "no: dense at chance"
     answer = "yes" if found.not_inferior else "no"
     return answer if found.p_value is None else f"{answer} (p = {found.p_value:.2g})"
 
@@ -193,7 +207,7 @@ def _figures(drawn: Figures) -> Iterable[str]:
         yield "</div>"
     yield "</section>"
     if drawn.layers:
-        what = escape(drawn.layers.title.capitalize())
+        what = escape(deployment_page.capital(drawn.layers.title))
         yield f'<section><h2>Density by layer</h2><p class="soft">{what}. Input on top.</p>'
         yield '<div id="layers"></div></section>'
     if drawn.curves:
@@ -214,8 +228,8 @@ def _figures(drawn: Figures) -> Iterable[str]:
 
 def _cells(study: Study, chosen: Selection, folder: Path) -> Iterable[str]:
     winners = {c.name for c in chosen.winner.point.done} if chosen.winner else set()
-    heads = ["cell", *study.varied, "pruned %", "epoch", "seed", "left %", "val top-1", "± dense",
-             "test top-1", "minutes", "images/s", "status", "config"]  # fmt: skip
+    heads = ["cell", *study.varied, "pruned %", "epoch", "seed", *_lefts(chosen), "val top-1",
+             "± dense", "test top-1", "minutes", "images/s", "status", "config"]  # fmt: skip
     yield "<section><h2>All cells</h2>"
     yield '<p class="soft">Test top-1 is reported; nothing was chosen by it.</p>'
     yield '<div class="scroll tall"><table><thead><tr>'
@@ -224,7 +238,7 @@ def _cells(study: Study, chosen: Selection, folder: Path) -> Iterable[str]:
         kind = ' class="winner"' if cell.name in winners else ""
         name = escape(cell.name)
         yield f'<tr{kind}><td><a href="#cell-{name}" data-cell="{name}">{name}</a></td>'
-        yield "".join(f"<td>{escape(text)}</td>" for text in _row(study, cell))
+        yield "".join(f"<td>{escape(text)}</td>" for text in _row(study, chosen, cell))
         href = _href(cell, folder)
         link = f'<a href="{escape(href)}" target="_blank">config</a>' if href else ""
         yield f"<td>{link}</td>"
@@ -234,7 +248,12 @@ def _cells(study: Study, chosen: Selection, folder: Path) -> Iterable[str]:
     yield "</tbody></table></div></section>"
 
 
-def _row(study: Study, cell: Cell) -> list[str]:
+def _lefts(chosen: Selection) -> tuple[str, ...]:
+    """Heads of the columns that say how much is left; what decides comes first."""
+    return ("left of all kernels %", "left of prunable %") if chosen.of_kernels else ("left %",)
+
+
+def _row(study: Study, chosen: Selection, cell: Cell) -> list[str]:
     own, dense, mask = cell.ticket or {}, cell.dense or {}, cell.mask or {}
 
     def shown(value: Any, scale: float, form: str) -> str:
@@ -246,7 +265,8 @@ def _row(study: Study, cell: Cell) -> list[str]:
         shown(cell.percentile, 1, "g"),
         shown(cell.epoch, 1, "g"),
         str(cell.seed),
-        shown(mask.get("density"), 100, ".4g"),
+        *([shown(mask.get(OF_KERNELS), 100, ".4g")] if chosen.of_kernels else []),
+        shown(mask.get(DENSITY), 100, ".4g"),
         shown(own.get("val_top1"), 100, ".2f"),
         shown(difference, 100, "+.2f"),
         shown(own.get("test_top1"), 100, ".2f"),

@@ -19,6 +19,7 @@ DASHES = ("-", "--", ":", "-.")
 STYLE = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 11, "axes.titlelocation": "left", "svg.hashsalt": "lottery",
+    "text.parse_math": False,  # names may hold dollar signs
 }  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def write(drawn: Figures, speeds: Sequence[latencies.Line], folder: Path) -> lis
         "layers": (drawn.layers is not None, _layers),
         "curves": (bool(drawn.curves), _curves),
         "cost": (bool(drawn.minutes), _cost),
-        "latency": (bool(speeds), lambda drawn: _latency(speeds)),
+        "latency": (bool(speeds), lambda drawn: _latency(speeds, drawn.share)),
     }
     written = []
     with plt.rc_context(STYLE):
@@ -64,7 +65,7 @@ def _accuracy(drawn: Figures) -> Any:
                        label=f"tolerance ({drawn.tolerance:g} below dense)")  # fmt: skip
         for line in drawn.accuracy:
             _draw(ax, line, DASHES[line.dash % len(DASHES)])
-        _density_axis(ax, [dot.x for line in drawn.accuracy for dot in line.dots])
+        _density_axis(ax, [dot.x for line in drawn.accuracy for dot in line.dots], drawn.share)
         ax.set_ylabel("validation top-1, percent")
     axes[0][0].set_title("Accuracy against density")
     if drawn.close:
@@ -88,13 +89,13 @@ def _draw(ax: Any, line: Line, style: str) -> None:
                     label="winning ticket")  # fmt: skip
 
 
-def _density_axis(ax: Any, densities: Sequence[float]) -> None:
+def _density_axis(ax: Any, densities: Sequence[float], share: str) -> None:
     ax.set_xscale("log")
     ax.invert_xaxis()
     ticks = round_densities(densities)
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
-    ax.set_xlabel("weights left, percent (log scale, sparser to the right)")
+    ax.set_xlabel(f"{share}, percent (log scale, sparser to the right)")
     ax.grid(alpha=0.25)
 
 
@@ -190,7 +191,7 @@ def _cost(drawn: Figures) -> Any:
     ):
         for line in lines:
             _draw(ax, line, "none")
-        _density_axis(ax, [dot.x for line in lines for dot in line.dots])
+        _density_axis(ax, [dot.x for line in lines for dot in line.dots], drawn.share)
         ax.set_ylim(bottom=0)
         ax.set_ylabel(label)
     axes[0].set_title("Time and throughput of every cell")
@@ -199,7 +200,7 @@ def _cost(drawn: Figures) -> Any:
     return figure
 
 
-def _latency(lines: Sequence[latencies.Line]) -> Any:
+def _latency(lines: Sequence[latencies.Line], share: str) -> Any:
     figure, ax = plt.subplots(figsize=(7.5, 5.2), layout="constrained")
     for line in lines:
         x, y = [d.density for d in line.dots], [d.time.median for d in line.dots]
@@ -212,7 +213,7 @@ def _latency(lines: Sequence[latencies.Line]) -> Any:
         ax.plot(x, [d.ideal for d in line.dots], color=line.colour, lw=1, ls=":")
     ax.plot([], [], color="0.3", lw=1, ls=":", label="dotted: by multiply-adds alone")
     ax.set_yscale("log")
-    _density_axis(ax, [dot.density for line in lines for dot in line.dots])
+    _density_axis(ax, [dot.density for line in lines for dot in line.dots], share)
     bottom, top = ax.get_ylim()
     times = [t for t in latencies.ticks(lines) if bottom <= t <= top]
     ax.set_yticks(times, [f"{t:g}" for t in times])

@@ -74,8 +74,6 @@ def publish(options: Options) -> str:
 
     Raises :class:`LotteryError` if there is nothing to report on.
     """
-    from rich.console import Console
-
     from lottery.analysis import (
         deployment,
         deployment_tables,
@@ -83,6 +81,7 @@ def publish(options: Options) -> str:
         latencies,
         page,
         plots,
+        table,
         tables,
         ticket,
         ticket_file,
@@ -110,7 +109,7 @@ def publish(options: Options) -> str:
 
         written.append(workspace.write(study, output, wandb.project, wandb.entity))
     written.append(page.write(study, chosen, drawn, carried, deployed, panels, output))
-    console = Console(soft_wrap=True, highlight=False)
+    console = table.terminal()
     tables.show(study, chosen, console)
     deployment_tables.show(deployed, panels, chosen.winner, console)
     tables.show_end(study, chosen, written, console)

@@ -2,42 +2,39 @@
 
 Every cell is compared with its own dense networks, seed by seed. With one seed a cell matches if
 it loses at most the tolerance (:func:`~lottery.analysis.verdict.matches`): a single sample. With
-several, it has to be shown *not inferior*, by a one-sided paired t-test of the null hypothesis
-that the mean difference is ``-tolerance`` or worse: half of the two one-sided tests of Schuirmann
-(1987), *Journal of Pharmacokinetics and Biopharmaceutics* 15(6).
+several, it has to be shown *not inferior* (:mod:`~lottery.analysis.comparison`). A dense network
+at chance is matched by nothing. Of the cells that match, those within the tolerance of the best
+dense network of the study on the same data go first: a network that has learnt little is easy to
+match.
 """
 
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from lottery.analysis import verdict
 from lottery.analysis.collect import Cell, Study
-from lottery.analysis.verdict import matches
+from lottery.analysis.comparison import Comparison, Pair, compare
 
 T = TypeVar("T")
-NO_SPREAD = 1e-9  # points; a smaller standard deviation is rounding
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """Tickets of ``n`` seeds against their dense parents, in points of validation top-1.
-
-    ``lower`` bounds the mean difference from below with confidence 1 - level; with one seed it is
-    the difference itself, and there is no spread, p-value or power. ``power`` is the probability
-    of showing non-inferiority if the true difference is 0 and the spread is the one observed.
-    """
-
-    n: int
-    difference: float
-    sd: float | None
-    lower: float
-    p_value: float | None
-    power: float | None
-    not_inferior: bool
+DENSITY, OF_KERNELS = "density", "density_of_kernels"
+"""Shares of the weights that are left: of the prunable ones, and of those of all kernels."""
+SAME_DATA = (
+    "source",
+    "name",
+    "dir",
+    "validation",
+    "test",
+    "test_fraction",
+    "split_seed",
+    "classes",
+)
+"""Options of ``data`` that say which validation images there are."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,28 @@ class Point:
     @property
     def density(self) -> float | None:
         """Share of the prunable weights that is left; None without a result."""
-        return max((c.mask["density"] for c in self.done if c.mask), default=None)
+        return self.share(DENSITY)
+
+    def share(self, measure: str) -> float | None:
+        """Share of the weights that is left, by ``density`` or ``density_of_kernels``."""
+        shares = (c.mask.get(measure) for c in self.done if c.mask)
+        return max((s for s in shares if s is not None), default=None)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Results of dense run and ticket, one pair a finished cell."""
+        return [(c.dense, c.ticket) for c in self.done if c.dense and c.ticket]
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether one of the dense networks has learnt nothing."""
+        return any(verdict.at_chance(dense) for dense, _ in self.pairs)
+
+    @property
+    def data(self) -> tuple[Any, ...]:
+        """What tells validation images apart."""
+        config = self.cells[0].config
+        return tuple(repr(config.get(f"data.{name}")) for name in SAME_DATA)
 
     @property
     def control(self) -> bool:
@@ -71,25 +89,73 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The most accurate dense network of a study on some data; mean over the series' seeds."""
+
+    series: str
+    top1: Fraction
+
+
+@dataclass(frozen=True)
 class Judged:
     """A point with its comparison; None without a result.
 
-    Only a ``complete`` one, which has as many seeds as any other in the study, can win.
+    Only a ``complete`` one, which has as many seeds as any other candidate, can win. ``measure``
+    is the share of the weights by which candidates are ranked (see :func:`measure_of`); ``best``
+    is the best dense network on the same data.
     """
 
     point: Point
     comparison: Comparison | None
     complete: bool
+    measure: str = DENSITY
+    at_chance: bool = False
+    best: Best | None = None
+
+    @property
+    def share(self) -> float | None:
+        """Share of the weights that is left, by ``measure``; None without a result."""
+        return self.point.share(self.measure)
+
+    @property
+    def of_kernels(self) -> bool:
+        """Whether that is the share of the weights of all kernels."""
+        return self.measure == OF_KERNELS
+
+    @property
+    def kept(self) -> str:
+        """How much of the network is left, in words; by what decides in the study."""
+        density = f"{100 * (self.point.density or 0):.4g} %"
+        if not self.of_kernels:
+            return f"{density} of the weights"
+        share = f"{100 * (self.share or 0):.4g} %"
+        return f"{share} of the weights of all kernels ({density} of the prunable ones)"
 
     @property
     def matches(self) -> bool:
-        """Whether it is complete and not inferior to dense."""
-        return bool(self.complete and self.comparison and self.comparison.not_inferior)
+        """Whether it is complete and not inferior to dense networks that have learnt something."""
+        return bool(
+            self.complete
+            and self.comparison
+            and self.comparison.not_inferior
+            and not self.at_chance
+        )
+
+    @property
+    def behind_best(self) -> Fraction:
+        """How far its mean validation top-1 is below the best dense network's, as a share of 1."""
+        if self.best is None:
+            return Fraction(0)
+        return self.best.top1 - statistics.mean(verdict.share(t) for _, t in self.point.pairs)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The verdict on a study: ``winner``, or the ``reason`` there is none and the nearest miss."""
+    """The verdict on a study: ``winner``, or the ``reason`` there is none and the nearest miss.
+
+    ``measure`` is the share of the weights by which one ticket is sparser than another (see
+    :func:`measure_of`); ``seeds`` is the number of seeds of a complete cell.
+    """
 
     judged: tuple[Judged, ...]
     winner: Judged | None
@@ -97,16 +163,34 @@ class Selection:
     reason: str | None
     tolerance: float
     level: float
-
-    @property
-    def seeds(self) -> int:
-        """Number of seeds of a complete cell."""
-        return max((j.comparison.n for j in self.judged if j.comparison), default=0)
+    seeds: int
+    measure: str = DENSITY
 
     @property
     def left_out(self) -> tuple[Judged, ...]:
-        """Cells with a result that could not be chosen, for they have fewer seeds than others."""
-        return tuple(j for j in self.judged if j.comparison and not j.complete)
+        """Candidates with a result that could not be chosen: they have fewer seeds than others."""
+        return tuple(
+            j for j in self.judged if j.comparison and not j.complete and not j.point.control
+        )
+
+    @property
+    def of_kernels(self) -> bool:
+        """Whether tickets are ranked by the share of all kernels' weights."""
+        return self.measure == OF_KERNELS
+
+    @property
+    def share_left(self) -> str:
+        """What ``measure`` is called over a column or along an axis."""
+        return "weights of all kernels left" if self.of_kernels else "weights left"
+
+    def near_best(self, judged: Judged) -> bool:
+        """Whether it is within the tolerance of the best dense network on its data."""
+        return judged.behind_best <= verdict.points(self.tolerance)
+
+    def too_coarse(self, judged: Judged) -> str | None:
+        """What to say if a single validation image weighs more than the tolerance."""
+        said = (verdict.too_coarse(d, self.tolerance) for d, _ in judged.point.pairs)
+        return next(filter(None, said), None)
 
     def best_of_series(self) -> dict[str, Judged | None]:
         """The sparsest matching cell of every series, controls included."""
@@ -154,59 +238,59 @@ def select(found: Sequence[Point], tolerance: float, level: float) -> Selection:
 
     Of equally sparse ones the more accurate on validation wins, then the earlier rewind epoch.
     """
-    most = max((len(point.done) for point in found), default=0)
+    finished = [point for point in found if point.pairs]
+    candidates = [point for point in finished if not point.control]
+    seeds = max((len(point.pairs) for point in candidates or finished), default=0)
+    measure = measure_of(finished)
+    best = _best(found)
     judged = tuple(
         Judged(
             point,
-            compare(point.done, tolerance, level) if point.done else None,
-            bool(point.done) and len(point.done) == most,
+            compare(point.pairs, tolerance, level) if point.pairs else None,
+            bool(point.pairs) and len(point.pairs) >= seeds,
+            measure,
+            point.at_chance,
+            best.get(point.data),
         )
         for point in found
     )
+    chosen = Selection(judged, None, None, None, tolerance, level, seeds, measure)
     tickets = [j for j in judged if j.complete and not j.point.control]
-    winner = _sparsest(j for j in tickets if j.matches)
-    nearest, reason = None, None
-    if winner is None:
-        nearest = max(tickets, key=_closeness, default=None)
-        reason = _why_none(judged, tickets, tolerance)
-    return Selection(judged, winner, nearest, reason, tolerance, level)
+    matching = [j for j in tickets if j.matches]
+    winner = _sparsest(filter(chosen.near_best, matching)) or _sparsest(matching)
+    if winner is not None:
+        return replace(chosen, winner=winner)
+    learnt = [j for j in tickets if not j.at_chance]
+    nearest = max(learnt or tickets, key=_closeness, default=None)
+    return replace(chosen, nearest=nearest, reason=_why_none(judged, tickets, tolerance))
 
 
-def compare(cells: Sequence[Cell], tolerance: float, level: float) -> Comparison:
-    """The finished cells of one point against their dense parents. Reads validation results only.
+def measure_of(found: Iterable[Point]) -> str:
+    """By which share of the weights tickets are compared: :data:`DENSITY` or :data:`OF_KERNELS`.
 
-    Raises :class:`ValueError` if there is no cell.
+    Where the prunable weights are not the same part of all, equal densities are different numbers
+    of weights, so that the share of all kernels decides.
     """
-    pairs = [(c.dense, c.ticket) for c in cells if c.dense and c.ticket]
-    if not pairs:
-        raise ValueError("no finished cell to compare")
-    differences = [100 * (t["val_top1"] - d["val_top1"]) for d, t in pairs]
-    if len(pairs) == 1:
-        accepted = matches(*pairs[0], tolerance)
-        return Comparison(1, differences[0], None, differences[0], None, None, accepted)
-    return non_inferiority(differences, tolerance, level)
+    masks = [c.mask for point in found for c in point.done if c.mask]
+    if not all({"kernels", OF_KERNELS} <= set(mask) for mask in masks):
+        return DENSITY
+    parts = {Fraction(mask["prunable"], mask["kernels"]) for mask in masks}
+    return OF_KERNELS if len(parts) > 1 else DENSITY
 
 
-def non_inferiority(differences: Sequence[float], tolerance: float, level: float) -> Comparison:
-    """One-sided paired t-test that the mean of ``differences`` (points) exceeds ``-tolerance``.
-
-    Differences without any spread are decided by their mean alone: p is 0 or 1. Raises
-    :class:`ValueError` for fewer than two.
-    """
-    from scipy import stats  # half a second
-
-    n = len(differences)
-    mean, sd = statistics.fmean(differences), statistics.stdev(differences)
-    if sd < NO_SPREAD:
-        p = 0.0 if mean + tolerance > NO_SPREAD else 1.0
-        power = 1.0 if tolerance > NO_SPREAD else 0.0
-        return Comparison(n, mean, 0.0, mean, p, power, p < level)
-    error = sd / math.sqrt(n)
-    p = float(stats.t.sf((mean + tolerance) / error, n - 1))
-    critical = float(stats.t.isf(level, n - 1))
-    power = float(stats.nct.sf(critical, n - 1, tolerance / error))
-    power = 1.0 if math.isnan(power) else power  # SciPy gives up where it is 1 to all digits
-    return Comparison(n, mean, sd, mean - critical * error, p, power, p < level)
+def _best(found: Sequence[Point]) -> dict[tuple[Any, ...], Best]:
+    """The best dense network for each data set, by its mean over the seeds of a series."""
+    groups: dict[tuple[tuple[Any, ...], str], dict[str, Fraction]] = defaultdict(dict)
+    for point in found:
+        for cell in point.cells:
+            if cell.dense:
+                groups[point.data, point.series][cell.dense["key"]] = verdict.share(cell.dense)
+    best: dict[tuple[Any, ...], Best] = {}
+    for (data, series), runs in groups.items():
+        mean = statistics.mean(runs.values())
+        if data not in best or mean > best[data].top1:
+            best[data] = Best(series, mean)
+    return best
 
 
 def tolerance_of(cells: Iterable[Cell]) -> set[float]:
@@ -217,9 +301,9 @@ def tolerance_of(cells: Iterable[Cell]) -> set[float]:
 
 def _sparsest(judged: Iterable[Judged]) -> Judged | None:
     def merit(j: Judged) -> tuple[float, Fraction, float]:
-        accuracy = statistics.mean(Fraction(c.ticket["val_top1"]) for c in j.point.done if c.ticket)
+        accuracy = statistics.mean(verdict.share(ticket) for _, ticket in j.point.pairs)
         epoch = j.point.epoch
-        return -(j.point.density or 0.0), accuracy, 0 if epoch is None else -epoch
+        return -(j.share or 0.0), accuracy, 0 if epoch is None else -epoch
 
     return max(judged, key=merit, default=None)
 
@@ -233,6 +317,11 @@ def _why_none(judged: Sequence[Judged], tickets: Sequence[Judged], tolerance: fl
         return "no cell has a result yet"
     if not tickets:
         return "only controls (random masks, fresh weights) have results, and they cannot win"
+    if all(j.at_chance for j in tickets):
+        return (
+            "the dense networks are at chance (no better than always naming the most frequent "
+            "class), so there is nothing to match"
+        )
     points = f"{tolerance:g} point{'' if tolerance == 1 else 's'}"
     if max(j.comparison.n for j in tickets if j.comparison) == 1:
         return f"no cell is at most {points} below dense on validation"

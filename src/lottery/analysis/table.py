@@ -6,11 +6,18 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
+
+from lottery.analysis.verdict import at_chance
 
 _UNLIMITED = 100_000  # columns
+
+
+def terminal(**options: Any) -> Console:
+    """The console for what people read: brackets and colons in names and paths are only that."""
+    return Console(soft_wrap=True, highlight=False, markup=False, emoji=False, **options)
 
 
 def show(result: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
@@ -18,13 +25,15 @@ def show(result: Mapping[str, Any], path: Path, console: Console | None = None) 
 
     That is dense against ticket with the verdict, dense alone, or a transfer with its controls.
     """
-    console = console or Console(soft_wrap=True, highlight=False)
+    console = console or terminal()
     if "runs" in result:
         show_whole(_transfer(result), console)
         for run in (r for r in result["runs"] if "missing" in r):
-            console.print(f"{escape(run['title'])}: {escape(run['missing'])}")
+            console.print(f"{run['title']}: {run['missing']}")
     else:
         console.print(_table(result))
+        if of_kernels := _of_kernels(result.get("mask")):
+            console.print(of_kernels, style="dim")
         if "ticket" in result:
             console.print(_verdict(result))
     console.print(f"result: {path}")
@@ -51,7 +60,7 @@ STAGES = {
 
 def show_profile(profile: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
     """Print what :func:`lottery.training.profile.measure` found, and where it is written."""
-    console = console or Console(soft_wrap=True, highlight=False)
+    console = console or terminal()
     title = f"{profile['model']} on {profile['data']}, batches of {profile['batch_size']}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
     table.add_column("", no_wrap=True)
@@ -63,7 +72,7 @@ def show_profile(profile: Mapping[str, Any], path: Path, console: Console | None
     for name, rates in profile["stages"].items():
         table.add_row(name, STAGES[name], *_rates(rates))
     console.print(table)
-    console.print(f"[bold]{profile['verdict']}[/bold]")
+    console.print(profile["verdict"], style="bold")
     console.print(f"trace: tensorboard --logdir {profile['trace']}")
     console.print(f"result: {path}")
 
@@ -73,7 +82,7 @@ def _rates(rates: Mapping[str, float]) -> tuple[str, str]:
 
 
 def _table(result: Mapping[str, Any]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="top-1 / top-5 in percent")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=accuracies(_classes(result)))
     table.add_column("", no_wrap=True)
     for title in ("validation", "test", "weights", "density", "time"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -88,8 +97,8 @@ def _table(result: Mapping[str, Any]) -> Table:
             run = result[name]
             table.add_row(
                 name,
-                _accuracy(run, "val"),
-                _accuracy(run, "test"),
+                _accuracy(run, "val", _classes(result)),
+                _accuracy(run, "test", _classes(result)),
                 kept[name],
                 f"{100 * density[name]:.2f} %",
                 clock(run["seconds"]),
@@ -100,10 +109,12 @@ def _table(result: Mapping[str, Any]) -> Table:
 def _transfer(result: Mapping[str, Any]) -> Table:
     """The moved ticket, and below a rule the controls."""
     about = result["ticket"]
-    title = f"{about['network']} from {about['data']} to {_named(result['data'])}"
-    table = Table(
-        box=SIMPLE_HEAD, pad_edge=False, padding=0, title=f"{title}\ntop-1 / top-5 in percent"
+    classes = len(result["data"]["classes"])
+    title = (
+        f"{about['network']} from {about['data']} to {_named(result['data'])}\n"
+        f"{accuracies(classes)}"
     )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title)
     table.add_column("", no_wrap=True)
     for name in ("validation", "test", "density", "epochs", "time"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -114,8 +125,8 @@ def _transfer(result: Mapping[str, Any]) -> Table:
             continue
         table.add_row(
             run["title"],
-            _accuracy(run, "val"),
-            _accuracy(run, "test"),
+            _accuracy(run, "val", classes),
+            _accuracy(run, "test", classes),
             f"{100 * run['density']:.1f} %",
             str(run["epochs"]),
             clock(run["seconds"]),
@@ -131,17 +142,49 @@ def _named(data: Mapping[str, Any]) -> str:
     return f"{data['name']}, classes {listed}" if few else f"{data['name']}, {len(classes)} classes"
 
 
-def _accuracy(run: Mapping[str, Any], split: str) -> str:
-    return f"{100 * run[f'{split}_top1']:.2f} / {100 * run[f'{split}_top5']:.2f}"
+def accuracies(classes: int | None) -> str:
+    """What a table says of its accuracies. Top-5 of five classes is always 100 %: not shown."""
+    return "top-1 / top-5 in percent" if shows_top5(classes) else "top-1 in percent"
 
 
-def _verdict(result: Mapping[str, Any]) -> str:
+def shows_top5(classes: int | None) -> bool:
+    """Whether top-5 says anything about a network of so many classes; None: not known."""
+    return classes is None or classes > 5
+
+
+def _classes(result: Mapping[str, Any]) -> int | None:
+    classes: int | None = result["dense"].get("classes")
+    return classes
+
+
+def _accuracy(run: Mapping[str, Any], split: str, classes: int | None) -> str:
+    first, fifth = (f"{100 * run[f'{split}_{name}']:.2f}" for name in ("top1", "top5"))
+    return f"{first} / {fifth}" if shows_top5(classes) else first
+
+
+def _of_kernels(mask: Mapping[str, Any] | None) -> str | None:
+    """What the density comes to where not every kernel could be pruned."""
+    share = (mask or {}).get("density_of_kernels")
+    if mask is None or share is None or share == mask["density"]:
+        return None
+    return (
+        f"{100 * mask['density']:.2f} % of the weights that could be pruned are left; of those of "
+        f"all kernels {100 * share:.2f} %"
+    )
+
+
+def _verdict(result: Mapping[str, Any]) -> Text:
     loss = 100 * (result["dense"]["val_top1"] - result["ticket"]["val_top1"])
     change = f"{abs(loss):.2f} points {'below' if loss > 0 else 'above'}" if loss else "level with"
-    colour, word = ("green", "matched") if result["matched"] else ("yellow", "not matched")
-    return (
-        f"[bold {colour}]{word}[/bold {colour}]: validation top-1 is {change} dense "
-        f"(tolerance {result['tolerance']:g}); one seed, one sample"
+    if at_chance(result["dense"]):
+        return Text.assemble(("not matched", "bold yellow"), f": {result['doubt']}")
+    certain = result["matched"] and not result.get("doubt")
+    word = "matched" if result["matched"] else "not matched"
+    doubt = f", but {result['doubt']}" if result.get("doubt") else ""
+    return Text.assemble(
+        (word + doubt, "bold green" if certain else "bold yellow"),
+        f": validation top-1 is {change} dense "
+        f"(tolerance {result['tolerance']:g}); one seed, one sample",
     )
 
 

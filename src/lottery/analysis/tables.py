@@ -9,13 +9,13 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lottery import files
 from lottery.analysis import ticket
 from lottery.analysis.collect import STATUSES, Cell, Study
-from lottery.analysis.selection import Judged, Selection
+from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Selection
 from lottery.analysis.table import show_whole
 
 RESULTS = ("val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss")
@@ -48,16 +48,20 @@ def grid(chosen: Selection) -> list[dict[str, Any]]:
             "percentile": j.point.percentile,
             "rewind_epoch": j.point.epoch,
             "density": j.point.density,
+            "density_of_kernels": j.point.share(OF_KERNELS),
             "seeds": len(j.point.cells),
             "seeds_done": len(j.point.done),
             "val_top1": _mean(j.point.values("ticket", "val_top1")),
             "dense_val_top1": _mean(j.point.values("dense", "val_top1")),
             "difference": j.comparison.difference if j.comparison else None,
             "sd": j.comparison.sd if j.comparison else None,
+            "sampling_error": j.comparison.sampling if j.comparison else None,
             "lower_bound": j.comparison.lower if j.comparison else None,
             "p_value": j.comparison.p_value if j.comparison else None,
             "power": j.comparison.power if j.comparison else None,
             "not_inferior": j.comparison.not_inferior if j.comparison else None,
+            "dense_at_chance": j.at_chance if j.comparison else None,
+            "matches": j.matches if j.comparison else None,
             "control": j.point.control,
             "winner": j is chosen.winner,
             "test_top1": _mean(j.point.values("ticket", "test_top1")),
@@ -77,8 +81,10 @@ def _row(study: Study, cell: Cell) -> dict[str, Any]:
         "seed": cell.seed,
         **{name: _plain(cell.config.get(name)) for name in study.varied},
         "density": mask.get("density"),
+        "density_of_kernels": mask.get("density_of_kernels"),
         "kept": mask.get("kept"),
         "prunable": mask.get("prunable"),
+        "kernels": mask.get("kernels"),
         "density_of_all": mask.get("density_of_all"),
         **{f"dense_{m}": dense.get(m) for m in RESULTS},
         **{m: own.get(m) for m in (*RESULTS, *COSTS)},
@@ -133,8 +139,9 @@ def show(study: Study, chosen: Selection, console: Console) -> None:
         show_whole(table, console)
     if chosen.judged:
         console.print(_legend(chosen), style="dim")
-    colour = "bold green" if chosen.winner else "bold yellow"
-    console.print(f"[{colour}]{escape(ticket.summary(chosen))}[/]")
+    certain = chosen.winner and not list(ticket.doubts(chosen))
+    colour = "bold green" if certain else "bold yellow"
+    console.print(ticket.summary(chosen), style=colour)
     if text := ticket.evidence(chosen):
         console.print(text)
     if chosen.winner:
@@ -149,10 +156,10 @@ def show_end(study: Study, chosen: Selection, written: Sequence[Path], console: 
     ``written`` are files in one folder; the last one, the page, comes last.
     """
     for line in problems(study, chosen):
-        console.print(f"[yellow]note:[/] {escape(line)}")
+        console.print(Text.assemble(("note:", "yellow"), f" {line}"))
     names = " ".join(path.name for path in written[:-1])
-    console.print(f"written to {written[-1].parent}: {names}", markup=False)
-    console.print(f"report: {written[-1]}", markup=False)
+    console.print(f"written to {written[-1].parent}: {names}")
+    console.print(f"report: {written[-1]}")
 
 
 def problems(study: Study, chosen: Selection) -> list[str]:
@@ -169,6 +176,7 @@ def problems(study: Study, chosen: Selection) -> list[str]:
     for error, names in errors.items():
         listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         lines.append(f"failed ({listed}): {error}")
+    lines += _doubts(chosen)
     if chosen.left_out:
         lines.append(
             f"{len(chosen.left_out)} points have fewer than {chosen.seeds} seeds and could not win"
@@ -179,6 +187,22 @@ def problems(study: Study, chosen: Selection) -> list[str]:
     return lines
 
 
+def _doubts(chosen: Selection) -> Iterator[str]:
+    """What takes its worth from a comparison, whoever wins."""
+    chance = [j for j in chosen.judged if j.at_chance]
+    if chance:
+        series = ", ".join(filter(None, dict.fromkeys(j.point.series for j in chance)))
+        yield (
+            f"dense networks at chance{f' ({series})' if series else ''}: no better than always "
+            f"naming the most frequent class, so the tickets of {len(chance)} points match nothing"
+        )
+    for coarse in dict.fromkeys(filter(None, map(chosen.too_coarse, chosen.judged))):
+        yield (
+            f"{coarse}, more than the tolerance of {chosen.tolerance:g}: hold out more images "
+            "(data.validation)"
+        )
+
+
 def _grid_tables(chosen: Selection) -> Iterator[Table]:
     """One table a series: percentiles down, rewind epochs across."""
     for series in dict.fromkeys(j.point.series for j in chosen.judged):
@@ -187,22 +211,33 @@ def _grid_tables(chosen: Selection) -> Iterator[Table]:
 
 def _grid_table(series: str, judged: Sequence[Judged], chosen: Selection) -> Table:
     several = ", mean over seeds" if chosen.seeds > 1 else ""
-    title = f"{escape(series)}\n" if series else ""
+    title = f"{series}\n" if series else ""
     title += f"validation top-1 in percent{several}, by rewind epoch\n{_dense_line(judged)}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
     epochs = sorted({j.point.epoch for j in judged}, key=lambda e: -1 if e is None else e)
-    for name in ("pruned", "weights left", *("any" if e is None else str(e) for e in epochs)):
+    beside = ("of the prunable",) if chosen.of_kernels else ()
+    for name in (
+        "pruned",
+        chosen.share_left,
+        *beside,
+        *("any" if e is None else str(e) for e in epochs),
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     by_place = {(j.point.percentile, j.point.epoch): j for j in judged}
     for percentile in dict.fromkeys(j.point.percentile for j in judged):
         row = [by_place.get((percentile, epoch)) for epoch in epochs]
-        density = next((j.point.density for j in row if j and j.point.density), None)
+        measures = (OF_KERNELS, DENSITY) if chosen.of_kernels else (DENSITY,)
         table.add_row(
             f"{percentile:g} %",
-            "" if density is None else f"{100 * density:.4g} %",
+            *(_left([j for j in row if j], measure) for measure in measures),
             *(_entry(j, chosen) for j in row),
         )
     return table
+
+
+def _left(row: Sequence[Judged], measure: str) -> str:
+    share = next(filter(None, (j.point.share(measure) for j in row)), None)
+    return "" if share is None else f"{100 * share:.4g} %"
 
 
 def _dense_line(judged: Sequence[Judged]) -> str:
@@ -210,7 +245,8 @@ def _dense_line(judged: Sequence[Judged]) -> str:
     if not values:
         return "dense: no result yet"
     sd = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"dense: {statistics.fmean(values):.2f}{sd}"
+    chance = "; at chance" if any(j.at_chance for j in judged) else ""
+    return f"dense: {statistics.fmean(values):.2f}{sd}{chance}"
 
 
 def dense_values(judged: Sequence[Judged]) -> dict[str, float]:
@@ -220,18 +256,18 @@ def dense_values(judged: Sequence[Judged]) -> dict[str, float]:
     }
 
 
-def _entry(judged: Judged | None, chosen: Selection) -> str:
+def _entry(judged: Judged | None, chosen: Selection) -> Text:
     if judged is None:
-        return "[dim]·[/]"
+        return Text("·", "dim")
     if judged.comparison is None:
         worst = max((c.status for c in judged.point.cells), key=_urgency)
-        return f"[red]{MARKS[worst]}[/]" if worst == "failed" else f"[dim]{MARKS[worst]}[/]"
+        return Text(MARKS[worst], "red" if worst == "failed" else "dim")
     text = f"{statistics.fmean(judged.point.values('ticket', 'val_top1')):.2f}"
     if judged is chosen.winner:
-        return f"[bold black on green]*{text}[/]"
+        return Text(f"*{text}", "bold black on green")
     if not judged.complete:
-        return f"[dim]{text}?[/]"
-    return f"[green]{text}[/]" if judged.matches else text
+        return Text(f"{text}?", "dim")
+    return Text(text, "green" if judged.matches else "")
 
 
 def _urgency(status: str) -> int:
@@ -247,7 +283,7 @@ def _legend(chosen: Selection) -> str:
     )
     words = ["* the winning ticket"] if chosen.winner else []
     words.append(f"green: {rule}")
-    if chosen.left_out:
+    if any(j.comparison and not j.complete for j in chosen.judged):
         words.append("? fewer seeds than others")
     words.append("x failed  … running or killed  - queued  · no such cell, or not begun")
     return "  ".join(words)

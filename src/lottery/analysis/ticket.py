@@ -1,16 +1,25 @@
 """``winning_ticket.json``: the verdict on a study, and what it takes to check and repeat it."""
 
+import math
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lottery import files
 from lottery.analysis.collect import Study
-from lottery.analysis.selection import Comparison, Judged, Point, Selection
+from lottery.analysis.comparison import Comparison
+from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Point, Selection
+from lottery.analysis.verdict import one_image
 
 VERSION = 1
+MEASURES = {
+    DENSITY: "share of the prunable weights that is left",
+    OF_KERNELS: (
+        "share of all kernels' weights that is left, for tickets differ in what was prunable"
+    ),
+}
 
 
 def verdict(
@@ -36,6 +45,7 @@ def verdict(
             "metric": "top-1 on validation data",
             "tolerance_points": chosen.tolerance,
             "seeds": chosen.seeds,
+            "sparsest_by": MEASURES[chosen.measure],
             **_test(chosen),
             "candidates": sum(j.complete and not j.point.control for j in chosen.judged),
             "left_out": [
@@ -66,12 +76,12 @@ def write(about: dict[str, Any], folder: Path) -> Path:
 
 
 def summary(chosen: Selection) -> str:
-    """The verdict in one sentence."""
+    """The verdict in one sentence, what stands against it first."""
     judged = chosen.winner or chosen.nearest
     if judged is None or judged.comparison is None:
         return f"No winning ticket: {chosen.reason}."
     point, found = judged.point, judged.comparison
-    where = f"{100 * (point.density or 0):.4g} % of the weights{_rewound(point)}"
+    where = f"{judged.kept}{_rewound(point)}"
     if point.series:
         where += f" ({point.series})"
     change = (
@@ -79,30 +89,48 @@ def summary(chosen: Selection) -> str:
         f"{found.difference:+.2f} points from dense"
     )
     if chosen.winner:
-        return f"Winning ticket: {where}; {change}."
+        against = " and ".join(doubts(chosen))
+        head = f"Winning ticket, but {against}" if against else "Winning ticket"
+        return f"{head}: {where}; {change}."
     return f"No winning ticket: {chosen.reason}. The nearest miss keeps {where}: {change}."
 
 
+def doubts(chosen: Selection) -> Iterator[str]:
+    """Why the winner may be less than it seems."""
+    judged = chosen.winner
+    if judged is None:
+        return
+    if judged.best and not chosen.near_best(judged):
+        named = f", {judged.best.series}" if judged.best.series else ""
+        yield (
+            f"{100 * float(judged.behind_best):.2f} points below the best dense network on this "
+            f"data ({100 * float(judged.best.top1):.2f} %{named})"
+        )
+    if coarse := chosen.too_coarse(judged):
+        yield f"{coarse}, more than the tolerance of {chosen.tolerance:g}"
+
+
 def evidence(chosen: Selection) -> str:
-    """How the verdict was reached, in one or two sentences."""
+    """How the verdict was reached, in a few sentences."""
     judged = chosen.winner or chosen.nearest
     if judged is None or judged.comparison is None:
         return ""
-    found = judged.comparison
+    found, images = judged.comparison, judged.point.pairs[0][0]["val_examples"]
     if found.n == 1:
         return (
             f"One seed, a single sample: at most {in_points(chosen.tolerance)} below dense counts "
-            "as matching, and nothing is known of the spread between seeds."
+            "as matching. Nothing is known of the spread between seeds, and the choice of "
+            f"{images:,} validation images leaves a standard error of up to "
+            f"{found.sampling:.2f} points."
         )
-    text = (
-        f"{found.n} seeds, paired with their dense networks: one-sided t-test that the loss is "
+    return (
+        f"{found.n} seeds, paired with their dense networks: one-sided test that the loss is "
         f"less than {in_points(chosen.tolerance)}, level {chosen.level:g}, "
         f"p = {found.p_value:.2g}; power {found.power:.2f} if there is no true loss. "
+        f"Standard errors: {(found.sd or 0) / math.sqrt(found.n):.2f} points by the seeds, up to "
+        f"{found.sampling:.2f} by the choice of {images:,} validation images. "
         "Each cell is tested alone, with no correction for their number."
     )
-    if found.sd == 0:
-        text += " The seeds differ by the same amount, so the test knows no spread: add seeds."
-    return text
 
 
 def command(study: Study, point: Point) -> str:
@@ -139,8 +167,9 @@ def _test(chosen: Selection) -> dict[str, Any]:
         }
     return {
         "test": (
-            "one-sided paired t-test across seeds of H0: mean(ticket - dense) <= -tolerance; "
-            "not inferior if p < level"
+            "one-sided test of H0: mean(ticket - dense) <= -tolerance, paired by seed; its error "
+            "is the spread between seeds (Student's t) and the choice of validation images "
+            "(binomial, as if both networks erred independently); not inferior if p < level"
         ),
         "level": chosen.level,
         "caveat": "tested cell by cell, not corrected for the number of cells looked at",
@@ -155,9 +184,11 @@ def _about(study: Study, chosen: Selection, judged: Judged) -> dict[str, Any]:
     return {
         **_place(point),
         "density": point.density,
+        "density_of_kernels": point.share(OF_KERNELS),
         "sparsity": 1 - (point.density or 0.0),
         "kept": mask.get("kept"),
         "prunable": mask.get("prunable"),
+        "kernels": mask.get("kernels"),
         "density_of_all": mask.get("density_of_all"),
         "seeds": [c.seed for c in point.done],
         "validation_top1": spread(point.values("ticket", "val_top1")),
@@ -167,10 +198,14 @@ def _about(study: Study, chosen: Selection, judged: Judged) -> dict[str, Any]:
             "test_top1": spread(point.values("dense", "test_top1")),
         },
         "comparison": _numbers(judged.comparison),
+        "dense_at_chance": judged.at_chance,
+        "best_dense": _best(chosen, judged),
+        "points_of_one_validation_image": max(one_image(d) for d, _ in point.pairs),
         "neighbours": {
             direction: {
                 **_place(j.point),
                 "density": j.point.density,
+                "density_of_kernels": j.point.share(OF_KERNELS),
                 "status": _status(j),
                 "validation_top1": _mean(j.point, "val_top1"),
                 "difference": j.comparison.difference if j.comparison else None,
@@ -192,6 +227,18 @@ def _about(study: Study, chosen: Selection, judged: Judged) -> dict[str, Any]:
     }
 
 
+def _best(chosen: Selection, judged: Judged) -> dict[str, Any] | None:
+    """The best dense network of the study on the same data, and how the ticket compares."""
+    if judged.best is None:
+        return None
+    return {
+        "series": judged.best.series,
+        "validation_top1": 100 * float(judged.best.top1),
+        "difference": -100 * float(judged.behind_best),
+        "within_tolerance": chosen.near_best(judged),
+    }
+
+
 def _place(point: Point) -> dict[str, Any]:
     return {"series": point.series, "percentile": point.percentile, "rewind_epoch": point.epoch}
 
@@ -203,6 +250,7 @@ def _numbers(found: Comparison | None) -> dict[str, Any] | None:
         "seeds": found.n,
         "difference": found.difference,
         "sd": found.sd,
+        "sampling_error": found.sampling,
         "lower_bound": found.lower,
         "p_value": found.p_value,
         "power": found.power,

@@ -10,7 +10,7 @@ from typing import Any
 from lottery import files, tickets
 from lottery.analysis import fields, transfers
 from lottery.analysis.collect import Cell
-from lottery.analysis.selection import Judged, Point
+from lottery.analysis.selection import Judged, Point, measure_of
 from lottery.analysis.transfers import Transfer
 from lottery.errors import LotteryError
 
@@ -24,7 +24,7 @@ class Origin:
 
     place: str
     key: str
-    density: float
+    mask: Mapping[str, Any]
     percentile: float
     epoch: int | None
     seed: int | None
@@ -44,7 +44,8 @@ def read(folders: Sequence[Path]) -> list[Transfer]:
         except (OSError, ValueError):
             continue
         groups[origin.place].append((origin, moved))
-    return transfers.merged(moved for group in groups.values() for moved in _placed(group))
+    measure = measure_of(m.judged.point for group in groups.values() for _, m in group)
+    return transfers.merged(m for group in groups.values() for m in _placed(group, measure))
 
 
 def _read(path: Path) -> tuple[Origin, Transfer]:
@@ -59,7 +60,9 @@ def _origin(ticket: Mapping[str, Any]) -> Origin:
     """From the ticket's file; if it is gone or is another by now, the ticket is a place alone."""
     key, density = fields.text(ticket, "key"), fields.number(ticket, "density")
     series = f"{fields.text(ticket, 'network')} found on {fields.text(ticket, 'data')}"
-    alone = Origin(key, key, density, round(100 * (1 - density), 2), None, None, series)
+    alone = Origin(
+        key, key, {"density": density}, round(100 * (1 - density), 2), None, None, series
+    )
     try:
         found = tickets.load_ticket(fields.text(ticket, "file"))
     except LotteryError:
@@ -70,10 +73,10 @@ def _origin(ticket: Mapping[str, Any]) -> Origin:
     percentile, epoch = mask["percentile"], found.provenance["rewound_to_epoch"]
     what = {k: v for k, v in config.items() if k not in _APART}
     place = json.dumps([what, percentile, epoch], sort_keys=True)
-    return Origin(place, key, density, percentile, epoch, int(config["seed"]), series)
+    return Origin(place, key, mask, percentile, epoch, int(config["seed"]), series)
 
 
-def _placed(group: Sequence[tuple[Origin, Transfer]]) -> list[Transfer]:
+def _placed(group: Sequence[tuple[Origin, Transfer]], measure: str) -> list[Transfer]:
     """The transfers of one place's tickets, which share it from now on."""
     several = len({origin.key for origin, _ in group}) > 1
     cells = [
@@ -82,7 +85,7 @@ def _placed(group: Sequence[tuple[Origin, Transfer]]) -> list[Transfer]:
         else moved.cell
         for origin, moved in group
     ]
-    judged = _judged(cells, group[0][0])
+    judged = replace(_judged(cells, group[0][0]), measure=measure)
     return [
         replace(moved, cell=cell, judged=judged)
         for (_, moved), cell in zip(group, cells, strict=True)
@@ -96,7 +99,7 @@ def _cell(folder: Path, origin: Origin, seed: int) -> Cell:
         {"seed": seed, "mask.percentile": origin.percentile, "rewind.epoch": origin.epoch},
         folder=folder,
         ticket={"key": origin.key},
-        mask={"density": origin.density},
+        mask=origin.mask,
     )
 
 

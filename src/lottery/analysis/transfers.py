@@ -15,7 +15,7 @@ from lottery.transfer import TITLES
 
 ORDER = tuple(TITLES)
 ACCURACIES = ("val_top1", "val_top5", "test_top1", "test_top5")
-OPTIONAL = ("val_loss", "test_loss", "images_per_second")
+OPTIONAL = ("val_loss", "test_loss", "images_per_second", "density_of_kernels")
 METRICS = (*ACCURACIES, "density", "epochs", "learning_rate", "seconds", *OPTIONAL)
 TRAINED = {"all": "all layers trained", "head": "only the head trained"}
 _LISTED = 12  # class names that fit a title
@@ -25,7 +25,8 @@ _LISTED = 12  # class names that fit a title
 class Trained:
     """One network on the new data, the ticket or a control: its metrics, or why there are none.
 
-    Accuracies are shares of 1, ``density`` is the share of its prunable weights that is left;
+    Accuracies are shares of 1, ``density`` is the share of its prunable weights that is left and
+    ``density_of_kernels`` that of the weights of all kernels;
     ``file`` is the result.json that has it.
     """
 
@@ -104,6 +105,7 @@ class Table:
     """The same transfer of the tickets of one place in the grid, one a seed."""
 
     target: str
+    classes: int | None
     judged: Judged
     settings: Mapping[str, Any]
     seeds: tuple[int, ...]
@@ -225,6 +227,7 @@ def _table(group: Sequence[Transfer]) -> Table:
     titles = {run.name: run.title for transfer in group for run in transfer.runs}
     return Table(
         first.target,
+        len(first.classes) or None,
         first.judged,
         first.settings,
         tuple(sorted({transfer.cell.seed for transfer in group})),
@@ -250,7 +253,7 @@ def _row(name: str, title: str, group: Sequence[Transfer]) -> Row:
     values = {
         metric: spread([_mean(runs, metric) for runs in distinct.values()])
         for metric in METRICS
-        if metric not in OPTIONAL and done
+        if done and (metric not in OPTIONAL or _known(metric, done.values()))
     }
     paired = [
         _mean(runs, "val_top1") - _mean(ticket[seed], "val_top1")
@@ -271,8 +274,12 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), sd)
 
 
+def _known(metric: str, runs: Iterable[Sequence[Trained]]) -> bool:
+    return all(run.metrics.get(metric) is not None for group in runs for run in group)
+
+
 def _mean(runs: Sequence[Trained], metric: str) -> float:
-    scale = 100.0 if metric in ACCURACIES or metric == "density" else 1.0
+    scale = 100.0 if metric in ACCURACIES or metric.startswith("density") else 1.0
     return scale * statistics.fmean(run.metrics[metric] or 0.0 for run in runs)
 
 

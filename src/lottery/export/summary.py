@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lottery.analysis.latencies import RUNTIMES
-from lottery.analysis.table import show_whole
+from lottery.analysis.table import show_whole, terminal
 
 
 def show_export(about: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
     """Print the files with their sizes and accuracies, and what compaction did."""
-    console = console or _console()
+    console = console or terminal()
     table = _table(_ticket(about["ticket"]), "", "size", "gzip", "test top-1", "top-5")
     reference = about["ticket_accuracy"]
     table.add_row("the ticket in Keras", "", "", *_accuracy(reference), end_section=True)
@@ -30,7 +30,7 @@ def show_export(about: Mapping[str, Any], path: Path, console: Console | None = 
 
 def show_benchmark(measured: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
     """Print dense against ticket, and the theoretical and the measured speed-ups in words."""
-    console = console or _console()
+    console = console or terminal()
     dense, ticket = (measured["models"][name] for name in ("dense", "ticket"))
     about = measured["ticket"]
     table = _table(f"dense against {_ticket(about)}", "", "dense", "ticket", "")
@@ -168,7 +168,3 @@ def _table(title: str, *columns: str) -> Table:
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     return table
-
-
-def _console() -> Console:
-    return Console(soft_wrap=True, highlight=False)

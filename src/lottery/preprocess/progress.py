@@ -27,8 +27,8 @@ def _bar(doing: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
             return Text(_speed(task.finished_speed or task.speed or 0, unit))
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
-        Speed(""), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"), Speed(""), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(doing, total=total)

@@ -233,7 +233,9 @@ def _measure(
             **loop.evaluate(data.validation).named("val_"),
             **loop.evaluate(data.test).named("test_"),
             "val_examples": data.validation.size,
+            "val_majority": int(np.bincount(data.validation.labels).max()),
             "test_examples": data.test.size,
+            "classes": len(data.description.classes),
             "epochs": steps // steps_per_epoch(data.train.size, config.trainer.batch_size),
             "seconds": progress.seconds,
             "images_per_second": steps * config.trainer.batch_size / progress.training_seconds
