@@ -114,20 +114,20 @@ def make_mask(config: Config, lab: Laboratory, dense: Run, ranked: Run, step: Ro
             scope=options.scope,
             within=ranked.mask or None,
         )
-        _write_mask(work, mask, step.percentile, dense.parameters)
+        _write_mask(work, mask, step.percentile, dense.whole)
 
     about = mask_identity(config, dense.key, ranked.key, step.percentile)
     mask = lab.store.compute("mask", about, produce)
-    return _shuffle(config, lab, mask) if step.shuffled else mask
+    return _shuffle(config, lab, mask, dense.whole) if step.shuffled else mask
 
 
-def _shuffle(config: Config, lab: Laboratory, mask: Node) -> Node:
+def _shuffle(config: Config, lab: Laboratory, mask: Node, whole: masks.Whole) -> Node:
     """The control: the same layer-wise counts at random places."""
 
     def produce(work: Path) -> None:
         about = files.read_json(mask.path / "result.json")
         shuffled = masks.shuffled(masks.read(mask.path / "mask.safetensors"), config.seed)
-        _write_mask(work, shuffled, about["percentile"], about["total_parameters"])
+        _write_mask(work, shuffled, about["percentile"], whole)
 
     return lab.store.compute("mask", shuffled_identity(config, mask.key), produce)
 
@@ -330,9 +330,9 @@ def _imported() -> Any:
     return run
 
 
-def _write_mask(work: Path, mask: masks.Mask, percentile: float, total_parameters: int) -> None:
+def _write_mask(work: Path, mask: masks.Mask, percentile: float, whole: masks.Whole) -> None:
     masks.write(mask, work / "mask.safetensors")
-    summary = {"percentile": percentile, **masks.summary(mask, total_parameters)}
+    summary = {"percentile": percentile, **masks.summary(mask, whole)}
     files.write_json(work / "result.json", summary)
     emptied = [path for path, count in summary["layers"].items() if count["kept"] == 0]
     if emptied:  # layer collapse: Tanaka et al. 2020, arXiv:2006.05467

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lottery.models.kernels import flat_layers, layer_kernels
+from lottery.models.kernels import flat_layers, kernels, layer_kernels, left_out
+from lottery.pruning.masks import Whole
 
 if TYPE_CHECKING:
     import keras
@@ -43,6 +44,13 @@ def _multiplications(model: "keras.Model", weights: Callable[[Any], int]) -> int
 def parameters(model: "keras.Model") -> int:
     """Number of parameters, trainable or not (moving statistics of BatchNorm count)."""
     return int(model.count_params())
+
+
+def whole(model: "keras.Model") -> Whole:
+    """What the densities of a mask of ``model`` are shares of."""
+    others = left_out(model)
+    matrices = {k.path: k.size for k in [*kernels(model), *others]}
+    return Whole(parameters(model), sum(matrices.values()), tuple(k.path for k in others))
 
 
 def _positions(layer: Any) -> tuple[int, ...]:

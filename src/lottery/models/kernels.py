@@ -22,7 +22,7 @@ class Kernel:
     """As Keras has it: (\\*window, inputs per group, outputs), (\\*window, channels, multiplier)
     of a depthwise one, (inputs, outputs) of a dense one."""
     kind: str
-    """``conv``, ``depthwise`` or ``dense``."""
+    """``conv``, ``depthwise`` or ``dense``; ``other`` where nothing prunes it."""
 
     @property
     def size(self) -> int:
@@ -47,6 +47,19 @@ def kernels(model: "keras.Model") -> list[Kernel]:
         Kernel(variable.path, tuple(variable.shape), kind)
         for layer in flat_layers(model)
         for variable, kind in layer_kernels(layer)
+    ]
+
+
+def left_out(model: "keras.Model") -> list[Kernel]:
+    """The trainable matrices (rank 2 and above) of ``model`` that are none of its kernels.
+
+    They are of layers of no known kind, so nobody knows whether a zero in them removes anything.
+    """
+    known = {k.path for k in kernels(model)}
+    return [
+        Kernel(v.path, tuple(v.shape), "other")
+        for v in model.trainable_variables
+        if len(v.shape) > 1 and v.path not in known
     ]
 
 
