@@ -54,6 +54,7 @@ def find_ticket(config: Config, lab: Laboratory) -> dict[str, Any]:
     An iterative mask repeats the middle three, each round ranking the weights of the last.
     """
     dense = ranked = train_dense(config, lab)
+    _warn_of_left_out(dense.whole.left_out)
     for step in lineage(config, lab.store).rounds:
         mask = make_mask(config, lab, dense, ranked, step)
         ranked = retrain(config, lab, dense, ranked, step, mask)
@@ -107,9 +108,8 @@ def make_mask(config: Config, lab: Laboratory, dense: Run, ranked: Run, step: Ro
         if not paths:
             raise ConfigError("the mask options leave no layer to prune")
         trained, initial = ranked.weights(), _weights(_dense_state(config, lab, dense, 0))
-        criterion = criteria.find(options.criterion)
         mask = masks.prune(
-            {path: criterion.score(trained[path], initial[path]) for path in paths},
+            criteria.scores(options.criterion, trained, initial, paths),
             step.percentile,
             scope=options.scope,
             within=ranked.mask or None,
@@ -341,6 +341,14 @@ def _write_mask(work: Path, mask: masks.Mask, percentile: float, whole: masks.Wh
             "mask.scope=layer, mask.rate=20 or mask.skip_last=true",
             len(emptied), ", ".join(emptied[:3]),
         )  # fmt: skip
+
+
+@functools.cache  # once in a process: cells and rounds of one network would say the same
+def _warn_of_left_out(paths: tuple[str, ...]) -> None:
+    if paths:
+        log.warning(
+            "never pruned, because no pruning knows their kind of layer: %s", ", ".join(paths)
+        )
 
 
 def _weights(state: State) -> dict[str, np.ndarray[Any, Any]]:

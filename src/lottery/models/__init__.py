@@ -53,6 +53,7 @@ def build(
     """A fresh network; its weights follow from ``keras.utils.set_random_seed``.
 
     ``input_shape`` is (height, width, channels), ``options`` the network's own further arguments.
+    The head and what follows it compute in float32, whatever the precision of the rest.
     With ``sync_batch_norm`` the replicas of a strategy normalise by the statistics of their batches
     together; with ``head_only`` nothing but the head trains, and moving statistics stand still.
     Raises :class:`ConfigError` for an unknown name or option and where the network cannot take
@@ -87,13 +88,17 @@ def build(
     except ValueError as error:  # Keras's word for shapes and arguments that do not fit
         shape = "x".join(map(str, input_shape))
         raise ConfigError(f"{name} cannot be built for {shape} images: {_line(error)}") from error
-    for layer in model.layers:
+    inside = flat_layers(model)
+    last = head(model)
+    for layer in inside:
         if sync_batch_norm and isinstance(layer, BatchNormalization):
             layer.synchronized = True
+    # Under a mixed precision policy too, the loss and top-k need the digits of the logits.
+    for layer in inside[inside.index(last) :]:
+        layer.dtype_policy = "float32"
     if head_only:
-        last = head(model)
-        for layer in flat_layers(model):
-            layer.trainable = layer is last
+        for layer in inside:  # what holds the head comes before it, and must not hold it back
+            layer.trainable = layer is last or last in flat_layers(layer)
     return model
 
 

@@ -4,6 +4,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from lottery.errors import ConfigError
+from lottery.models.kernels import flat_layers
 
 if TYPE_CHECKING:
     import keras
@@ -69,7 +70,7 @@ def build(
     if dropout:
         arguments[_argument(name, "dropout", dropout, ("dropout", "dropout_rate"))] = dropout
     model = getattr(keras.applications, name)(**{**arguments, **options})
-    for layer in model.layers:
+    for layer in flat_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
         elif isinstance(layer, keras.layers.Rescaling):
