@@ -11,31 +11,66 @@ refer to variables by path. A new file in this directory is a new choice of ``mo
 """
 
 import importlib
-import inspect
+import importlib.util
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lottery.config import did_you_mean
 from lottery.errors import ConfigError
 from lottery.models import applications
+from lottery.models._arguments import arguments
 from lottery.models.applications import APPLICATIONS
 from lottery.models.kernels import flat_layers, layer_kernels
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["APPLICATIONS", "build", "head", "known"]
+__all__ = ["APPLICATIONS", "build", "check", "head", "known"]
 
 _NOT_NETWORKS = {"applications", "cost", "kernels"}
-_COMMON = {"input_shape", "classes", "width", "dropout", "batch_norm_momentum"}
+# Arguments of builders that are no options, and what decides them.
+_DECIDED = {
+    "input_shape": "the data decide",
+    "classes": "the data decide",
+    "width": "set model.width",
+    "dropout": "set model.dropout",
+    "batch_norm_momentum": "set model.batch_norm_momentum",
+}
 
 
 def known() -> tuple[str, ...]:
     """Every name :func:`build` takes: the networks of this package, then those of Keras."""
     return (*_own(), *APPLICATIONS)
+
+
+def check(
+    name: str, *, width: float = 1.0, dropout: float = 0.0, options: Mapping[str, Any] | None = None
+) -> None:
+    """Whether :func:`build` takes these. Imports no TensorFlow.
+
+    Raises :class:`ConfigError` for the first thing that it does not take.
+    """
+    if name in _own():
+        spec = importlib.util.find_spec(f"{__name__}.{name}")
+        accepted = arguments(Path(str(spec and spec.origin)), "build")
+        decided = _DECIDED
+    elif name in APPLICATIONS:
+        accepted = applications.parameters(name)
+        decided = applications.DECIDED
+        applications.check(name, width=width, dropout=dropout)
+    else:
+        raise ConfigError(f"model.name={name} is unknown{did_you_mean(name, known())}")
+    for option in options or {}:
+        if option in decided:
+            raise ConfigError(f"model.options.{option} is no option: {decided[option]}")
+        if accepted is not None and option not in accepted:
+            free = sorted(accepted - set(decided))
+            hint = did_you_mean(option, free) if free else ": it takes no options"
+            raise ConfigError(f"model.options.{option} is unknown to {name}{hint}")
 
 
 def build(
@@ -60,16 +95,12 @@ def build(
     such images.
     """
     options = dict(options or {})
-    builder: Callable[..., Any]
-    if name in _own():
-        builder = importlib.import_module(f"{__name__}.{name}").build
-        _check_options(name, options, set(inspect.signature(builder).parameters) - _COMMON)
-    elif name in APPLICATIONS:
-        builder = partial(applications.build, name)
-        _check_options(name, options, applications.options(name))
-    else:
-        raise ConfigError(f"model.name={name} is unknown{did_you_mean(name, known())}")
-
+    check(name, width=width, dropout=dropout, options=options)
+    builder: Callable[..., Any] = (
+        importlib.import_module(f"{__name__}.{name}").build
+        if name in _own()
+        else partial(applications.build, name)
+    )
     from keras.layers import BatchNormalization
     from keras.src.utils.naming import reset_uids
 
@@ -116,10 +147,3 @@ def _line(error: ValueError) -> str:
     """Keras's message without its colours and its dump of the arguments."""
     text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received by")[0]
     return " ".join(text.split())
-
-
-def _check_options(name: str, options: Iterable[str], accepted: set[str]) -> None:
-    for option in options:
-        if option not in accepted:
-            hint = did_you_mean(option, sorted(accepted)) if accepted else ": it takes no options"
-            raise ConfigError(f"model.options.{option} is unknown to {name}{hint}")
