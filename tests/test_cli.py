@@ -28,7 +28,8 @@ RUN_FIELDS = {
 }  # fmt: skip
 OF_DATA = {"val_examples", "val_majority", "test_examples", "classes"}
 MASK_FIELDS = {
-    "percentile", "prunable", "kept", "density", "total_parameters", "density_of_all", "layers",
+    "percentile", "prunable", "kept", "density", "kernels", "density_of_kernels", "left_out",
+    "total_parameters", "density_of_all", "layers",
 }  # fmt: skip
 SWEEP = ("mask.percentile=70,80,...,90", "rewind.epoch=0,1")
 

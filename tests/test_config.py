@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, TINY, composed
 from hydra import compose, initialize_config_dir
+from hydra.errors import CompactHydraException
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from lottery import experiment, models, rewinding, validation
+from lottery import cli, experiment, models, rewinding, validation
 from lottery.config import Config, identity, options, range_errors, typed
 from lottery.data.sources import digits
 from lottery.errors import ConfigError
@@ -453,3 +454,49 @@ def test_an_ellipsis_is_an_exact_progression(first, step, count, share):
     assert 0 < abs(end - body[-1]) <= abs(step)
     assert (end - body[-1]) * step > 0
     assert len(values) == count + 1 + (share < 1)
+
+
+# -- known before a job starts -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("model=resnet20", "+model.options.depth=3"),
+            "model.options.depth is unknown to resnet20: it takes no options",
+        ),
+        (
+            ("model.name=MobileNet", "+model.options.alpha=0.5"),
+            "model.options.alpha is no option: set model.width",
+        ),
+        (("model.name=VGG16", "model.width=0.5"), "model.width=0.5: VGG16 has no width to set"),
+        (
+            ("mask=iterative", "mask.percentile=99.999999999"),
+            "mask.percentile=99.999999999 has more than 8 decimals",
+        ),
+        (
+            ("mask.rate=0.001", "mask.percentile=99"),
+            "mask.rate=0.001 takes 460,515 rounds of training to mask.percentile=99, and 1000 at",
+        ),
+    ],
+)
+def test_what_only_the_job_would_find_is_found_before_it(overrides, message):
+    (found,) = validation.errors(composed(*overrides))
+    assert found.startswith(message)
+
+
+def test_iterative_masks_of_the_finest_target_end():
+    assert validation.errors(composed("mask.rate=20", "mask.percentile=99.99999999")) == []
+
+
+def test_an_option_to_add_is_answered_with_what_hydra_wants():
+    with (
+        initialize_config_dir(str(CONF), version_base="1.3"),
+        pytest.raises(CompactHydraException) as refused,
+    ):
+        compose("config", ["model.options.alpha=0.5"])
+    assert cli.explain(refused.value) == (
+        "model.options.alpha is not set yet: write +model.options.alpha=… to add it to "
+        "model.options"
+    )

@@ -148,7 +148,10 @@ def test_files_give_back_the_mask(scores, percentile):
     assert all(np.array_equal(read[p], mask[p]) for p in mask)
 
 
-def test_summary_counts_both_ways():
-    summary = masks.summary({"a": np.array([True, False, False, False])}, total_parameters=10)
-    assert (summary["density"], summary["density_of_all"]) == (0.25, 0.7)
+def test_summary_counts_three_ways():
+    whole = masks.Whole(parameters=10, kernels=6, left_out=("b",))
+    summary = masks.summary({"a": np.array([True, False, False, False])}, whole)
+    densities = summary["density"], summary["density_of_kernels"], summary["density_of_all"]
+    assert densities == (0.25, 0.5, 0.7)
+    assert (summary["kernels"], summary["left_out"]) == (6, ["b"])
     assert summary["layers"] == {"a": {"size": 4, "kept": 1}}

@@ -281,7 +281,7 @@ def test_logits_stay_float32_in_mixed_precision(name):
         model = models.build(name, (32, 32, 3), 10)
     finally:
         keras.config.set_dtype_policy(before)
-    assert model.output.dtype == "float32"
+    assert model(np.zeros((1, *model.input_shape[1:]))).dtype == "float32"
     assert model.layers[1].compute_dtype == "float16"
 
 
@@ -394,6 +394,22 @@ def test_application_names_are_those_of_keras():
         assert needed <= set(inspect.signature(getattr(keras.applications, name)).parameters), name
 
 
+@pytest.mark.parametrize("name", models.APPLICATIONS)
+def test_arguments_read_from_the_source_are_those_of_the_function(name):
+    taken = inspect.signature(getattr(keras.applications, name)).parameters
+    assert models.applications.parameters(name) == set(taken)
+
+
+def test_a_builder_that_takes_anything_is_not_second_guessed(tmp_path):
+    from lottery.models._arguments import arguments
+
+    module = tmp_path / "module.py"
+    module.write_text("import nowhere\ndef build(a, *, b=1): ...\ndef free(a, **rest): ...\n")
+    assert arguments(module, "build") == {"a", "b"}
+    assert arguments(module, "free") is None
+    assert arguments(module, "missing") is None
+
+
 def test_known_names_are_modules_that_build():
     assert models.known() == (*OWN, *models.APPLICATIONS)
 
@@ -417,10 +433,11 @@ def test_helpers_are_no_networks(name):
     ("name", "options", "words"),
     [
         ("resnet20", {"depth": 3}, "model.options.depth is unknown to resnet20"),
-        ("resnet20", {"width": 3}, "model.options.width is unknown to resnet20"),
+        ("resnet20", {"width": 3}, "model.options.width is no option: set model.width"),
         ("conv_2", {"depth": 3}, "model.options.depth is unknown to conv_2"),
         ("MobileNet", {"depth_multiplyer": 2}, "did you mean depth_multiplier"),
-        ("MobileNet", {"weights": "imagenet"}, "model.options.weights is unknown to MobileNet"),
+        ("MobileNet", {"weights": "imagenet"}, "options.weights is no option: networks start untr"),
+        ("MobileNet", {"alpha": 0.5}, "model.options.alpha is no option: set model.width"),
     ],
 )
 def test_an_unknown_option_is_named(name, options, words):
@@ -475,6 +492,8 @@ def test_importing_models_does_not_import_tensorflow():
     code = (
         "import sys, lottery.models, lottery.models.kernels, lottery.models.cost; "
         "lottery.models.known(), lottery.models.APPLICATIONS; "
+        "lottery.models.check('MobileNet', width=0.5, options={'depth_multiplier': 1}); "
+        "lottery.models.check('conv_2'); "
         "sys.exit(' '.join({'keras', 'tensorflow'} & set(sys.modules)) or 0)"
     )
     source = str(Path(models.__file__).parents[2])

@@ -80,6 +80,16 @@ def test_the_mask_is_the_tickets_but_for_the_new_head(study, moved):
         assert not runs[name].mask
 
 
+def test_densities_of_a_moved_ticket_count_the_dense_head(moved):
+    run = moved[1]["ticket"]
+    summary = read_json(run.path / "mask.json")
+    pruned = sum(int((~m).sum()) for m in run.mask.values())
+    matrices = [v.size for path, v in run.weights().items() if path.endswith("/kernel")]
+    assert summary["kernels"] == sum(matrices) > summary["prunable"]
+    assert summary["density_of_kernels"] == (sum(matrices) - pruned) / sum(matrices)
+    assert summary["left_out"] == []
+
+
 def test_each_run_starts_where_it_says(study, moved):
     ticket, runs = lottery.load_ticket(study[2]), moved[1]
     parent = runs_of(study[1])["dense"].weights()

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -244,6 +244,9 @@ def explain(error: BaseException, schema: type = Config) -> str | None:
     if isinstance(error, CompactHydraException | OmegaConfBaseException):
         unknown = re.search(r"Could not override '([\w.]+)'", str(error))
         if unknown:
+            free = next((n for n in _free_options(schema) if unknown[1].startswith(f"{n}.")), None)
+            if free is not None:
+                return f"{unknown[1]} is not set yet: write +{unknown[1]}=… to add it to {free}"
             return (
                 f"option {unknown[1]} is unknown{did_you_mean(unknown[1], _option_names(schema))}"
             )
@@ -251,6 +254,18 @@ def explain(error: BaseException, schema: type = Config) -> str | None:
             return f"{error}: {str(error.__cause__).splitlines()[0]}"
         return str(error)
     return None
+
+
+def _free_options(schema: Any) -> list[str]:
+    """Options that hold whatever is added to them, such as ``model.options``."""
+    own = [(f.name, f.type) for f in dataclasses.fields(schema)]
+    inside = [
+        (f"{name}.{f.name}", f.type)
+        for name, group in own
+        if dataclasses.is_dataclass(group)
+        for f in dataclasses.fields(group)
+    ]
+    return [name for name, kind in [*own, *inside] if get_origin(kind) is dict]
 
 
 def _option_names(schema: Any) -> list[str]:

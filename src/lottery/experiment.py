@@ -54,6 +54,7 @@ def find_ticket(config: Config, lab: Laboratory) -> dict[str, Any]:
     An iterative mask repeats the middle three, each round ranking the weights of the last.
     """
     dense = ranked = train_dense(config, lab)
+    _warn_of_left_out(dense.whole.left_out)
     for step in lineage(config, lab.store).rounds:
         mask = make_mask(config, lab, dense, ranked, step)
         ranked = retrain(config, lab, dense, ranked, step, mask)
@@ -107,27 +108,26 @@ def make_mask(config: Config, lab: Laboratory, dense: Run, ranked: Run, step: Ro
         if not paths:
             raise ConfigError("the mask options leave no layer to prune")
         trained, initial = ranked.weights(), _weights(_dense_state(config, lab, dense, 0))
-        criterion = criteria.find(options.criterion)
         mask = masks.prune(
-            {path: criterion.score(trained[path], initial[path]) for path in paths},
+            criteria.scores(options.criterion, trained, initial, paths),
             step.percentile,
             scope=options.scope,
             within=ranked.mask or None,
         )
-        _write_mask(work, mask, step.percentile, dense.parameters)
+        _write_mask(work, mask, step.percentile, dense.whole)
 
     about = mask_identity(config, dense.key, ranked.key, step.percentile)
     mask = lab.store.compute("mask", about, produce)
-    return _shuffle(config, lab, mask) if step.shuffled else mask
+    return _shuffle(config, lab, mask, dense.whole) if step.shuffled else mask
 
 
-def _shuffle(config: Config, lab: Laboratory, mask: Node) -> Node:
+def _shuffle(config: Config, lab: Laboratory, mask: Node, whole: masks.Whole) -> Node:
     """The control: the same layer-wise counts at random places."""
 
     def produce(work: Path) -> None:
         about = files.read_json(mask.path / "result.json")
         shuffled = masks.shuffled(masks.read(mask.path / "mask.safetensors"), config.seed)
-        _write_mask(work, shuffled, about["percentile"], about["total_parameters"])
+        _write_mask(work, shuffled, about["percentile"], whole)
 
     return lab.store.compute("mask", shuffled_identity(config, mask.key), produce)
 
@@ -340,9 +340,9 @@ def _imported() -> Any:
     return run
 
 
-def _write_mask(work: Path, mask: masks.Mask, percentile: float, total_parameters: int) -> None:
+def _write_mask(work: Path, mask: masks.Mask, percentile: float, whole: masks.Whole) -> None:
     masks.write(mask, work / "mask.safetensors")
-    summary = {"percentile": percentile, **masks.summary(mask, total_parameters)}
+    summary = {"percentile": percentile, **masks.summary(mask, whole)}
     files.write_json(work / "result.json", summary)
     emptied = [path for path, count in summary["layers"].items() if count["kept"] == 0]
     if emptied:  # layer collapse: Tanaka et al. 2020, arXiv:2006.05467
@@ -351,6 +351,14 @@ def _write_mask(work: Path, mask: masks.Mask, percentile: float, total_parameter
             "mask.scope=layer, mask.rate=20 or mask.skip_last=true",
             len(emptied), ", ".join(emptied[:3]),
         )  # fmt: skip
+
+
+@functools.cache  # once in a process: cells and rounds of one network would say the same
+def _warn_of_left_out(paths: tuple[str, ...]) -> None:
+    if paths:
+        log.warning(
+            "never pruned, because no pruning knows their kind of layer: %s", ", ".join(paths)
+        )
 
 
 def _weights(state: State) -> dict[str, np.ndarray[Any, Any]]:

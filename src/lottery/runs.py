@@ -52,7 +52,7 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """Final metrics and, for a ticket, the counts of its mask: one flat dictionary."""
         mask = files.read_json(self.path / "mask.json") if self.mask else {}
-        counts = {f"mask_{k}": v for k, v in mask.items() if k != "layers"}
+        counts = {f"mask_{k}": v for k, v in mask.items() if not isinstance(v, dict | list)}
         return {**self.result, **counts}
 
     @property
@@ -129,9 +129,10 @@ class Run:
         return [StoredKernel(**k) for k in self._network["kernels"]]
 
     @property
-    def parameters(self) -> int:
-        """Number of all parameters of the network, BatchNorm statistics included."""
-        return int(self._network["parameters"])
+    def whole(self) -> masks.Whole:
+        """How many weights the network has, and which matrices no pruning looks at."""
+        about = self._network["whole"]
+        return masks.Whole(about["parameters"], about["kernels"], tuple(about["left_out"]))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -20,6 +20,7 @@ from lottery.data.splits import steps_per_epoch
 from lottery.errors import ConfigError, DivergedError, TicketError
 from lottery.experiment import Laboratory, Sparse, load_data, trained, training_module
 from lottery.lineage import Lineage, training_identity
+from lottery.models.cost import whole
 from lottery.pruning import masks
 from lottery.rewinding import Start, fresh_seed
 from lottery.runs import Run
@@ -261,7 +262,7 @@ def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
         network, new = _network(variant)
         check_fit(network, variant.mask, ticket, but=new)
         kept = {path: m for path, m in variant.mask.items() if path not in new}
-        summary = masks.summary(kept, network.count_params())
+        summary = masks.summary(kept, whole(network))
         percentile = 100 * (1 - summary["density"])
         return Sparse(kept, {"percentile": percentile, **summary})
 

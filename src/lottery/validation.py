@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from lottery import models, rewinding
-from lottery.config import Config, Training, TransferConfig, did_you_mean, range_errors
+from lottery.config import Config, Model, Training, TransferConfig, range_errors
 from lottery.data import describe
 from lottery.data.splits import steps_per_epoch
-from lottery.errors import ConfigError, LotteryError
+from lottery.errors import LotteryError
 from lottery.pruning import criteria
+from lottery.pruning.allocation import rounds
 
 
 def errors(config: Training) -> list[str]:
@@ -19,7 +20,8 @@ def errors(config: Training) -> list[str]:
         checks.append(lambda: _check_transfer(config))
     if isinstance(config, Config):
         checks += [
-            lambda: _check_model(config.model.name),
+            lambda: _check_model(config.model),
+            lambda: rounds(config.mask.percentile, config.mask.rate),
             lambda: _check_data(config),
             lambda: criteria.find(config.mask.criterion),
             lambda: rewinding.find(config.rewind.name),
@@ -43,6 +45,5 @@ def _check_data(config: Training) -> None:
     steps_per_epoch(sizes["train"], config.trainer.batch_size)
 
 
-def _check_model(name: str) -> None:
-    if name not in models.known():
-        raise ConfigError(f"model.name={name} is unknown{did_you_mean(name, models.known())}")
+def _check_model(model: Model) -> None:
+    models.check(model.name, width=model.width, dropout=model.dropout, options=model.options)

@@ -57,7 +57,8 @@ def _size(graph: Graph) -> tuple[int, int]:
 def removed(model: keras.Model, smaller: keras.Model) -> dict[str, tuple[int, int]]:
     """Output channels of each convolution and dense layer, before and after compaction.
 
-    A layer that is gone has 0 channels after.
+    A layer that is gone has 0 channels after. Layers that others call (the projections of
+    attention) are not listed: what holds them is opaque, so they keep their channels.
     """
     after = _channels(smaller)
     return {name: (count, after.get(name, 0)) for name, count in _channels(model).items()}
@@ -67,5 +68,5 @@ def _channels(model: keras.Model) -> dict[str, int]:
     return {
         layer.name: int(np.shape(layer.output)[-1])
         for layer in flat_layers(model)
-        if layer_kernels(layer)
+        if layer_kernels(layer) and layer._inbound_nodes
     }

@@ -5,6 +5,7 @@ The *channels* of a tensor are its last axis, whatever a layer calls it.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
@@ -67,6 +68,8 @@ class Node:
     args: Any = (Slot(0),)
     """Arguments of the call, with a :class:`Slot` for each input."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    built: Mapping[str, Any] = field(default_factory=dict)
+    """What Keras builds a layer with weights and several inputs from."""
 
     @property
     def channels(self) -> int:
@@ -155,11 +158,22 @@ def _run(graph: Graph, inputs: Iterator[Any], dtype: str) -> Iterator[tuple[str,
             tensors[name] = next(inputs)
         else:
             shapes = [graph.nodes[i].shape for i in node.inputs]
-            tensors[name] = _call(node, [tensors[i] for i in node.inputs], shapes, dtype)
+            with _precision(dtype):  # of what a layer makes for itself
+                tensors[name] = _call(node, [tensors[i] for i in node.inputs], shapes, dtype)
         yield name, tensors[name]
         left.subtract(node.inputs)
         for done in {i for i in node.inputs if not left[i]}:
             del tensors[done]
+
+
+@contextmanager
+def _precision(dtype: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _call(node: Node, tensors: list[Any], shapes: list[tuple[int, ...]], dtype: str) -> Any:
@@ -176,7 +190,10 @@ def _call(node: Node, tensors: list[Any], shapes: list[tuple[int, ...]], dtype: 
             f"{node.name} ({node.type.__name__}) cannot be exported: {message}"
         ) from error
     if node.arrays:
-        operation.build((None, *shapes[0]))
+        if node.built:
+            operation.build_from_config(node.built)
+        else:
+            operation.build((None, *shapes[0]))
         operation.set_weights(list(node.arrays.values()))
     args, kwargs = keras.tree.map_structure(
         lambda a: tensors[a.index] if isinstance(a, Slot) else a, (node.args, dict(node.kwargs))

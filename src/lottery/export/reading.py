@@ -68,9 +68,12 @@ class _Reader:
                 f"{operation.name} ({kind}) has several outputs: it cannot be exported"
             )
         arrays = _arrays(operation)
-        if arrays and len(inputs) > 1:
+        several = bool(arrays) and len(inputs) > 1  # as attention has
+        built = (operation.get_build_config() or {}) if several else {}
+        if several and not built:
             raise ConfigError(
-                f"{operation.name} ({kind}) has weights and several inputs: it cannot be exported"
+                f"{operation.name} ({kind}) has weights and several inputs, and does not say how "
+                "it was built (get_build_config): it cannot be exported"
             )
         slots = {id(t): Slot(i) for i, t in enumerate(call.arguments.keras_tensors)}
         args, kwargs = keras.tree.map_structure(
@@ -79,7 +82,7 @@ class _Reader:
         kwargs.pop("training", None)
         node = Node(
             self._free(operation.name), Kind.OPAQUE, type(operation), operation.get_config(),
-            tuple(inputs), tuple(call.outputs[0].shape[1:]), arrays, args, kwargs,
+            tuple(inputs), tuple(call.outputs[0].shape[1:]), arrays, args, kwargs, built,
         )  # fmt: skip
         shapes = [self.nodes[i].shape for i in inputs]
         for part in normalised(node, shapes):

@@ -10,24 +10,26 @@ functional model from normalised float images ``(batch, height, width, channels)
 refer to variables by path. A new file in this directory is a new choice of ``model.name``.
 """
 
-import inspect
+import importlib.util
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lottery import choices
 from lottery.config import did_you_mean
 from lottery.errors import ConfigError
 from lottery.models import applications
+from lottery.models._arguments import arguments
 from lottery.models.applications import APPLICATIONS
 from lottery.models.kernels import flat_layers, layer_kernels
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["APPLICATIONS", "build", "head", "known", "lacks"]
+__all__ = ["APPLICATIONS", "build", "check", "head", "known", "lacks"]
 
 _NOT_NETWORKS = {"applications", "cost", "kernels"}
 _PLAIN = {"conv_2", "conv_4", "conv_6", "lenet_300_100", "VGG16", "VGG19"}
@@ -37,12 +39,45 @@ _LACKING = {
     | {"resnet20"}
     | {n for n in APPLICATIONS if n.startswith(("DenseNet", "Inception", "ResNet"))},
 }
-_COMMON = {"input_shape", "classes", "width", "dropout", "batch_norm_momentum"}
+# Arguments of builders that are no options, and what decides them.
+_DECIDED = {
+    "input_shape": "the data decide",
+    "classes": "the data decide",
+    "width": "set model.width",
+    "dropout": "set model.dropout",
+    "batch_norm_momentum": "set model.batch_norm_momentum",
+}
 
 
 def known() -> tuple[str, ...]:
     """Every name :func:`build` takes: the networks of this package, then those of Keras."""
     return (*_own(), *APPLICATIONS)
+
+
+def check(
+    name: str, *, width: float = 1.0, dropout: float = 0.0, options: Mapping[str, Any] | None = None
+) -> None:
+    """Whether :func:`build` takes these. Imports no TensorFlow.
+
+    Raises :class:`ConfigError` for the first thing that it does not take.
+    """
+    if name in _own():
+        spec = importlib.util.find_spec(f"{__name__}.{name}")
+        accepted = arguments(Path(str(spec and spec.origin)), "build")
+        decided = _DECIDED
+    elif name in APPLICATIONS:
+        accepted = applications.parameters(name)
+        decided = applications.DECIDED
+        applications.check(name, width=width, dropout=dropout)
+    else:
+        raise ConfigError(f"model.name={name} is unknown{did_you_mean(name, known())}")
+    for option in options or {}:
+        if option in decided:
+            raise ConfigError(f"model.options.{option} is no option: {decided[option]}")
+        if accepted is not None and option not in accepted:
+            free = sorted(accepted - set(decided))
+            hint = did_you_mean(option, free) if free else ": it takes no options"
+            raise ConfigError(f"model.options.{option} is unknown to {name}{hint}")
 
 
 def build(
@@ -60,22 +95,19 @@ def build(
     """A fresh network; its weights follow from ``keras.utils.set_random_seed``.
 
     ``input_shape`` is (height, width, channels), ``options`` the network's own further arguments.
+    The head and what follows it compute in float32, whatever the precision of the rest.
     With ``sync_batch_norm`` the replicas of a strategy normalise by the statistics of their batches
     together; with ``head_only`` nothing but the head trains, and moving statistics stand still.
     Raises :class:`ConfigError` for an unknown name or option and where the network cannot take
     such images.
     """
     options = dict(options or {})
-    builder: Callable[..., Any]
-    if name in _own():
-        builder = choices.module(__name__, name).build
-        _check_options(name, options, set(inspect.signature(builder).parameters) - _COMMON)
-    elif name in APPLICATIONS:
-        builder = partial(applications.build, name)
-        _check_options(name, options, applications.options(name))
-    else:
-        raise ConfigError(f"model.name={name} is unknown{did_you_mean(name, known())}")
-
+    check(name, width=width, dropout=dropout, options=options)
+    builder: Callable[..., Any] = (
+        choices.module(__name__, name).build
+        if name in _own()
+        else partial(applications.build, name)
+    )
     from keras.layers import BatchNormalization
     from keras.src.utils.naming import reset_uids
 
@@ -94,13 +126,17 @@ def build(
     except ValueError as error:  # Keras's word for shapes and arguments that do not fit
         shape = "x".join(map(str, input_shape))
         raise ConfigError(f"{name} cannot be built for {shape} images: {_line(error)}") from error
-    for layer in model.layers:
+    inside = flat_layers(model)
+    last = head(model)
+    for layer in inside:
         if sync_batch_norm and isinstance(layer, BatchNormalization):
             layer.synchronized = True
+    # Under a mixed precision policy too, the loss and top-k need the digits of the logits.
+    for layer in inside[inside.index(last) :]:
+        layer.dtype_policy = "float32"
     if head_only:
-        last = head(model)
-        for layer in flat_layers(model):
-            layer.trainable = layer is last
+        for layer in inside:  # what holds the head comes before it, and must not hold it back
+            layer.trainable = layer is last or last in flat_layers(layer)
     return model
 
 
@@ -126,10 +162,3 @@ def _line(error: ValueError) -> str:
     """Keras's message without its colours and its dump of the arguments."""
     text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received by")[0]
     return " ".join(text.split())
-
-
-def _check_options(name: str, options: Iterable[str], accepted: set[str]) -> None:
-    for option in options:
-        if option not in accepted:
-            hint = did_you_mean(option, sorted(accepted)) if accepted else ": it takes no options"
-            raise ConfigError(f"model.options.{option} is unknown to {name}{hint}")

@@ -34,8 +34,5 @@ def build(
         )(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
-    # float32 also under a mixed precision policy: the loss needs the digits.
-    logits = layers.Dense(
-        classes, kernel_initializer="glorot_normal", dtype="float32", name="classifier"
-    )(x)
+    logits = layers.Dense(classes, kernel_initializer="glorot_normal", name="classifier")(x)
     return keras.Model(image, logits, name=f"conv_{depth}")

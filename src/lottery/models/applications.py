@@ -1,9 +1,13 @@
 """The networks of ``keras.applications``, untrained and with a head that returns logits."""
 
-import inspect
+import functools
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lottery.errors import ConfigError
+from lottery.models._arguments import arguments
+from lottery.models.kernels import flat_layers
 
 if TYPE_CHECKING:
     import keras
@@ -23,16 +27,40 @@ APPLICATIONS = (
     "VGG16", "VGG19", "Xception",
 )  # fmt: skip
 
-# Arguments of the Keras functions that are decided here, or by another config value.
-_DECIDED = {
-    "alpha", "classes", "classifier_activation", "include_preprocessing", "include_top",
-    "input_shape", "input_tensor", "name", "pooling", "weights",
-}  # fmt: skip
+_FIXED = "it is the same for all networks"
+# Arguments of the Keras functions that are no options, and what decides them.
+DECIDED = {
+    "alpha": "set model.width",
+    "classes": "the data decide",
+    "classifier_activation": "networks return logits",
+    "include_preprocessing": "images are normalised before (data.mean, data.std)",
+    "include_top": _FIXED,
+    "input_shape": "the data decide",
+    "input_tensor": _FIXED,
+    "name": _FIXED,
+    "pooling": _FIXED,
+    "weights": "networks start untrained",
+}
+_WIDTH, _DROPOUT = ("alpha",), ("dropout", "dropout_rate")
 
 
-def options(name: str) -> set[str]:
-    """The keyword arguments of ``keras.applications.<name>`` that are free to choose."""
-    return set(_parameters(name)) - _DECIDED
+@functools.cache
+def parameters(name: str) -> set[str]:
+    """The arguments of ``keras.applications.<name>``, read from the source of Keras."""
+    spec = importlib.util.find_spec("keras")  # imports nothing
+    folder = Path(str(spec and spec.origin)).parent / "src" / "applications"
+    for source in sorted(folder.glob("*.py")):
+        if found := arguments(source, name):
+            return found
+    raise ConfigError(f"the installed Keras has no network {name}")
+
+
+def check(name: str, *, width: float, dropout: float) -> None:
+    """Raise :class:`ConfigError` if the network has no width or dropout to set. Imports nothing."""
+    if width != 1:
+        _argument(name, "width", width, _WIDTH)
+    if dropout:
+        _argument(name, "dropout", dropout, _DROPOUT)
 
 
 def build(
@@ -54,22 +82,21 @@ def build(
     """
     import keras
 
-    parameters = _parameters(name)
-    arguments: dict[str, Any] = {
+    chosen: dict[str, Any] = {
         "include_top": True,
         "weights": None,
         "input_shape": input_shape,
         "classes": classes,
         "classifier_activation": None,
     }
-    if "include_preprocessing" in parameters:
-        arguments["include_preprocessing"] = False
+    if "include_preprocessing" in parameters(name):
+        chosen["include_preprocessing"] = False
     if width != 1:
-        arguments[_argument(name, "width", width, ("alpha",))] = width
+        chosen[_argument(name, "width", width, _WIDTH)] = width
     if dropout:
-        arguments[_argument(name, "dropout", dropout, ("dropout", "dropout_rate"))] = dropout
-    model = getattr(keras.applications, name)(**{**arguments, **options})
-    for layer in model.layers:
+        chosen[_argument(name, "dropout", dropout, _DROPOUT)] = dropout
+    model = getattr(keras.applications, name)(**{**chosen, **options})
+    for layer in flat_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
         elif isinstance(layer, keras.layers.Rescaling):
@@ -78,14 +105,8 @@ def build(
     return model
 
 
-def _parameters(name: str) -> tuple[str, ...]:
-    import keras
-
-    return tuple(inspect.signature(getattr(keras.applications, name)).parameters)
-
-
 def _argument(name: str, option: str, value: float, candidates: tuple[str, ...]) -> str:
     for candidate in candidates:
-        if candidate in _parameters(name):
+        if candidate in parameters(name):
             return candidate
     raise ConfigError(f"model.{option}={value:g}: {name} has no {option} to set")

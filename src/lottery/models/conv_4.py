@@ -1,7 +1,24 @@
 """Conv-4 of Frankle & Carbin 2019 (arXiv:1803.03635), figure 2."""
 
-from functools import partial
+import keras
 
 from lottery.models import _conv
 
-build = partial(_conv.build, 4)
+
+def build(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    width: float,
+    dropout: float,
+    batch_norm_momentum: float,
+) -> keras.Model:
+    """:func:`lottery.models._conv.build` with 4 convolutions."""
+    return _conv.build(
+        4,
+        input_shape,
+        classes,
+        width=width,
+        dropout=dropout,
+        batch_norm_momentum=batch_norm_momentum,
+    )

@@ -1,10 +1,13 @@
 """What a network costs: multiplications and parameters."""
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lottery.models.kernels import flat_layers, layer_kernels
+from lottery.models.kernels import flat_layers, kernels, layer_kernels, left_out
+from lottery.pruning.masks import Whole
 
 if TYPE_CHECKING:
     import keras
@@ -13,11 +16,13 @@ if TYPE_CHECKING:
 def multiply_adds(model: "keras.Model") -> int:
     """Multiply-adds of ``model`` for one image.
 
-    Counted are all convolutions (grouped, depthwise and separable ones too) and Dense layers. One
-    multiplication and the addition that goes with it count once, as in the MobileNet papers; FLOPs
-    are about twice that. Weights that fall on padding count like the others. Biases, BatchNorm,
-    activations, pooling and residual additions do not count. ``model`` must have a fixed image size
-    and use each layer once.
+    Counted are those by a kernel (:func:`lottery.models.kernels.kernels`): of convolutions
+    (grouped, depthwise and separable ones too), dense layers, projections of attention, and
+    recurrent layers at each step. What attention multiplies without a weight does not count,
+    nor do biases, normalisation, activations, pooling and residual additions. One multiplication
+    and the addition that goes with it count once, as in the MobileNet papers; FLOPs are about twice
+    that. Weights that fall on padding count like the others. ``model`` must have a fixed image
+    size, and use a layer that it calls by itself once.
     """
     return _multiplications(model, lambda kernel: math.prod(kernel.shape))
 
@@ -33,11 +38,72 @@ def surviving_multiply_adds(model: "keras.Model") -> int:
 
 
 def _multiplications(model: "keras.Model", weights: Callable[[Any], int]) -> int:
+    layers = [layer for layer in flat_layers(model) if layer_kernels(layer)]
+    uses = _uses(model, layers)
     return sum(
-        weights(kernel) * math.prod(_positions(layer))
-        for layer in flat_layers(model)
-        for kernel, _ in layer_kernels(layer)
+        weights(kernel) * uses[id(layer)] for layer in layers for kernel, _ in layer_kernels(layer)
     )
+
+
+def _uses(model: "keras.Model", layers: list[Any]) -> Counter[int]:
+    """How often each weight of a layer is used for one image, by the layer's id."""
+    uses: Counter[int] = Counter()
+    inner = []
+    for layer in layers:
+        if layer._inbound_nodes and None not in layer.output.shape[1:]:
+            uses[id(layer)] = _positions(layer, layer.input.shape, layer.output.shape)
+        else:  # called by another layer, for shapes that only a call tells
+            inner.append(layer)
+    if inner:
+        uses.update(_seen(model, inner))
+    return uses
+
+
+def _seen(model: "keras.Model", layers: list[Any]) -> Counter[int]:
+    """:func:`_uses` by calling ``model`` for one image."""
+    import numpy as np
+    from keras.layers import RNN
+
+    recurrent = [layer for layer in flat_layers(model) if isinstance(layer, RNN)]
+    cells = {id(cell) for layer in recurrent for cell in flat_layers(layer)}
+    uses: Counter[int] = Counter()
+    at_a_step = dict.fromkeys(cells, 1)
+
+    def record(layer: Any, inputs: Any, outputs: Any) -> None:
+        positions = _positions(layer, inputs.shape, outputs.shape)
+        if id(layer) in cells:  # called once more to learn the shape, or not at all with cuDNN
+            at_a_step[id(layer)] = positions
+        else:
+            uses[id(layer)] += positions
+
+    def record_steps(layer: Any, inputs: Any, outputs: Any) -> None:
+        for cell in flat_layers(layer):
+            uses[id(cell)] += at_a_step[id(cell)] * inputs.shape[1]
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_recorded(layer, record))
+        for layer in recurrent:
+            stack.enter_context(_recorded(layer, record_steps))
+        model(np.zeros((1, *model.input_shape[1:]), "float32"), training=False)
+    return uses
+
+
+@contextmanager
+def _recorded(layer: Any, record: Callable[[Any, Any, Any], None]) -> Iterator[None]:
+    call = layer.call
+
+    def recorded(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = call(inputs, *args, **kwargs)
+        # A cell, and a recurrent layer that is asked to, add their states.
+        record(layer, inputs, outputs[0] if isinstance(outputs, tuple | list) else outputs)
+        return outputs
+
+    layer.__dict__["call"] = recorded
+    try:
+        yield
+    finally:
+        del layer.__dict__["call"]
 
 
 def parameters(model: "keras.Model") -> int:
@@ -45,12 +111,25 @@ def parameters(model: "keras.Model") -> int:
     return int(model.count_params())
 
 
-def _positions(layer: Any) -> tuple[int, ...]:
-    # Every weight is used once per position: of the output, or of the input where a transposed
-    # convolution spreads it. Kernel shapes hold inputs per group, so groups need nothing more.
+def whole(model: "keras.Model") -> Whole:
+    """What the densities of a mask of ``model`` are shares of."""
+    others = left_out(model)
+    matrices = {k.path: k.size for k in [*kernels(model), *others]}
+    return Whole(parameters(model), sum(matrices.values()), tuple(k.path for k in others))
+
+
+def _positions(layer: Any, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> int:
+    """How often a call uses each weight, by the shapes of what it takes and gives for one image."""
+    # Once per position: of the output, or of the input where a transposed convolution spreads it.
+    # Kernel shapes hold inputs per group, so groups need nothing more.
     from keras import layers
 
+    if isinstance(layer, layers.EinsumDense):
+        kernel, _, result = layer.equation.partition(",")[2].partition("->")
+        axes = zip(kernel, layer.kernel.shape, strict=True)
+        own: list[int] = [size for axis, size in axes if axis in result]
+        return math.prod(outputs[1:]) // math.prod(own)
     transposed = layers.Conv1DTranspose | layers.Conv2DTranspose | layers.Conv3DTranspose
-    shape = (layer.input if isinstance(layer, transposed) else layer.output).shape
+    shape = inputs if isinstance(layer, transposed) else outputs
     channels_first = getattr(layer, "data_format", None) == "channels_first"
-    return tuple(shape[2:] if channels_first else shape[1:-1])
+    return math.prod(shape[2:] if channels_first else shape[1:-1])

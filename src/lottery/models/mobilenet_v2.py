@@ -56,10 +56,7 @@ def build(
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
-    # float32 also under a mixed precision policy: the loss needs the digits.
-    logits = layers.Dense(
-        classes, dtype="float32", kernel_initializer=_initial(), name="classifier"
-    )(x)
+    logits = layers.Dense(classes, kernel_initializer=_initial(), name="classifier")(x)
     return keras.Model(image, logits, name="mobilenet_v2")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +29,18 @@ class Kernel(Protocol):
     def kind(self) -> str:
         """``conv``, ``depthwise`` or ``dense``."""
         ...
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The weights of a network, those that no mask touches among them."""
+
+    parameters: int
+    """All of them, BatchNorm statistics included."""
+    kernels: int
+    """Those in matrices (rank 2 and above) that train: whatever a mask could be about."""
+    left_out: tuple[str, ...]
+    """Paths of such matrices that are of no known kind, so that no pruning looks at them."""
 
 
 def prunable(
@@ -96,16 +109,19 @@ def apply(
     return masked
 
 
-def summary(mask: Mask, total_parameters: int) -> dict[str, Any]:
-    """Counts and densities, over prunable weights and over all ``total_parameters``."""
+def summary(mask: Mask, whole: Whole) -> dict[str, Any]:
+    """Counts and densities: over prunable weights, over all kernels, and over all parameters."""
     size = sum(m.size for m in mask.values())
     kept = sum(int(np.count_nonzero(m)) for m in mask.values())
     return {
         "prunable": size,
         "kept": kept,
         "density": kept / size,
-        "total_parameters": total_parameters,
-        "density_of_all": (total_parameters - size + kept) / total_parameters,
+        "kernels": whole.kernels,
+        "density_of_kernels": (whole.kernels - size + kept) / whole.kernels,
+        "left_out": list(whole.left_out),
+        "total_parameters": whole.parameters,
+        "density_of_all": (whole.parameters - size + kept) / whole.parameters,
         "layers": {
             path: {"size": m.size, "kept": int(np.count_nonzero(m))} for path, m in mask.items()
         },

@@ -18,7 +18,7 @@ from lottery.data import Description, EncodedSplit, Splits, crop_size
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
 from lottery.files import write_json
-from lottery.models.cost import parameters
+from lottery.models.cost import whole
 from lottery.models.kernels import kernels
 from lottery.pruning import masks
 from lottery.rewinding import Start, owner, without_slots
@@ -111,7 +111,7 @@ def train(
             work / "network.json",
             {
                 "steps_per_epoch": spe,
-                "parameters": parameters(loop.model),
+                "whole": asdict(whole(loop.model)),
                 "input_shape": data.description.input_shape,
                 "classes": data.description.classes,
                 "kernels": [asdict(k) for k in kernels(loop.model)],

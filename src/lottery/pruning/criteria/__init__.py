@@ -9,6 +9,7 @@ where ``trained`` and ``initial`` are the same kernel after training and at init
 """
 
 import pkgutil
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,3 +40,33 @@ def find(name: str) -> Criterion:
         raise ConfigError(f"mask.criterion={name} is unknown{did_you_mean(name, known())}")
     criterion: Criterion = choices.module(__name__, name).Criterion()
     return criterion
+
+
+def scores(
+    name: str, trained: Mapping[str, Array], initial: Mapping[str, Array], paths: Iterable[str]
+) -> dict[str, Array]:
+    """The scores of the kernels at ``paths`` by the criterion ``name``.
+
+    ``trained`` and ``initial`` hold weights by path. Raises :class:`ConfigError` unless there is
+    one finite number for each weight.
+    """
+    criterion = find(name)
+    return {
+        path: _checked(name, path, trained[path], criterion.score(trained[path], initial[path]))
+        for path in paths
+    }
+
+
+def _checked(name: str, path: str, weights: Array, given: Any) -> Array:
+    score: Array = np.asarray(given)
+    wrong = None
+    if score.shape != weights.shape:
+        wrong = f"in shape {score.shape}, but its weights have shape {weights.shape}"
+    elif score.dtype.kind not in "biuf":
+        wrong = f"by {score.dtype} values, which have no order"
+    elif not np.isfinite(score).all():
+        count = np.count_nonzero(~np.isfinite(score))
+        wrong = f"with {count} values that are not finite, out of {score.size}"
+    if wrong:
+        raise ConfigError(f"mask.criterion={name} scores {path} {wrong}")
+    return score
