@@ -238,7 +238,8 @@ class FakeTraining:
 
     def train(self, work, config, data, *, keep_epochs, last_epoch, mask, **_):
         kernels = [{"path": p, "kind": k, "shape": [4]} for p, k in self.KERNELS]
-        network = {"steps_per_epoch": 1, "parameters": 12, "kernels": kernels}
+        whole = {"parameters": 12, "kernels": 12, "left_out": []}
+        network = {"steps_per_epoch": 1, "whole": whole, "kernels": kernels}
         write_json(work / "network.json", network)
         write_json(work / "result.json", {"val_top1": 0.5, "val_examples": 10})
         if mask:
