@@ -19,9 +19,20 @@ from safetensors.numpy import save
 
 from lottery.errors import TicketError
 from lottery.files import replacing
+from lottery.tickets import checks
 from lottery.tickets.ticket import WEIGHTS, Array, Network, Ticket
 
 FORMAT, VERSION = "lottery ticket", 1
+
+_UNFIT = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 def write(ticket: Ticket, path: Path) -> None:
@@ -52,7 +63,8 @@ def write(ticket: Ticket, path: Path) -> None:
 def read(path: Path) -> Ticket:
     """Read and verify a ticket file.
 
-    Raises :class:`TicketError` if it is missing, damaged, no ticket file, or of a newer version.
+    Raises :class:`TicketError` if it is missing, damaged, no ticket file, of a newer version, or
+    holds what no ticket can be made of.
     """
     try:
         with safe_open(path, framework="np") as file:
@@ -61,24 +73,30 @@ def read(path: Path) -> Ticket:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise TicketError(f"there is no ticket file {path}") from None
-    except (OSError, SafetensorError) as error:
-        raise TicketError(
-            f"{path} is damaged, or no ticket file: {str(error).splitlines()[0]}"
-        ) from error
+    except (OSError, SafetensorError, TypeError, ValueError) as error:  # or of an unknown dtype
+        raise TicketError(f"{path} is damaged, or no ticket file: {_line(error)}") from error
     if _checksum(header["about"], tensors) != header["sha256"]:
         raise TicketError(f"the ticket file {path} is damaged: its checksum does not match")
     try:
-        return _ticket(json.loads(header["about"]), tensors)
-    except (ValueError, KeyError, TypeError) as error:  # whole, as its checksum says
+        about = json.loads(header["about"])
+        checks.check(about, tensors, WEIGHTS)
+        return _ticket(about, tensors)
+    except _UNFIT as error:  # whole, as its checksum says
         raise TicketError(
-            f"the ticket file {path} is of another version of lottery: {error!r}"
+            f"the ticket file {path} is of another version of lottery, or made by hand: "
+            f"{_line(error)}"
         ) from error
+
+
+def _line(error: Exception) -> str:
+    missing = "there is no " if isinstance(error, KeyError) else ""
+    return missing + (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_header(path: Path, header: Mapping[str, str]) -> None:
     if header.get("format") != FORMAT or not {"version", "about", "sha256"} <= set(header):
         raise TicketError(f"{path} is a safetensors file, but no ticket file")
-    if not header["version"].isdecimal() or int(header["version"]) > VERSION:
+    if header["version"] not in map(str, range(1, VERSION + 1)):
         raise TicketError(
             f"the ticket file {path} was written by a newer version of lottery (format "
             f"{header['version']}, this program knows {VERSION}): update"
@@ -103,8 +121,6 @@ def _ticket(about: Mapping[str, Any], tensors: Mapping[str, Array]) -> Ticket:
             array = whole
         weights[which][path] = array
     network = {**about["network"], "input_shape": tuple(about["network"]["input_shape"])}
-    provenance = about["provenance"]
-    provenance["runs"]["ticket"], provenance["runs"]["dense"], provenance["data"]
     return Ticket(
         network=Network(**network),
         classes=tuple(about["classes"]),
