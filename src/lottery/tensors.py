@@ -43,7 +43,7 @@ def read(
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError, ValueError) as error:  # or of an unknown type
         raise DamagedError(str(error).splitlines()[0]) from error
     about = header.get("about", "")
     if _checksum(about, arrays) != header.get("sha256"):

@@ -17,9 +17,20 @@ import numpy as np
 
 from lottery import tensors as checked
 from lottery.errors import DamagedError, TicketError
+from lottery.tickets import checks
 from lottery.tickets.ticket import WEIGHTS, Array, Network, Ticket
 
 FORMAT, VERSION = "lottery ticket", 1
+
+_UNFIT = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 def write(ticket: Ticket, path: Path) -> None:
@@ -42,7 +53,8 @@ def write(ticket: Ticket, path: Path) -> None:
 def read(path: Path) -> Ticket:
     """Read and verify a ticket file.
 
-    Raises :class:`TicketError` if it is missing, damaged, no ticket file, or of a newer version.
+    Raises :class:`TicketError` if it is missing, damaged, no ticket file, of a newer version, or
+    holds what no ticket can be made of.
     """
     try:
         tensors, about = checked.read(path, functools.partial(_check_header, path))
@@ -51,17 +63,25 @@ def read(path: Path) -> Ticket:
     except DamagedError as error:
         raise TicketError(f"{path} is damaged, or no ticket file: {error}") from error
     try:
-        return _ticket(json.loads(about), tensors)
-    except (ValueError, KeyError, TypeError) as error:  # whole, as its checksum says
+        described = json.loads(about)
+        checks.check(described, tensors, WEIGHTS)
+        return _ticket(described, tensors)
+    except _UNFIT as error:  # whole, as its checksum says
         raise TicketError(
-            f"the ticket file {path} is of another version of lottery: {error!r}"
+            f"the ticket file {path} is of another version of lottery, or made by hand: "
+            f"{_line(error)}"
         ) from error
+
+
+def _line(error: Exception) -> str:
+    missing = "there is no " if isinstance(error, KeyError) else ""
+    return missing + (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_header(path: Path, header: Mapping[str, str]) -> None:
     if header.get("format") != FORMAT or not {"version", "about", "sha256"} <= set(header):
         raise TicketError(f"{path} is a safetensors file, but no ticket file")
-    if not header["version"].isdecimal() or int(header["version"]) > VERSION:
+    if header["version"] not in map(str, range(1, VERSION + 1)):
         raise TicketError(
             f"the ticket file {path} was written by a newer version of lottery (format "
             f"{header['version']}, this program knows {VERSION}): update"
@@ -86,9 +106,6 @@ def _ticket(about: Mapping[str, Any], tensors: Mapping[str, Array]) -> Ticket:
             array = whole
         weights[which][path] = array
     network = {**about["network"], "input_shape": tuple(about["network"]["input_shape"])}
-    provenance = about["provenance"]
-    provenance["runs"]["ticket"], provenance["runs"]["dense"]
-    provenance["data"], provenance["pristine"]
     return Ticket(
         network=Network(**network),
         classes=tuple(about["classes"]),

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -147,17 +147,28 @@ class Ticket:
         from lottery.quiet import import_tensorflow
 
         import_tensorflow()
+        import keras
+
         from lottery import models
 
         arrays = self.weights(weights)
         about = asdict(self.network)
         name, shape = about.pop("name"), about.pop("input_shape")
+        build = functools.partial(models.build, name, shape, len(self.classes), **about)
         try:
-            network = models.build(name, shape, len(self.classes), **about)
+            with keras.StatelessScope(initialize_variables=False):
+                shapes = build()
         except ConfigError as error:
             raise TicketError(f"the ticket's network cannot be built: {error}") from error
-        check_fit(network, arrays, self, all_variables=True)
-        check_fit(network, self.mask, self)
+        except Exception as error:  # whatever a builder makes of another's options
+            reason = (str(error).splitlines() or [""])[0]
+            raise TicketError(
+                f"the ticket's network cannot be built: {type(error).__name__}: {reason}"
+            ) from error
+        # Before there are weights, which a file could ask for more of than there is memory.
+        check_fit(shapes, arrays, self, all_variables=True)
+        check_fit(shapes, self.mask, self)
+        network = build()
         for variable in network.variables:
             variable.assign(arrays[variable.path])
         return network
@@ -180,10 +191,15 @@ def check_fit(
 ) -> None:
     """Raise :class:`TicketError` unless arrays of a ticket belong to the variables of a network.
 
-    Paths in ``but`` may differ; with ``all_variables`` no variable may be without an array.
+    Paths in ``but`` may differ; with ``all_variables`` no variable may be without an array, and
+    each must be of its type.
     """
-    shapes = {v.path: tuple(v.shape) for v in network.variables if v.path not in but}
-    own = {path: array.shape for path, array in arrays.items() if path not in but}
+
+    def kind(shape: Iterable[int], dtype: Any) -> tuple[Any, ...]:
+        return (*shape, str(dtype)) if all_variables else tuple(shape)
+
+    shapes = {v.path: kind(v.shape, v.dtype) for v in network.variables if v.path not in but}
+    own = {p: kind(array.shape, array.dtype) for p, array in arrays.items() if p not in but}
     wrong = [path for path, shape in own.items() if shapes.get(path) != shape]
     if all_variables:
         wrong += sorted(set(shapes) - set(own))

@@ -1,0 +1,118 @@
+"""What a ticket file must hold for its ticket to be of use: anybody may have written it."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from lottery.config import Data
+
+Array = np.ndarray[Any, Any]
+
+
+def check(about: Any, tensors: Mapping[str, Array], kinds: tuple[str, ...]) -> None:
+    """Raise :class:`ValueError` naming the first thing that cannot be.
+
+    ``about`` is the file's description; ``kinds`` are the kinds of weights that it has. Whether
+    they fit the network is seen when that is built.
+    """
+    json.dumps(about, ensure_ascii=False).encode()  # no half of a pair, which nothing can print
+    network = _fields(about, "network")
+    shape = network["input_shape"]
+    _demand(
+        isinstance(shape, list) and len(shape) == 3 and all(_whole(n, 1, 2**16) for n in shape),
+        "network.input_shape",
+        shape,
+    )
+    _demand(_named(network["name"]), "network.name", network["name"])
+    for name, low, high in (("width", 1e-3, 1e3), ("dropout", 0, 1), ("batch_norm_momentum", 0, 1)):
+        _demand(_number(network[name], low, high), f"network.{name}", network[name])
+    _demand(isinstance(network["options"], dict), "network.options", network["options"])
+    classes = about["classes"]
+    _demand(isinstance(classes, list) and classes and all(map(_named, classes)), "classes", classes)
+    for name, low in (("mean", -1e6), ("std", 1e-6)):
+        values = about[name]
+        _demand(
+            isinstance(values, list)
+            and len(values) in (1, shape[-1])
+            and all(_number(v, low, 1e6) for v in values),
+            name,
+            values,
+        )
+    _check_arrays(_fields(about, "masked"), tensors, kinds)
+    _check_provenance(_fields(about, "provenance"))
+
+
+def _check_arrays(
+    masked: Mapping[str, Any], tensors: Mapping[str, Array], kinds: tuple[str, ...]
+) -> None:
+    _demand(bool(masked), "masked", masked)
+    for name, array in tensors.items():
+        kind, _, path = name.partition("/")
+        _demand(kind in kinds or (kind == "mask" and path in masked), "the tensor", name)
+        _demand(bool(path), "the tensor", name)
+        finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
+        _demand(finite, name, "values that are not finite")
+    for path, shape in masked.items():
+        _demand(
+            isinstance(shape, list) and shape and all(_whole(n, 1, 2**31) for n in shape),
+            f"masked.{path}",
+            shape,
+        )
+        bits, size = tensors[f"mask/{path}"], math.prod(shape)
+        _demand(
+            bits.dtype == np.uint8 and bits.shape == (-(-size // 8),), f"mask/{path}", bits.shape
+        )
+        kept = int(np.unpackbits(bits, count=size).sum())
+        for kind in kinds:
+            values = tensors.get(f"{kind}/{path}")
+            if values is not None:
+                fits = values.dtype.kind == "f" and values.shape == (kept,)
+                _demand(fits, f"{kind}/{path}", f"{values.dtype} {values.shape}")
+
+
+def _check_provenance(provenance: Mapping[str, Any]) -> None:
+    runs = _fields(provenance, "runs")
+    for name in ("ticket", "dense", *(("transfer",) if "transfer" in runs else ())):
+        key = runs[name]
+        _demand(_named(key) and "/" not in key, f"provenance.runs.{name}", key)
+    _demand(_named(provenance["data"]), "provenance.data", provenance["data"])
+    _demand(_number(provenance["seconds"], 0, 1e12), "provenance.seconds", provenance["seconds"])
+    epoch = provenance["rewound_to_epoch"]
+    _demand(_whole(epoch, 0, 2**31), "provenance.rewound_to_epoch", epoch)
+    pristine = provenance["pristine"]
+    _demand(isinstance(pristine, bool), "provenance.pristine", pristine)
+    _demand(isinstance(provenance.get("versions", {}), dict), "provenance.versions", "no names")
+    data = _fields(_fields(provenance, "config"), "data")
+    known = {f.name for f in dataclasses.fields(Data)}  # other versions have other options
+    OmegaConf.merge(
+        OmegaConf.structured(Data), OmegaConf.create({k: v for k, v in data.items() if k in known})
+    )
+
+
+def _demand(condition: Any, what: str, value: Any) -> None:
+    if not condition:
+        raise ValueError(f"{what} is {str(value)[:60]!a}")
+
+
+def _fields(about: Any, name: str) -> dict[str, Any]:
+    value = about[name]
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {str(value)[:60]!a}")
+    return value
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and "\0" not in value
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

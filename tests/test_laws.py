@@ -1,0 +1,120 @@
+"""Laws of iterative masks, of rewinding and of the step, each of which a small slip would break."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY, composed, laboratory
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lottery import experiment, rewinding
+from lottery.data.preprocessing import Preprocessing
+from lottery.pruning import masks
+from lottery.rewinding import with_counters, without_slots
+from lottery.runs import Run
+from lottery.training import devices
+from lottery.training.checkpoints import equal
+from lottery.training.loop import Loop
+from lottery.training.run import masked
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory) -> tuple[Run, Run, Run]:
+    """A dense run, and the tickets of two rounds, to half and to a quarter of the weights."""
+    lab = laboratory(tmp_path_factory.mktemp("family"))
+    options = ("mask.rate=50", "mask.percentile=75", "rewind.name=lr", "rewind.optimizer=reset")
+    result = experiment.find_ticket(composed(*TINY, *options), lab)
+    last = Run(lab.store.root / "ticket" / result["ticket"]["key"])
+    dense, first = last.ancestors
+    return dense, first, last
+
+
+def test_later_rounds_rank_the_weights_of_the_last_ticket(family):
+    dense, first, last = family
+
+    def ranked(run: Run) -> dict[str, np.ndarray]:
+        weights = run.weights()
+        scores = {path: np.abs(weights[path]) for path in first.mask}
+        return masks.prune(scores, 75, scope="global", within=first.mask)
+
+    assert equal(last.mask, ranked(first))
+    assert not equal(last.mask, ranked(dense))
+
+
+def test_learning_rate_rewinding_goes_on_from_the_last_ticket(family):
+    dense, first, last = family
+    expected = with_counters(without_slots(first.state()), of=dense.state(1))
+    assert equal(last.state(1), masked(expected, last.mask))
+
+
+def test_a_reset_of_the_optimizer_keeps_the_step(family):
+    dense, _, last = family
+    begun = last.state(1)
+    assert begun["optimizer/iteration"] == dense.state(1)["optimizer/iteration"] > 0
+    slots = [a for name, a in begun.items() if name.endswith("_momentum")]
+    assert slots
+    assert not any(a.any() for a in slots)
+
+
+@pytest.mark.parametrize("name", ["finetune", "lr"])
+def test_what_is_not_rewound_goes_on_from_the_end_of_what_was_ranked(name):
+    states = {"dense": {"model/k": np.zeros(2)}, "final": {"model/k": np.ones(2)}}
+    origin = rewinding.Origin(
+        dense=lambda epoch: states["dense"], final=lambda: states["final"], epoch=1, seed=0
+    )
+    assert equal(rewinding.find(name).rewind(origin).state, states["final"])
+
+
+signed = st.lists(st.sampled_from([-2.0, -1.0, 0.0, 1.0]), min_size=2, max_size=30)
+
+
+@given(signed, st.integers(0, 99), st.integers(0, 99), st.sampled_from(["global", "layer"]))
+def test_what_is_pruned_stays_so_whatever_the_survivors_score(scores, a, b, scope):
+    """As of a criterion whose scores may be negative, such as growth."""
+    low, high = sorted((a, b))
+    ranks = {"k": np.array(scores)}
+    first = masks.prune(ranks, low, scope=scope)
+    later = masks.prune({"k": -np.abs(ranks["k"]) - 1}, high, scope=scope, within=first)
+    assert not (later["k"] & ~first["k"]).any()
+
+
+def test_layers_of_one_shape_are_shuffled_apart():
+    mask = {"a": np.arange(100) < 50, "b": np.arange(100) < 50}
+    shuffled = masks.shuffled(mask, 0)
+    assert (shuffled["a"] != shuffled["b"]).any()
+
+
+@keras.saving.register_keras_serializable("tests")
+class Restless(keras.optimizers.SGD):
+    """Moves every weight at every step, whatever its gradient."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        variable.assign_add(tf.ones_like(variable) * tf.cast(learning_rate, variable.dtype))
+
+
+def test_pruned_weights_are_zero_after_a_step_that_moves_them():
+    mask = np.arange(12).reshape(4, 3) % 2 == 0
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.1, 0.1])
+
+    def network() -> keras.Model:
+        image = keras.Input((2, 2, 1), name="image")
+        x = keras.layers.Flatten(name="flatten")(image)
+        return keras.Model(image, keras.layers.Dense(3, name="head")(x), name="small")
+
+    loop = Loop(
+        network=network,
+        optimizer=lambda: Restless(rate, name="optimizer"),
+        preprocessing=Preprocessing((2, 2, 1), 0, False, (0.5,), (0.5,)),
+        batch_size=4,
+        eval_batch_size=4,
+        seed=0,
+        strategy=devices.strategy("one"),
+        mask={"head/kernel": mask},
+    )
+    before = loop.state()["model/head/kernel"]
+    images, labels = np.zeros((1, 4, 2, 2, 1), np.uint8), np.zeros((1, 4), np.int32)
+    loop.train(tf.constant(images), tf.constant(labels), 0)
+    after = loop.state()["model/head/kernel"]
+    assert not after[~mask].any()
+    np.testing.assert_allclose(after[mask], before[mask] + 0.1, atol=1e-6)
