@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from lottery import models
-from lottery.data import Chunk, Split, Splits
+from lottery.data import Chunk, Share, Split, Splits
 from lottery.data.preprocessing import Preprocessing
 from lottery.errors import CheckpointError
 from lottery.training import devices, optimizers
@@ -232,7 +232,11 @@ class Loop:
     def batches(self, split: Split, chunks: list[Chunk], steps_per_epoch: int) -> Iterator[Any]:
         """What :meth:`train` takes for each chunk: images and labels, spread over the replicas."""
         dataset = split.training(
-            chunks, batch_size=self.batch_size, steps_per_epoch=steps_per_epoch, seed=self.seed
+            chunks,
+            batch_size=self.batch_size,
+            steps_per_epoch=steps_per_epoch,
+            seed=self.seed,
+            share=Share(self.rank, self.workers),
         )
         return self._feed(dataset)
 
@@ -249,7 +253,8 @@ class Loop:
         """Metrics over a whole split; every example counts once."""
         size = math.ceil(self.eval_batch_size / self.replicas) * self.replicas
         sums = np.zeros(4)
-        for images, labels, valid in self._feed(split.evaluation(size), batch_axis=0):
+        dataset = split.evaluation(size, Share(self.rank, self.workers))
+        for images, labels, valid in self._feed(dataset, batch_axis=0):
             sums += self._evaluate_call(images, labels, valid).numpy()
         return Metrics.of(sums)
 
@@ -282,21 +287,20 @@ class Loop:
         return (signals.received if self.workers == 1 else signals.agreed) is not None
 
     def _feed(self, dataset: Any, batch_axis: int = 1) -> Iterator[Any]:
-        """Iterate over a data set of global batches, each spread over the replicas."""
+        """Iterate over a data set of this process's batches, each spread over its replicas."""
         if self.replicas == 1:
             return iter(dataset)
 
         local = self.replicas // self.workers
-        first = self.rank * local
 
-        def own(*parts: Any) -> Any:
-            split = [tf.split(p, self.replicas, axis=batch_axis) for p in parts]
-            return tuple(tf.stack(p[first : first + local]) for p in split)
+        def slices(*parts: Any) -> Any:
+            return tuple(tf.stack(tf.split(p, local, axis=batch_axis)) for p in parts)
 
+        spread = dataset.map(slices)
         if self.workers == 1:
-            slices = dataset.map(own).unbatch()
-            return iter(self.strategy.distribute_datasets_from_function(lambda context: slices))
-        return (self._on_devices(*parts) for parts in dataset.map(own).prefetch(2))
+            one = spread.unbatch()
+            return iter(self.strategy.distribute_datasets_from_function(lambda context: one))
+        return (self._on_devices(*parts) for parts in spread.prefetch(2))
 
     def _on_devices(self, *parts: Any) -> Any:
         """The slices of this process, each on its device."""

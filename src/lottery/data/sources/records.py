@@ -1,6 +1,5 @@
 """Images that preprocess.py has prepared: uniform squares in memory-mapped arrays or TFRecords."""
 
-import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lottery.config import Data
-from lottery.data import images
+from lottery.data import images, tfrecord
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
 from lottery.errors import ConfigError, DataError
@@ -59,14 +58,13 @@ class Records:
         return self.directory / f"{part}_images.npy"
 
     def _records(self, part: Part, rows: Rows, labels: Labels) -> Any:
-        from lottery.data.streams import TfrecordSplit, tfrecord_batches
+        from lottery.data.streams import TfrecordSplit
 
-        encoded = functools.partial(
-            tfrecord_batches, self.shards[part], "image", "string", interleaved=False
-        )
         decode = images.unpack if self.raw else images.decode
         name = f"{self.name} {part}"
-        return TfrecordSplit(name, encoded, rows, labels, self.image_shape, decode)
+        return TfrecordSplit(
+            name, tfrecord.Reader(self.shards[part]), rows, labels, self.image_shape, decode
+        )
 
 
 def open_source(config: Data) -> Records:
