@@ -106,6 +106,14 @@ def frames(path: str | Path) -> Frames:
     return Frames(tuple(offsets), tuple(lengths), digest.hexdigest())
 
 
+def checksum(paths: Sequence[str]) -> str:
+    """SHA-256 over the :class:`Frames` of several files. Raises what :func:`frames` raises."""
+    digest = hashlib.sha256()
+    for of_file in _frames_of_all(paths):
+        digest.update(of_file.checksum.encode())
+    return digest.hexdigest()
+
+
 class Reader:
     """The records of several files, counted from the first on, each read by its number.
 
@@ -113,11 +121,9 @@ class Reader:
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            found = list(pool.map(frames, paths))
         self._places = [
             (path, offset, length)
-            for path, of_file in zip(paths, found, strict=True)
+            for path, of_file in zip(paths, _frames_of_all(paths), strict=True)
             for offset, length in zip(of_file.offsets, of_file.lengths, strict=True)
         ]
         self._open = functools.lru_cache(_OPEN)(_File)
@@ -133,6 +139,11 @@ class Reader:
         if content[length:] != _checksum(content[:length]):
             raise DataError(f"record {record} fails its checksum ({path})")
         return content[:length]
+
+
+def _frames_of_all(paths: Sequence[str]) -> Iterator[Frames]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(frames, paths)
 
 
 class _File:

@@ -26,11 +26,10 @@ from PIL import Image, UnidentifiedImageError, features
 
 from lottery import files
 from lottery.data import images
+from lottery.data.manifest import HEADER
 from lottery.errors import DataError
 
 _WRITEBACK = 16  # images after which the disk is set to work
-HEADER = 128
-"""Bytes before the first image of an array file."""
 
 Pixels = npt.NDArray[np.uint8]  # [S, S, 3]
 Example = tuple[str, int, Callable[[], bytes]]  # name, label, what reads the encoded image

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lottery.config import Data, did_you_mean
-from lottery.data import images, tfrecord
+from lottery.data import contents, images, tfrecord
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
 from lottery.errors import ConfigError, DataError
@@ -43,7 +43,7 @@ class Tfds:
     def labels(self, part: Part) -> Labels:
         """See :class:`lottery.data.sources.Source`. The first call reads all records."""
         return _labels(
-            self.directory, self.shards[part], self.fingerprint["bytes"][self.splits[part]]
+            self.directory, self.shards[part], self.fingerprint["contents"][self.splits[part]]
         )
 
     def images(self, part: Part, rows: Rows) -> Images:
@@ -110,7 +110,17 @@ def open_source(config: Data) -> Tfds:
             "version": directory.name,
             "examples": examples,
             "bytes": {name: int(splits[name]["numBytes"]) for name in names.values()},
+            "contents": {name: _contents(directory, shards[part]) for part, name in names.items()},
         },
+    )
+
+
+def _contents(directory: Path, shards: tuple[str, ...]) -> str:
+    """A checksum of the records of a split, by those that are stored with them."""
+    return contents.remembered(
+        "tfrecord",
+        [contents.stamped(directory, Path(shard).name) for shard in shards],
+        lambda: tfrecord.checksum(shards),
     )
 
 
@@ -243,8 +253,8 @@ def class_names(directory: Path, features: dict[str, Any]) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _labels(directory: Path, shards: tuple[str, ...], size: int) -> Labels:
-    # `size` is there for the cache to notice that the data set was replaced.
+def _labels(directory: Path, shards: tuple[str, ...], contents: str) -> Labels:
+    # `contents` is there for the cache to notice that the data set was replaced.
     import_tensorflow()
     import tensorflow as tf
 
