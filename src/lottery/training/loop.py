@@ -4,7 +4,7 @@ Steps are counted over the whole run: step ``s`` belongs to epoch ``s // steps_p
 examples of a step, their augmentation and so the whole computation are a function of the seed and
 the step, so a run can start at any step from a state and nothing else. The replicas of a strategy
 share each batch, and the gradient is added up over them before it is clipped, so their number
-changes nothing but rounding (and the batch that an unsynchronised BatchNorm normalises over).
+changes nothing but rounding (and what :attr:`Loop.setting` names).
 
 Where several processes train together (:mod:`lottery.training.workers`), all of them must leave
 the loop after the same step. So the signals that each has received are added up with the metrics,
@@ -31,6 +31,7 @@ from lottery.training import devices, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
 from lottery.training.interrupts import StopSignals
 from lottery.training.metrics import Metrics, sums_of
+from lottery.training.setting import Setting
 from lottery.training.tally import Tally, refuse_divergence
 from lottery.training.telemetry import GpuSampler
 
@@ -84,7 +85,8 @@ class Loop:
     def __post_init__(self) -> None:
         self.replicas: int = self.strategy.num_replicas_in_sync
         self.rank, self.workers = devices.place(self.strategy)
-        devices.check_batch(self.batch_size, self.replicas)
+        pairs = self.preprocessing.mixup > 0
+        devices.check_batch(self.batch_size, self.replicas, in_pairs=pairs)
         with self.strategy.scope():
             self.model = self.network()
             optimizer = self.optimizer()
@@ -124,6 +126,18 @@ class Loop:
             if self.jit_compile
             else self._gradients
         )
+
+    @property
+    def setting(self) -> Setting:
+        """What this trains on, and what of its result the number of replicas changes."""
+        layers = self.model._flatten_layers()
+        norms = [n for n in layers if isinstance(n, keras.layers.BatchNormalization)]
+        parts = {
+            "batch normalisation": any(n.trainable and not n.synchronized for n in norms),
+            "dropout": bool(self._seeds),
+        }
+        here = devices.setting(self.strategy, jit_compile=self.jit_compile)
+        return replace(here, per_replica=", ".join(name for name, has in parts.items() if has))
 
     # -- state -----------------------------------------------------------------------------
 
