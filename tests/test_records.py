@@ -131,7 +131,7 @@ def test_imagenets_evaluation_is_the_usual_one(real_data: Path, tmp_path: Path) 
 
 
 def test_records_to_be_streamed_are_mixed(tmp_path: Path) -> None:
-    """They are shuffled in a buffer only, which must not meet one class after the other."""
+    """For programs that shuffle them in a buffer, which must not meet one class after the other."""
     write_folder(tmp_path / "images", classes=2, each=50)
     job.preprocess(
         job.Options(source=str(tmp_path / "images"), output=str(tmp_path / "r"), size=4,

@@ -1,13 +1,15 @@
 """GPU telemetry through the real NVML client, against a library of two made-up GPUs."""
 
+import ast
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, TINY, result_folder, run
+from conftest import REPOSITORY, TINY, environment, result_folder, run
 from PIL import Image
 from test_tracking import GPU_METRICS, tracked
 
@@ -193,3 +195,15 @@ def test_a_training_is_judged_by_how_its_images_are_read(
     (first, second, total) = (args for args, _ in asked)
     assert total == tuple(map(sum, zip(first, second, strict=True)))
     assert 0 < total[0] < total[1]
+
+
+def test_power_and_memory_of_several_gpus_are_sums_and_utilisation_is_a_mean(library, tmp_path):
+    found = subprocess.run(
+        [sys.executable, "-c", "from lottery.training import telemetry; print(telemetry.sample())"],
+        env=environment(LD_LIBRARY_PATH=str(library), FAKE_NVML_LOG=str(tmp_path / "log"))
+        | {"CUDA_VISIBLE_DEVICES": "0,1"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ast.literal_eval(found.stdout) == {
+        "gpu_utilisation": 65, "gpu_memory_gib": 5, "gpu_power_watts": 450,
+    }  # fmt: skip

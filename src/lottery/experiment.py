@@ -36,6 +36,7 @@ from lottery.tracking import Tracker
 from lottery.training import cluster
 from lottery.training.checkpoints import CheckpointFolder, State, same_network
 from lottery.training.interrupts import StopSignals
+from lottery.training.setting import Setting, inexact
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +137,15 @@ def retrain(
     config: Config, lab: Laboratory, dense: Run, ranked: Run, step: Round, mask: Node
 ) -> Run:
     """The sparse network, rewound and trained to the end of the schedule."""
+    replays: dict[str, Any] = {}
+
+    def rewound(epoch: int) -> State:
+        state, replayed = _dense_state_and_replay(config, lab, dense, epoch)
+        replays.update({"replayed": replayed} if replayed else {})
+        return state
+
     origin = Origin(
-        dense=functools.partial(_dense_state, config, lab, dense),
+        dense=rewound,
         final=ranked.state,
         epoch=config.rewind.epoch,
         seed=config.seed,
@@ -159,6 +167,8 @@ def retrain(
             masks.read(mask.path / "mask.safetensors"), files.read_json(mask.path / "result.json")
         ),
         reset_slots=config.rewind.optimizer == "reset",
+        noted=replays,
+        compared=dense.result,
         tags=(f"percentile={step.percentile:g}", f"rewind={step.first_epoch}", step.rewinding),
         verdict=lambda ticket: {
             "dense_val_top1": dense.result["val_top1"],
@@ -228,14 +238,17 @@ def trained(
     head_only: bool = False,
     head_rate: float = 1.0,
     origin: Mapping[str, Any] | None = None,
+    noted: Mapping[str, Any] | None = None,
+    compared: Mapping[str, Any] | None = None,
     tags: tuple[str, ...] = (),
     verdict: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: {},
 ) -> Run:
     """A finished training from the store, to the end of its schedule.
 
     ``start`` and ``sparse`` may be functions, called only if needed; ``origin`` is kept beside the
-    run as ``origin.json``, and where it starts as ``start.json``. Raises what
-    :func:`lottery.training.run.train` raises.
+    run as ``origin.json``, and where it starts as ``start.json``. ``noted``, filled by ``start``,
+    is added to its result; ``compared`` is the result of the run it will be compared with. Raises
+    what :func:`lottery.training.run.train` raises.
     """
     node = lab.store.node(kind, about)
 
@@ -262,6 +275,8 @@ def trained(
                 reset_slots=reset_slots,
                 head_only=head_only,
                 head_rate=head_rate,
+                noted=noted,
+                compared=compared,
                 callbacks=track.callbacks,
                 signals=signals,
             )
@@ -272,9 +287,16 @@ def trained(
 
 
 def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> State:
-    """The dense run's state after ``epoch`` epochs; replayed exactly if it was not kept."""
+    """The dense run's state after ``epoch`` epochs; replayed if it was not kept."""
+    return _dense_state_and_replay(config, lab, dense, epoch)[0]
+
+
+def _dense_state_and_replay(
+    config: Config, lab: Laboratory, dense: Run, epoch: int
+) -> tuple[State, str | None]:
+    """And, if it was replayed, ``exactly`` or why that is not the state that the run had."""
     try:
-        return dense.state(epoch)
+        return dense.state(epoch), None
     except CheckpointError as error:
         log.warning("%s; replaying the dense run up to epoch %d", error, epoch)
 
@@ -287,6 +309,20 @@ def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> Sta
                 break
             except CheckpointError as error:
                 log.warning("%s; going further back", error)
+        here = run.devices.setting(
+            run.devices.strategy(config.trainer.strategy), jit_compile=config.trainer.jit_compile
+        )
+        reason = inexact(here, Setting.of(dense.result)) if start.epoch < epoch else None
+        if reason:
+            log.warning(
+                "the state after epoch %d that is trained now is not exactly the one that the "
+                "dense run had: %s. For one that is, train the dense network again in a new "
+                "paths.store, with rewind.keep=[%d] or trainer.deterministic=true",
+                epoch, reason, epoch,
+            )  # fmt: skip
+        note = work / "replay.json"
+        if reason or not note.exists():  # or an earlier attempt had a reason
+            files.write_json(note, {"replayed": reason or "exactly"})
         with StopSignals() as signals:
             run.train(
                 work,
@@ -304,7 +340,8 @@ def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> Sta
 
     node = lab.store.compute("state", {"dense": dense.key, "epoch": epoch}, produce)
     checkpoints = CheckpointFolder(node.path / "checkpoints")
-    return checkpoints.load(checkpoints.steps()[-1])[0]
+    replayed = files.read_json(node.path / "replay.json")["replayed"]
+    return checkpoints.load(checkpoints.steps()[-1])[0], replayed
 
 
 def lead() -> None:
@@ -329,7 +366,7 @@ def follow() -> bool:
 def training_module(config: Training) -> Any:
     """The module that trains, and devices that can train this; imports TensorFlow."""
     run = _imported()
-    run.devices.prepare(config.trainer)
+    run.devices.prepare(config)
     return run
 
 

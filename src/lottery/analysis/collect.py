@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lottery import files, rewinding
+from lottery.analysis import settings
 from lottery.config import Config, did_you_mean, options
 from lottery.errors import LotteryError
 
@@ -217,7 +218,8 @@ def _is_one_of(have: Any, wanted: Any) -> bool:
 
 
 def _study(folder: Path, cells: Sequence[Cell], **about: Any) -> Study:
-    return Study(folder, tuple(cells), _varied(cells), **about)
+    notes = (*about.pop("notes", ()), *settings.notes(cells))
+    return Study(folder, tuple(cells), _varied(cells), notes=notes, **about)
 
 
 def _varied(cells: Iterable[Cell]) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
 """Labelled images: from a named source to seeded splits, and from splits to tf.data."""
 
-from lottery.data.interface import Chunk, Description, EncodedSplit, Split, Splits
+from lottery.data.interface import Chunk, Description, EncodedSplit, Share, Split, Splits
 from lottery.data.loading import crop_size, describe, load
 
 __all__ = [
     "Chunk",
     "Description",
     "EncodedSplit",
+    "Share",
     "Split",
     "Splits",
     "crop_size",

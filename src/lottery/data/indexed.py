@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from lottery.data import order
-from lottery.data.interface import Chunk, Labels
+from lottery.data.interface import WHOLE, Chunk, Labels, Share
 
 # AutoGraph would take a third of a second to find no control flow in a function.
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -28,7 +28,13 @@ class IndexedSplit(ABC):
         return len(self.labels)
 
     def training(
-        self, chunks: Sequence[Chunk], *, batch_size: int, steps_per_epoch: int, seed: int
+        self,
+        chunks: Sequence[Chunk],
+        *,
+        batch_size: int,
+        steps_per_epoch: int,
+        seed: int,
+        share: Share = WHOLE,
     ) -> tf.data.Dataset:
         """See :meth:`lottery.data.Split.training`."""
         order.check_chunks(
@@ -45,16 +51,18 @@ class IndexedSplit(ABC):
                 steps_per_epoch=steps_per_epoch,
                 seed=seed,
             )
+            rows = share(rows, axis=1)
             return self.gather(rows), tf.gather(labels, rows)
 
         return _mapped(order.as_dataset(chunks), batches)
 
-    def evaluation(self, batch_size: int) -> tf.data.Dataset:
+    def evaluation(self, batch_size: int, share: Share = WHOLE) -> tf.data.Dataset:
         """See :meth:`lottery.data.Split.evaluation`."""
         labels = order.constant(self.labels)
 
         def batch(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            take, valid = order.padding_rows(tf.size(rows), batch_size)
+            own = (share(part, axis=0) for part in order.padding_rows(tf.size(rows), batch_size))
+            take, valid = own
             rows = tf.gather(rows, take)
             return self.gather(rows), tf.gather(labels, rows), valid
 

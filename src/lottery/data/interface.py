@@ -28,6 +28,22 @@ class Chunk(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Share:
+    """One of equal parts of every batch, of consecutive rows: what one process feeds."""
+
+    index: int = 0
+    of: int = 1
+
+    def __call__(self, batch: Any, axis: int) -> Any:
+        """These rows of a batch; ``of`` must divide their number, which must be static."""
+        rows = batch.shape[axis] // self.of
+        return batch[(slice(None),) * axis + (slice(self.index * rows, (self.index + 1) * rows),)]
+
+
+WHOLE = Share()
+
+
+@dataclass(frozen=True)
 class Description:
     """What is known of a data set without reading its images."""
 
@@ -60,25 +76,32 @@ class Split(Protocol):
         ...
 
     def training(
-        self, chunks: Sequence[Chunk], *, batch_size: int, steps_per_epoch: int, seed: int
+        self,
+        chunks: Sequence[Chunk],
+        *,
+        batch_size: int,
+        steps_per_epoch: int,
+        seed: int,
+        share: Share = WHOLE,
     ) -> "tf.data.Dataset":
         """One element per chunk: images uint8 [n, B, S, S, C] and labels int32 [n, B].
 
         ``n`` is the chunk's number of steps. The order of examples is a pure function of
-        (``seed``, epoch, position): it depends neither on the chunking nor on the first step. No
-        example comes twice within an epoch; those beyond ``steps_per_epoch * batch_size`` sit it
-        out. One pipeline serves all chunks, across the ends of epochs.
+        (``seed``, epoch, position), the same however a split is stored: it depends neither on the
+        chunking nor on the first step. No example comes twice within an epoch; those beyond
+        ``steps_per_epoch * batch_size`` sit it out. One pipeline serves all chunks, across the ends
+        of epochs. Of the ``batch_size`` rows of a step, B are in the ``share``; no others are read.
 
         Raises :class:`ValueError` if a chunk straddles an epoch or an epoch needs more examples
         than there are.
         """
         ...
 
-    def evaluation(self, batch_size: int) -> "tf.data.Dataset":
+    def evaluation(self, batch_size: int, share: Share = WHOLE) -> "tf.data.Dataset":
         """Images uint8 [B, S, S, C], labels int32 [B] and valid bool [B], in a fixed order.
 
         The last batch is filled up with repeats that are not ``valid``, so that shapes are static
-        and every example is valid exactly once.
+        and every example is valid exactly once. ``share`` as in :meth:`training`.
         """
         ...
 

@@ -99,7 +99,9 @@ class Preprocessing:
         """Mixup (Zhang et al. 2018, arXiv:1710.09412) of inputs [B, ...] and targets [B, classes].
 
         Each example keeps a share of max(p, 1 - p), with p from Beta(alpha, alpha), drawn for the
-        example, and gets the rest from the next one of its replica. Rows as in :meth:`training`.
+        example, and gets the rest from its partner: rows 0 and 1 of the batch, 2 and 3, and so on;
+        the last of an odd number takes the one before. So a replica with an even number of rows
+        has all partners, and their number changes nothing. Rows as in :meth:`training`.
         """
         if not self.mixup:
             return inputs, targets
@@ -107,10 +109,12 @@ class Preprocessing:
         rows = first_row, count, global_batch or count
         draw = _draws(rows, 1, seed, step, stream=2)[:, 0]
         own = _larger_share(draw, self.mixup)
+        partner = tf.bitwise.bitwise_xor(tf.range(count), 1)
+        partner = tf.where(partner < count, partner, tf.maximum(count - 2, 0))
 
         def mix(values: tf.Tensor) -> tf.Tensor:
             share = tf.reshape(tf.cast(own, values.dtype), [-1] + [1] * (len(values.shape) - 1))
-            return share * values + (1 - share) * tf.roll(values, -1, axis=0)
+            return share * values + (1 - share) * tf.gather(values, partner)
 
         return mix(inputs), mix(targets)
 

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lottery import files
+from lottery.data import manifest
 from lottery.data.images import POLICY
-from lottery.data.sources.records import MANIFEST, VERSION
-from lottery.preprocess import manifest
-from lottery.preprocess.shards import HEADER, Done, Layout, file_name
+from lottery.data.manifest import HEADER, MANIFEST
+from lottery.data.sources.records import VERSION
+from lottery.preprocess.shards import Done, Layout, file_name
 from lottery.preprocess.sources import Source
 
 _OURS = re.compile(r"(train|test)(_(images|labels)\.npy|-\d{5}-of-\d{5}\.tfrecord)")

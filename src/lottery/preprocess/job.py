@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 
 from lottery import config, files
 from lottery.config import option
-from lottery.data.sources.records import MANIFEST, check_files, read_manifest
+from lottery.data.manifest import MANIFEST
+from lottery.data.sources.records import check_files, read_manifest
 from lottery.errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # --help shall not wait for them
@@ -122,7 +123,8 @@ def preprocess(options: Options) -> None:
 
 def verify(folder: Path) -> None:
     """Compare an output folder with its manifest. Raises :class:`DataError` if they differ."""
-    from lottery.preprocess import manifest, progress
+    from lottery.data import manifest
+    from lottery.preprocess import progress
 
     about = read_manifest(folder)
     total = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())

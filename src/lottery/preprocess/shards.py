@@ -26,11 +26,10 @@ from PIL import Image, UnidentifiedImageError, features
 
 from lottery import files
 from lottery.data import images
+from lottery.data.manifest import HEADER
 from lottery.errors import DataError
 
 _WRITEBACK = 16  # images after which the disk is set to work
-HEADER = 128
-"""Bytes before the first image of an array file."""
 
 Pixels = npt.NDArray[np.uint8]  # [S, S, 3]
 Example = tuple[str, int, Callable[[], bytes]]  # name, label, what reads the encoded image
@@ -111,7 +110,7 @@ class Records:
 
     def examples(self) -> Iterator[Example]:
         """In the order of the files. Raises :class:`DataError` for damaged records."""
-        from lottery.preprocess import tfrecord  # here, so that other sources need no CRC-32C
+        from lottery.data import tfrecord  # here, so that other sources need no CRC-32C
 
         start, end = self.first, self.first + self.count
         begin = 0
@@ -366,7 +365,7 @@ def _array(task: Task, read: _Reader) -> tuple[str, int]:
 
 
 def _tfrecord(task: Task, read: _Reader) -> tuple[str, int]:
-    from lottery.preprocess import tfrecord
+    from lottery.data import tfrecord
 
     with files.replacing(task.path) as temporary:
         with temporary.open("wb") as file:

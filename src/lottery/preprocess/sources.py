@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lottery.data import tfrecord
 from lottery.data.images import File
 from lottery.data.sources import Part, folder, tfds
 from lottery.errors import DataError
-from lottery.preprocess import ilsvrc, tfrecord
+from lottery.preprocess import ilsvrc
 from lottery.preprocess.shards import Files, Records
 
 log = logging.getLogger(__name__)

@@ -1,14 +1,19 @@
 """The devices a run uses, and how exactly it repeats."""
 
+import functools
+import platform
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 from tensorflow.python.eager import context
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
-from lottery.config import Trainer
+from lottery.config import Training
 from lottery.errors import ClusterError, ConfigError
 from lottery.training import cluster
+from lottery.training.setting import Setting
 
 # Seconds: for all processes of a job to begin, and of silence after which one counts as dead.
 BEGIN_TIMEOUT, HEARTBEAT_TIMEOUT = 900, 60
@@ -120,15 +125,17 @@ def check_precision(precision: str, device: str, capability: tuple[int, int] | N
         )
 
 
-def prepare(trainer: Trainer) -> Any:
+def prepare(config: Training) -> Any:
     """The strategy of a run, in a process configured for it and checked to be able to do it.
 
     Raises what :func:`strategy`, :func:`configure` and :func:`check_batch` raise.
     """
+    trainer = config.trainer
     configure(precision=trainer.precision, deterministic=trainer.deterministic)
     chosen = strategy(trainer.strategy)
-    check_batch(trainer.batch_size, chosen.num_replicas_in_sync)
-    if trainer.sync_batch_norm and trainer.jit_compile and chosen.num_replicas_in_sync > 1:
+    replicas = chosen.num_replicas_in_sync
+    check_batch(trainer.batch_size, replicas, in_pairs=config.data.mixup > 0)
+    if trainer.sync_batch_norm and trainer.jit_compile and replicas > 1:
         raise ConfigError(
             "trainer.sync_batch_norm=true and trainer.jit_compile=true exclude each other on "
             "several devices: XLA cannot compile across them"
@@ -136,8 +143,44 @@ def prepare(trainer: Trainer) -> Any:
     return chosen
 
 
-def check_batch(batch_size: int, replicas: int) -> None:
-    """Raise :class:`ConfigError` unless every replica gets the same number of examples."""
+def setting(strategy: Any, *, jit_compile: bool) -> Setting:
+    """What a process that was configured trains on with this strategy."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        name = details.get("device_name", "GPU")
+    else:
+        name = _cpu()
+    return Setting(
+        replicas=strategy.num_replicas_in_sync,
+        devices=name,
+        deterministic=is_op_determinism_enabled(),
+        jit_compile=jit_compile,
+        tensorflow=tf.__version__,
+    )
+
+
+@functools.cache
+def _cpu() -> str:
+    """What Linux calls this machine's processor: another one rounds otherwise."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def check_batch(batch_size: int, replicas: int, *, in_pairs: bool = False) -> None:
+    """Raise :class:`ConfigError` unless every replica gets the same number of examples.
+
+    ``in_pairs``: an even one on several replicas, since mixup blends pairs of examples.
+    """
+    if in_pairs and replicas > 1 and not batch_size % replicas and batch_size // replicas % 2:
+        raise ConfigError(
+            f"data.mixup blends pairs of examples, and trainer.batch_size={batch_size} over "
+            f"{replicas} devices gives each an odd number: take {batch_size + replicas}"
+        )
     if batch_size % replicas:
         below = batch_size // replicas * replicas
         nearest = f"{below} or {below + replicas}" if below else f"{replicas}"

@@ -4,7 +4,7 @@ Steps are counted over the whole run: step ``s`` belongs to epoch ``s // steps_p
 examples of a step, their augmentation and so the whole computation are a function of the seed and
 the step, so a run can start at any step from a state and nothing else. The replicas of a strategy
 share each batch, and the gradient is added up over them before it is clipped, so their number
-changes nothing but rounding (and the batch that an unsynchronised BatchNorm normalises over).
+changes nothing but rounding (and what :attr:`Loop.setting` names).
 
 Where several processes train together (:mod:`lottery.training.workers`), all of them must leave
 the loop after the same step. So the signals that each has received are added up with the metrics,
@@ -24,13 +24,14 @@ import numpy as np
 import tensorflow as tf
 
 from lottery import models
-from lottery.data import Chunk, Split, Splits
+from lottery.data import Chunk, Share, Split, Splits
 from lottery.data.preprocessing import Preprocessing
 from lottery.errors import CheckpointError
 from lottery.training import devices, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
 from lottery.training.interrupts import StopSignals
 from lottery.training.metrics import Metrics, sums_of
+from lottery.training.setting import Setting
 from lottery.training.tally import Tally, refuse_divergence
 from lottery.training.telemetry import GpuSampler
 
@@ -84,7 +85,8 @@ class Loop:
     def __post_init__(self) -> None:
         self.replicas: int = self.strategy.num_replicas_in_sync
         self.rank, self.workers = devices.place(self.strategy)
-        devices.check_batch(self.batch_size, self.replicas)
+        pairs = self.preprocessing.mixup > 0
+        devices.check_batch(self.batch_size, self.replicas, in_pairs=pairs)
         with self.strategy.scope():
             self.model = self.network()
             optimizer = self.optimizer()
@@ -124,6 +126,18 @@ class Loop:
             if self.jit_compile
             else self._gradients
         )
+
+    @property
+    def setting(self) -> Setting:
+        """What this trains on, and what of its result the number of replicas changes."""
+        layers = self.model._flatten_layers()
+        norms = [n for n in layers if isinstance(n, keras.layers.BatchNormalization)]
+        parts = {
+            "batch normalisation": any(n.trainable and not n.synchronized for n in norms),
+            "dropout": bool(self._seeds),
+        }
+        here = devices.setting(self.strategy, jit_compile=self.jit_compile)
+        return replace(here, per_replica=", ".join(name for name, has in parts.items() if has))
 
     # -- state -----------------------------------------------------------------------------
 
@@ -232,7 +246,11 @@ class Loop:
     def batches(self, split: Split, chunks: list[Chunk], steps_per_epoch: int) -> Iterator[Any]:
         """What :meth:`train` takes for each chunk: images and labels, spread over the replicas."""
         dataset = split.training(
-            chunks, batch_size=self.batch_size, steps_per_epoch=steps_per_epoch, seed=self.seed
+            chunks,
+            batch_size=self.batch_size,
+            steps_per_epoch=steps_per_epoch,
+            seed=self.seed,
+            share=Share(self.rank, self.workers),
         )
         return self._feed(dataset)
 
@@ -249,7 +267,8 @@ class Loop:
         """Metrics over a whole split; every example counts once."""
         size = math.ceil(self.eval_batch_size / self.replicas) * self.replicas
         sums = np.zeros(4)
-        for images, labels, valid in self._feed(split.evaluation(size), batch_axis=0):
+        dataset = split.evaluation(size, Share(self.rank, self.workers))
+        for images, labels, valid in self._feed(dataset, batch_axis=0):
             sums += self._evaluate_call(images, labels, valid).numpy()
         return Metrics.of(sums)
 
@@ -282,21 +301,20 @@ class Loop:
         return (signals.received if self.workers == 1 else signals.agreed) is not None
 
     def _feed(self, dataset: Any, batch_axis: int = 1) -> Iterator[Any]:
-        """Iterate over a data set of global batches, each spread over the replicas."""
+        """Iterate over a data set of this process's batches, each spread over its replicas."""
         if self.replicas == 1:
             return iter(dataset)
 
         local = self.replicas // self.workers
-        first = self.rank * local
 
-        def own(*parts: Any) -> Any:
-            split = [tf.split(p, self.replicas, axis=batch_axis) for p in parts]
-            return tuple(tf.stack(p[first : first + local]) for p in split)
+        def slices(*parts: Any) -> Any:
+            return tuple(tf.stack(tf.split(p, local, axis=batch_axis)) for p in parts)
 
+        spread = dataset.map(slices)
         if self.workers == 1:
-            slices = dataset.map(own).unbatch()
-            return iter(self.strategy.distribute_datasets_from_function(lambda context: slices))
-        return (self._on_devices(*parts) for parts in dataset.map(own).prefetch(2))
+            one = spread.unbatch()
+            return iter(self.strategy.distribute_datasets_from_function(lambda context: one))
+        return (self._on_devices(*parts) for parts in spread.prefetch(2))
 
     def _on_devices(self, *parts: Any) -> Any:
         """The slices of this process, each on its device."""

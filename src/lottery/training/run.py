@@ -17,16 +17,17 @@ from lottery.config import Data, Training, typed
 from lottery.data import Description, EncodedSplit, Splits, crop_size
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
-from lottery.files import write_json
+from lottery.files import read_json, write_json
 from lottery.models.cost import whole
 from lottery.models.kernels import kernels
 from lottery.pruning import masks
 from lottery.rewinding import Start, owner, without_slots
-from lottery.training import devices, optimizers, workers
+from lottery.training import devices, optimizers, setting, workers
 from lottery.training.callbacks import InputBound, MetricsFile
 from lottery.training.checkpoints import CheckpointFolder, NoCheckpoints, Progress, State
 from lottery.training.interrupts import StopSignals
 from lottery.training.loop import Length, Loop
+from lottery.training.setting import Setting
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ def train(
     measure: bool = True,
     head_only: bool = False,
     head_rate: float = 1.0,
+    noted: Mapping[str, Any] | None = None,
+    compared: Mapping[str, Any] | None = None,
 ) -> None:
     """Train and leave in ``work``: checkpoints, metrics.csv, network.json, result.json.
 
@@ -57,7 +60,8 @@ def train(
     readable one, and ends as the unbroken run would. With ``measure``, validation and test are
     measured at the end, the only time that test is looked at. With ``head_only`` all layers but the
     last one with a kernel, the head, keep their weights and statistics; the head learns at
-    ``head_rate`` times the learning rate.
+    ``head_rate`` times the learning rate. ``noted`` is added to the result, and ``compared`` is the
+    result of the run that it will be compared with.
 
     Raises what :meth:`Loop.fit` raises.
     """
@@ -107,6 +111,13 @@ def train(
             head_only=head_only,
             head_rate=head_rate,
         )
+        trained_on = _trained_on(work, loop.setting, continued=stored is not None)
+        about = setting.result(trained_on)
+        other = Setting.of(compared or {})
+        if other is not None and (mixed := setting.mixture([*trained_on, other])):
+            about["mixed"] = mixed
+        if "mixed" in about:
+            log.warning("%s", about["mixed"])
         write_json(
             work / "network.json",
             {
@@ -132,7 +143,8 @@ def train(
             )
             if measure:
                 steps = progress.step - start.epoch * spe
-                _measure(work, loop, data, config, progress, steps=steps)
+                measured = _measured(loop, data, config, progress, steps=steps)
+                write_json(work / "result.json", measured | about | dict(noted or {}))
         except tf.errors.UnavailableError:  # another process is gone
             raise
         except tf.errors.OpError:
@@ -224,25 +236,31 @@ def masked(state: State, mask: Mask) -> State:
     return masks.apply(mask, state, lambda name: owner(name, paths))
 
 
-def _measure(
-    work: Path, loop: Loop, data: Splits, config: Training, progress: Progress, steps: int
-) -> None:
-    write_json(
-        work / "result.json",
-        {
-            **loop.evaluate(data.validation).named("val_"),
-            **loop.evaluate(data.test).named("test_"),
-            "val_examples": data.validation.size,
-            "val_majority": int(np.bincount(data.validation.labels).max()),
-            "test_examples": data.test.size,
-            "classes": len(data.description.classes),
-            "epochs": steps // steps_per_epoch(data.train.size, config.trainer.batch_size),
-            "seconds": progress.seconds,
-            "images_per_second": steps * config.trainer.batch_size / progress.training_seconds
-            if steps
-            else 0.0,
-        },
-    )
+def _trained_on(work: Path, here: Setting, *, continued: bool) -> list[Setting]:
+    """What the attempts so far, this one the last, have trained on; each once in a row."""
+    path = work / "trained_on.json"
+    before = [Setting(**found) for found in read_json(path)] if continued and path.exists() else []
+    attempts = before if before[-1:] == [here] else [*before, here]
+    write_json(path, [asdict(attempt) for attempt in attempts])
+    return attempts
+
+
+def _measured(
+    loop: Loop, data: Splits, config: Training, progress: Progress, steps: int
+) -> dict[str, Any]:
+    return {
+        **loop.evaluate(data.validation).named("val_"),
+        **loop.evaluate(data.test).named("test_"),
+        "val_examples": data.validation.size,
+        "val_majority": int(np.bincount(data.validation.labels).max()),
+        "test_examples": data.test.size,
+        "classes": len(data.description.classes),
+        "epochs": steps // steps_per_epoch(data.train.size, config.trainer.batch_size),
+        "seconds": progress.seconds,
+        "images_per_second": steps * config.trainer.batch_size / progress.training_seconds
+        if steps
+        else 0.0,
+    }
 
 
 def network(config: Training, description: Description, *, head_only: bool = False) -> Any:
@@ -275,7 +293,7 @@ def build(
 ) -> tuple[Loop, Length]:
     """The loop of a configuration, freshly initialised from ``start.seed``, and its length."""
     trainer = config.trainer
-    strategy = devices.prepare(trainer)
+    strategy = devices.prepare(config)
     description = data.description
     spe = steps_per_epoch(data.train.size, trainer.batch_size)
     rate = optimizers.schedule(

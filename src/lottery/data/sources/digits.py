@@ -6,14 +6,23 @@ Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UC
 import functools
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lottery import files
 from lottery.config import Data
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
 from lottery.errors import ConfigError
+
+
+@functools.cache
+def _file() -> Path:
+    # Without scikit-learn, whose import takes as long as a third of TensorFlow's.
+    file = metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    return Path(str(file))
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,9 @@ class Digits:
     image_shape: Shape = (8, 8, 1)
     classes: tuple[str, ...] = tuple("0123456789")
     sizes: dict[Part, int] = field(default_factory=lambda: {"train": 1797})
-    fingerprint: dict[str, Any] = field(default_factory=lambda: {"source": "digits"})
+    fingerprint: dict[str, Any] = field(
+        default_factory=lambda: {"source": "digits", "contents": files.sha256(_file())}
+    )
 
     def labels(self, part: Part) -> Labels:
         """Digits 0 to 9, [1797]."""
@@ -50,9 +61,7 @@ def open_source(config: Data) -> Digits:
 
 @functools.lru_cache(maxsize=1)
 def _digits() -> tuple[Images, Labels]:
-    # Its file, because importing scikit-learn takes as long as a third of TensorFlow.
-    file = metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
-    table = np.loadtxt(str(file), delimiter=",", dtype=np.int32)
+    table = np.loadtxt(str(_file()), delimiter=",", dtype=np.int32)
     # 17 grey levels, 0 to 16, spread over 0 to 255.
     images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8)
     return images.reshape(-1, 8, 8, 1), table[:, -1].copy()

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from lottery.config import Data, did_you_mean
-from lottery.data import images
+from lottery.data import contents, images
+from lottery.data.contents import with_status
 from lottery.data.images import File
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
@@ -83,7 +84,8 @@ def open_source(config: Data) -> Folder:
         image_shape=(side, side, 3),
         classes=classes,
         paths=paths,
-        fingerprint=fingerprint(files),
+        fingerprint=fingerprint(files)
+        | {"contents": {part: contents.of_files(root, fs) for part, fs in files.items()}},
     )
 
 
@@ -109,7 +111,7 @@ def find(
 
 
 def fingerprint(files: Mapping[Part, Sequence[File]]) -> dict[str, Any]:
-    """JSON values that change when a file comes, goes or changes its size."""
+    """JSON values that change when a file comes, goes or changes its size; nothing is read."""
     listed = [(file.path, file.bytes) for of_part in files.values() for file in sorted(of_part)]
     listing = "\n".join(f"{path}\t{size}" for path, size in listed)
     return {
@@ -143,15 +145,10 @@ def image_files(root: Path, folder: Path) -> list[File]:
     with os.scandir(folder) as entries:
         # scandir, because a stat per file is slow enough for a million files.
         return sorted(
-            File(entry.name if prefix == "." else f"{prefix}/{entry.name}", *_size_and_time(entry))
+            with_status(entry.name if prefix == "." else f"{prefix}/{entry.name}", entry.stat())
             for entry in entries
             if entry.name.lower().endswith(_ENDINGS) and entry.is_file()
         )
-
-
-def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
-    status = entry.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def subfolders(folder: Path) -> list[str]:

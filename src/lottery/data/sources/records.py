@@ -1,7 +1,8 @@
 """Images that preprocess.py has prepared: uniform squares in memory-mapped arrays or TFRecords."""
 
-import functools
+import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from lottery.config import Data
-from lottery.data import images
+from lottery.data import contents, images, tfrecord
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
+from lottery.data.manifest import MANIFEST, problems
 from lottery.data.sources import Part
 from lottery.errors import ConfigError, DataError
 
-MANIFEST = "manifest.json"
 VERSION = 1
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,13 @@ class Records:
         return self.directory / f"{part}_images.npy"
 
     def _records(self, part: Part, rows: Rows, labels: Labels) -> Any:
-        from lottery.data.streams import TfrecordSplit, tfrecord_batches
+        from lottery.data.streams import TfrecordSplit
 
-        encoded = functools.partial(
-            tfrecord_batches, self.shards[part], "image", "string", interleaved=False
-        )
         decode = images.unpack if self.raw else images.decode
         name = f"{self.name} {part}"
-        return TfrecordSplit(name, encoded, rows, labels, self.image_shape, decode)
+        return TfrecordSplit(
+            name, tfrecord.Reader(self.shards[part]), rows, labels, self.image_shape, decode
+        )
 
 
 def open_source(config: Data) -> Records:
@@ -80,6 +82,7 @@ def open_source(config: Data) -> Records:
     directory = Path(config.dir).expanduser()
     manifest = read_manifest(directory)
     check_files(directory, manifest)
+    _check_changed(directory, manifest)
     side, channels = manifest["size"], manifest["channels"]
     if config.stored_size not in (None, side):
         raise ConfigError(
@@ -146,3 +149,27 @@ def check_files(directory: Path, manifest: dict[str, Any]) -> None:
                     f"{path} is missing or cut short: preprocess.py verify={directory} tells more, "
                     "with force=true it makes the folder again"
                 )
+
+
+def _check_changed(directory: Path, manifest: dict[str, Any]) -> None:
+    """Raise :class:`DataError` if files changed after the manifest was written, not as it says.
+
+    A key holds what the manifest says of the content. Files that are older than it are trusted;
+    copying may have made them newer, and then they are read, once.
+    """
+    names = [entry["name"] for split in manifest["splits"].values() for entry in split["files"]]
+    listed = [contents.stamped(directory, name) for name in (*names, MANIFEST)]
+    if max(file.modified for file in listed) == listed[-1].modified:
+        return
+
+    def compare() -> str:
+        log.info("%s has files that are newer than its %s: comparing them", directory, MANIFEST)
+        wrong = [found for found in problems(directory, manifest) if isinstance(found, str)]
+        if wrong:
+            raise DataError(
+                f"{directory} was changed after it was prepared: {wrong[0]}; prepare it again with "
+                "preprocess.py force=true"
+            )
+        return hashlib.sha256(manifest["content"].encode()).hexdigest()
+
+    contents.remembered("records", listed, compare)

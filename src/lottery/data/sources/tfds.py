@@ -6,15 +6,12 @@ What can be known from the files beside the records is read without importing Te
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lottery.config import Data, did_you_mean
-from lottery.data import images
+from lottery.data import contents, images, tfrecord
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
 from lottery.errors import ConfigError, DataError
@@ -46,15 +43,13 @@ class Tfds:
     def labels(self, part: Part) -> Labels:
         """See :class:`lottery.data.sources.Source`. The first call reads all records."""
         return _labels(
-            self.directory, self.shards[part], self.fingerprint["bytes"][self.splits[part]]
+            self.directory, self.shards[part], self.fingerprint["contents"][self.splits[part]]
         )
 
     def images(self, part: Part, rows: Rows) -> Images:
         """See :class:`lottery.data.sources.Source`."""
         split = self._split(part, rows, self.labels(part)[rows])
-        return images.decode_all(
-            _guarded(self.directory, split.files), split.size, self.image_shape
-        )
+        return images.decode_all(split.files(), split.size, self.image_shape)
 
     def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
         """See :class:`lottery.data.sources.Source`."""
@@ -62,13 +57,11 @@ class Tfds:
         return split
 
     def _split(self, part: Part, rows: Rows, labels: Labels) -> Any:
-        from lottery.data.streams import TfrecordSplit, tfrecord_batches
+        from lottery.data.streams import TfrecordSplit
 
-        encoded = functools.partial(
-            tfrecord_batches, self.shards[part], "image", "string", interleaved=True
-        )
         name = f"{self.name} {self.splits[part]}"
-        return TfrecordSplit(name, encoded, rows, labels, self.image_shape)
+        records = tfrecord.Reader(self.shards[part])
+        return TfrecordSplit(name, records, rows, labels, self.image_shape)
 
 
 def open_source(config: Data) -> Tfds:
@@ -117,7 +110,17 @@ def open_source(config: Data) -> Tfds:
             "version": directory.name,
             "examples": examples,
             "bytes": {name: int(splits[name]["numBytes"]) for name in names.values()},
+            "contents": {name: _contents(directory, shards[part]) for part, name in names.items()},
         },
+    )
+
+
+def _contents(directory: Path, shards: tuple[str, ...]) -> str:
+    """A checksum of the records of a split, by those that are stored with them."""
+    return contents.remembered(
+        "tfrecord",
+        [contents.stamped(directory, Path(shard).name) for shard in shards],
+        lambda: tfrecord.checksum(shards),
     )
 
 
@@ -250,21 +253,15 @@ def class_names(directory: Path, features: dict[str, Any]) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _labels(directory: Path, shards: tuple[str, ...], size: int) -> Labels:
-    # `size` is there for the cache to notice that the data set was replaced.
+def _labels(directory: Path, shards: tuple[str, ...], contents: str) -> Labels:
+    # `contents` is there for the cache to notice that the data set was replaced.
     import_tensorflow()
-    from lottery.data.streams import tfrecord_batches
-
-    batches = tfrecord_batches(shards, "label", "int64", interleaved=True)
-    labels = list(_guarded(directory, batches.as_numpy_iterator))
-    return np.concatenate(labels).astype(np.int32)
-
-
-def _guarded(directory: Path, iterate: Callable[[], Iterator[Any]]) -> Iterator[Any]:
     import tensorflow as tf
 
+    from lottery.data.streams import tfrecord_labels
+
     try:
-        yield from iterate()
+        return tfrecord_labels(shards)
     except tf.errors.DataLossError as error:
         # TensorFlow's message names operations and devices, too.
         record = re.search(r"(corrupted|truncated) record at \d+", error.message)

@@ -1,4 +1,4 @@
-"""``manifest.json``: what an output folder holds, and whether it still does."""
+"""``manifest.json``: what a folder of records holds, and whether it still does."""
 
 import hashlib
 import io
@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from lottery import files
-from lottery.data.sources.records import MANIFEST
-from lottery.preprocess.shards import HEADER
+
+MANIFEST = "manifest.json"
+HEADER = 128
+"""Bytes before the first image of an array file."""
 
 
 def content(splits: Mapping[Any, dict[str, Any]]) -> str:
