@@ -22,10 +22,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from lottery import files
-from lottery.data import images
+from lottery.data import images, tfrecord
 from lottery.data.sources.records import read_manifest
 from lottery.errors import ConfigError, DataError, LotteryError
-from lottery.preprocess import job, shards, sources, spark, tfrecord
+from lottery.preprocess import job, shards, sources, spark
 from lottery.preprocess.job import Options
 
 SIZE = 12
@@ -714,7 +714,7 @@ def test_workers_need_neither_tensorflow_nor_hydra(odd: Path, tmp_path: Path) ->
     spark._pack(tmp_path / "shipped.zip")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import lottery.preprocess.shards, lottery.preprocess.spark, lottery.preprocess.tfrecord\n"
+        "import lottery.preprocess.shards, lottery.preprocess.spark, lottery.data.tfrecord\n"
         "assert 'shipped.zip' in lottery.__file__\n"
         "heavy = {'tensorflow', 'hydra', 'omegaconf', 'pyspark', 'scipy', 'rich'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"

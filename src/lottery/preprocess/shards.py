@@ -111,7 +111,7 @@ class Records:
 
     def examples(self) -> Iterator[Example]:
         """In the order of the files. Raises :class:`DataError` for damaged records."""
-        from lottery.preprocess import tfrecord  # here, so that other sources need no CRC-32C
+        from lottery.data import tfrecord  # here, so that other sources need no CRC-32C
 
         start, end = self.first, self.first + self.count
         begin = 0
@@ -366,7 +366,7 @@ def _array(task: Task, read: _Reader) -> tuple[str, int]:
 
 
 def _tfrecord(task: Task, read: _Reader) -> tuple[str, int]:
-    from lottery.preprocess import tfrecord
+    from lottery.data import tfrecord
 
     with files.replacing(task.path) as temporary:
         with temporary.open("wb") as file:

@@ -31,7 +31,7 @@ _JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 # packages' own __init__ would ask for more.
 _SHIPPED = (
     "errors", "files", "data/images", "data/interface", "preprocess/processes",
-    "preprocess/shards", "preprocess/spark", "preprocess/tfrecord",
+    "data/tfrecord", "preprocess/shards", "preprocess/spark",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from lottery.data import images
 from lottery.data.images import File
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
+from lottery.data.splits import Keys, name_key
 from lottery.errors import ConfigError, DataError
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -44,7 +45,13 @@ class Folder:
     def labels(self, part: Part) -> Labels:
         """Position of each file's class folder among those of train."""
         label = {name: i for i, name in enumerate(self.classes)}
-        return np.array([label[Path(path).parent.name] for path in self.paths[part]], np.int32)
+        folders = (path.rsplit("/", 2)[-2] for path in self.paths[part])
+        return np.fromiter((label[name] for name in folders), np.int32, len(self.paths[part]))
+
+    def keys(self, part: Part) -> Keys:
+        """Of class folder and file name, so that a file that is added moves no other."""
+        names = ("/".join(path.rsplit("/", 2)[-2:]) for path in self.paths[part])
+        return np.fromiter(map(name_key, names), np.uint64, len(self.paths[part]))
 
     def images(self, part: Part, rows: Rows) -> Images:
         """See :class:`lottery.data.sources.Source`."""

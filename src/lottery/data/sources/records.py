@@ -12,6 +12,7 @@ from lottery.config import Data
 from lottery.data import images
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
+from lottery.data.splits import Keys
 from lottery.errors import ConfigError, DataError
 
 MANIFEST = "manifest.json"
@@ -37,6 +38,10 @@ class Records:
         """See :class:`lottery.data.sources.Source`."""
         labels: Labels = np.load(self.directory / f"{part}_labels.npy")
         return labels
+
+    def keys(self, part: Part) -> Keys:
+        """Positions in the output."""
+        return np.arange(self.sizes[part], dtype=np.uint64)
 
     def images(self, part: Part, rows: Rows) -> Images:
         """See :class:`lottery.data.sources.Source`."""

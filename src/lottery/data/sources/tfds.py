@@ -3,25 +3,25 @@
 What can be known from the files beside the records is read without importing TensorFlow.
 """
 
+import contextlib
 import functools
 import json
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lottery.config import Data, did_you_mean
-from lottery.data import images
+from lottery.data import images, tfrecord
+from lottery.data.images import Encoded
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
+from lottery.data.splits import Keys
 from lottery.errors import ConfigError, DataError
-from lottery.quiet import import_tensorflow
-
-if TYPE_CHECKING:
-    pass
 
 _DEFAULT_ROOT = "~/tensorflow_datasets"
 # A TFRecord stores each example between 12 bytes of length and checksum and 4 of checksum.
@@ -44,17 +44,54 @@ class Tfds:
     fingerprint: dict[str, Any]
 
     def labels(self, part: Part) -> Labels:
-        """See :class:`lottery.data.sources.Source`. The first call reads all records."""
-        return _labels(
-            self.directory, self.shards[part], self.fingerprint["bytes"][self.splits[part]]
-        )
+        """See :class:`lottery.data.sources.Source`. The order is that of the files.
+
+        Reads 10 microseconds a record, once, and of large records little but the labels. Raises
+        :class:`DataError` for damaged files and for a split without labels (TFDS writes -1).
+        """
+        shards = self.shards[part]
+        status = tuple((s.st_size, s.st_mtime_ns) for s in map(os.stat, shards))
+        with self._whole():
+            labels = _labels(shards, status)
+        if labels.min(initial=0) < 0:
+            raise DataError(
+                f"the {self.splits[part]} split of {self.name} has no labels "
+                f"({np.count_nonzero(labels < 0)} of {len(labels)} are -1)"
+                f"{_labelled(self.directory)}"
+            )
+        if len(labels) != self.sizes[part] or labels.max(initial=0) >= len(self.classes):
+            raise half_written(
+                self.directory, f"the labels of {self.splits[part]} are not those it tells of"
+            )
+        return labels
+
+    def keys(self, part: Part) -> Keys:
+        """Positions in the files."""
+        return np.arange(self.sizes[part], dtype=np.uint64)
 
     def images(self, part: Part, rows: Rows) -> Images:
         """See :class:`lottery.data.sources.Source`."""
-        split = self._split(part, rows, self.labels(part)[rows])
-        return images.decode_all(
-            _guarded(self.directory, split.files), split.size, self.image_shape
-        )
+        return images.decode_all(self._encoded(part, rows), len(rows), self.image_shape)
+
+    def _encoded(self, part: Part, rows: Rows) -> Iterator[Encoded]:
+        wanted, name = iter(rows.tolist()), f"{self.name} {self.splits[part]}"
+        records = (r for shard in self.shards[part] for r in tfrecord.read(Path(shard)))
+        row = next(wanted, None)
+        with self._whole():
+            for position, record in enumerate(records):
+                if position == row:
+                    yield f"record {row} of {name}", functools.partial(_image, record)
+                    row = next(wanted, None)
+                if row is None:
+                    return
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Say of a damaged file what to do about it."""
+        try:
+            yield
+        except DataError as error:
+            raise half_written(self.directory, str(error)) from None
 
     def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
         """See :class:`lottery.data.sources.Source`."""
@@ -65,10 +102,36 @@ class Tfds:
         from lottery.data.streams import TfrecordSplit, tfrecord_batches
 
         encoded = functools.partial(
-            tfrecord_batches, self.shards[part], "image", "string", interleaved=True
+            tfrecord_batches, self.shards[part], "image", "string", interleaved=False
         )
         name = f"{self.name} {self.splits[part]}"
         return TfrecordSplit(name, encoded, rows, labels, self.image_shape)
+
+
+def _image(record: bytes) -> bytes:
+    image = tfrecord.decode(record)["image"]
+    if not isinstance(image, bytes):
+        raise ValueError("the image is a number")
+    return image
+
+
+def _labelled(directory: Path) -> str:
+    """The end of a message: which splits have labels, by their first records."""
+    info, names = read_json(directory, "dataset_info.json"), []
+    for split in info.get("splits", []):
+        with contextlib.suppress(DataError):  # of one that is not on this machine
+            if is_labelled(find_shards(directory, info, split)):
+                names.append(str(split["name"]))
+    others = [name for name in names if name != "train"]
+    return f"; with labels: {', '.join(names) or 'none'}" + (
+        f" (data.test={others[0]})" if others else ""
+    )
+
+
+def is_labelled(shards: Sequence[str]) -> bool:
+    """Whether the first record has a label: TFDS writes -1 into those that have none."""
+    first = next((r for shard in shards for r in tfrecord.read(Path(shard), 0, 1)), None)
+    return first is not None and tfrecord.decode(first).get("label", -1) != -1
 
 
 def open_source(config: Data) -> Tfds:
@@ -250,23 +313,7 @@ def class_names(directory: Path, features: dict[str, Any]) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _labels(directory: Path, shards: tuple[str, ...], size: int) -> Labels:
-    # `size` is there for the cache to notice that the data set was replaced.
-    import_tensorflow()
-    from lottery.data.streams import tfrecord_batches
-
-    batches = tfrecord_batches(shards, "label", "int64", interleaved=True)
-    labels = list(_guarded(directory, batches.as_numpy_iterator))
-    return np.concatenate(labels).astype(np.int32)
-
-
-def _guarded(directory: Path, iterate: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-    import tensorflow as tf
-
-    try:
-        yield from iterate()
-    except tf.errors.DataLossError as error:
-        # TensorFlow's message names operations and devices, too.
-        record = re.search(r"(corrupted|truncated) record at \d+", error.message)
-        reason = record[0] if record else "its records cannot be read"
-        raise half_written(directory, reason) from error
+def _labels(shards: tuple[str, ...], status: tuple[tuple[int, int], ...]) -> Labels:
+    # `status` is there for the cache to notice that the data set was replaced.
+    found = [tfrecord.integers(Path(shard), b"label") for shard in shards]
+    return np.array([label for of_shard in found for label in of_shard], np.int32)
