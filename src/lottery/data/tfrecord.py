@@ -8,7 +8,7 @@ each a list of byte strings (field 1) or integers (field 3).
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,6 +58,24 @@ def read(path: Path, first: int = 0, count: int | None = None) -> Iterator[bytes
                     raise DataError(f"{path} is damaged: record {position} fails its checksum")
                 yield record
             position += 1
+
+
+def chosen(paths: Sequence[str], rows: Iterable[int]) -> Iterator[bytes]:
+    """The records at increasing positions in consecutive files, as :func:`read` reads them."""
+    records = enumerate(record for path in paths for record in read(Path(path)))
+    for row in rows:
+        record = next((record for position, record in records if position == row), None)
+        if record is None:
+            raise DataError(f"there is no record {row} in {', '.join(paths[:1])}")
+        yield record
+
+
+def image(record: bytes) -> bytes:
+    """The feature ``image`` of an Example. Raises :class:`ValueError` for one without."""
+    content = decode(record).get("image")
+    if not isinstance(content, bytes):
+        raise ValueError("it has no image")
+    return content
 
 
 def integers(path: Path, feature: bytes) -> list[int]:

@@ -105,6 +105,7 @@ def _ticket(about: Mapping[str, Any], tensors: Mapping[str, Array]) -> Ticket:
     network = {**about["network"], "input_shape": tuple(about["network"]["input_shape"])}
     provenance = about["provenance"]
     provenance["runs"]["ticket"], provenance["runs"]["dense"], provenance["data"]
+    provenance["seen"]
     return Ticket(
         network=Network(**network),
         classes=tuple(about["classes"]),

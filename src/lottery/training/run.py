@@ -115,6 +115,7 @@ def train(
                 "parameters": parameters(loop.model),
                 "input_shape": data.description.input_shape,
                 "classes": data.description.classes,
+                "data": data.description.fingerprint,
                 "kernels": [asdict(k) for k in kernels(loop.model)],
             },
         )

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from lottery.config import Data
-from lottery.data import images
+from lottery.data import images, tfrecord
+from lottery.data.images import Decode
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
 from lottery.data.splits import Keys
@@ -48,8 +49,12 @@ class Records:
         if not self.shards[part]:
             found: Images = np.load(self._array(part), mmap_mode="r")[rows]
             return found
-        split = self._records(part, rows, self.labels(part)[rows])
-        return images.decode_all(split.files(), split.size, self.image_shape, split.decode)
+        chosen = tfrecord.chosen(self.shards[part], rows.tolist())
+        encoded = (
+            (f"record {row} of {self.name} {part}", functools.partial(tfrecord.image, record))
+            for row, record in zip(rows.tolist(), chosen, strict=True)
+        )
+        return images.decode_all(encoded, len(rows), self.image_shape, self._decode)
 
     def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
         """See :class:`lottery.data.sources.Source`."""
@@ -63,15 +68,18 @@ class Records:
     def _array(self, part: Part) -> Path:
         return self.directory / f"{part}_images.npy"
 
+    @property
+    def _decode(self) -> Decode:
+        return images.unpack if self.raw else images.decode
+
     def _records(self, part: Part, rows: Rows, labels: Labels) -> Any:
         from lottery.data.streams import TfrecordSplit, tfrecord_batches
 
         encoded = functools.partial(
             tfrecord_batches, self.shards[part], "image", "string", interleaved=False
         )
-        decode = images.unpack if self.raw else images.decode
         name = f"{self.name} {part}"
-        return TfrecordSplit(name, encoded, rows, labels, self.image_shape, decode)
+        return TfrecordSplit(name, encoded, rows, labels, self.image_shape, self._decode)
 
 
 def open_source(config: Data) -> Records:

@@ -74,16 +74,11 @@ class Tfds:
         return images.decode_all(self._encoded(part, rows), len(rows), self.image_shape)
 
     def _encoded(self, part: Part, rows: Rows) -> Iterator[Encoded]:
-        wanted, name = iter(rows.tolist()), f"{self.name} {self.splits[part]}"
-        records = (r for shard in self.shards[part] for r in tfrecord.read(Path(shard)))
-        row = next(wanted, None)
+        name = f"{self.name} {self.splits[part]}"
         with self._whole():
-            for position, record in enumerate(records):
-                if position == row:
-                    yield f"record {row} of {name}", functools.partial(_image, record)
-                    row = next(wanted, None)
-                if row is None:
-                    return
+            records = tfrecord.chosen(self.shards[part], rows.tolist())
+            for row, record in zip(rows.tolist(), records, strict=True):
+                yield f"record {row} of {name}", functools.partial(tfrecord.image, record)
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
@@ -106,13 +101,6 @@ class Tfds:
         )
         name = f"{self.name} {self.splits[part]}"
         return TfrecordSplit(name, encoded, rows, labels, self.image_shape)
-
-
-def _image(record: bytes) -> bytes:
-    image = tfrecord.decode(record)["image"]
-    if not isinstance(image, bytes):
-        raise ValueError("the image is a number")
-    return image
 
 
 def _labelled(directory: Path) -> str:
@@ -308,7 +296,10 @@ def class_names(directory: Path, features: dict[str, Any]) -> tuple[str, ...]:
     """Names by label, which are numbers where the data set has no names."""
     names = directory / "label.labels.txt"
     if names.is_file():
-        return tuple(names.read_text(encoding="utf-8").splitlines())
+        try:
+            return tuple(names.read_text(encoding="utf-8").splitlines())
+        except UnicodeDecodeError:
+            raise half_written(directory, f"{names.name} is not UTF-8") from None
     return tuple(str(i) for i in range(int(features["label"]["classLabel"]["numClasses"])))
 
 
