@@ -38,6 +38,9 @@ def parts(tmp_path_factory):
         "seconds": 1.5,
         "rewound_to_epoch": 1,
         "pristine": False,
+        "seen": [
+            {"data": dataclasses.asdict(composed().data), "fingerprint": {"source": "digits"}}
+        ],
         "config": {"data": dataclasses.asdict(composed().data)},
         "versions": {"lottery": "1"},
         "mask": {"percentile": 50.0},

@@ -40,7 +40,10 @@ def option(
     lt: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """A dataclass field with its documentation, role and bounds (``ge <= value < lt``, …)."""
+    """A dataclass field with its documentation, role and bounds (``ge <= value < lt``, …).
+
+    The bounds of a list hold for each of its elements; no number may be infinite or NaN.
+    """
     metadata = {
         "doc": doc,
         "identity": identity,
@@ -69,7 +72,7 @@ class Data:
         0.2, "share cut off for test where the source has no such split", gt=0, lt=1
     )
     split_seed: int = option(0, "seed of the splits; the same for all runs of a study", ge=0)
-    classes: list[int] | None = option(None, "keep these classes only, renumbered in order")
+    classes: list[int] | None = option(None, "keep these classes only, renumbered in order", ge=0)
     stored_size: int | None = option(
         None, "side in pixels images are resized and centre-cropped to; None: as stored", ge=1
     )
@@ -100,7 +103,7 @@ class Data:
     flip: bool = option(False, "mirror half of the training images")
     mixup: float = option(0.0, "alpha of mixup, e.g. 0.2; 0: none", ge=0)
     mean: list[float] = option([0.5], "per-channel mean of pixels scaled to [0, 1]")
-    std: list[float] = option([0.5], "per-channel standard deviation of the same")
+    std: list[float] = option([0.5], "per-channel standard deviation of the same", gt=0)
     in_memory: bool | None = option(
         None, "hold decoded images in memory; None: if they fit memory_limit", identity=False
     )
@@ -247,7 +250,10 @@ class Rewind:
         choices=("restore", "reset"),
     )  # fmt: skip
     keep: list[int] = option(
-        [], "epochs whose state a dense run keeps for rewinding, besides its own", identity=False
+        [],
+        "epochs whose state a dense run keeps for rewinding, besides its own",
+        identity=False,
+        ge=0,
     )
 
 
@@ -311,6 +317,13 @@ class Transfer:
         "fine-tuning: share of optimizer.learning_rate that weights trained before learn at; fresh "
         "ones, the new head's too, always learn at all of it",
         gt=0,
+    )
+    seen_images: str = option(
+        "refuse",
+        "test or validation images that the ticket was trained on or judged by: refuse to run, or "
+        "run and report how many they are",
+        identity=False,
+        choices=("refuse", "report"),
     )
     controls: Any = option(
         "none", "runs to compare with: all, none, or a list of names", identity=False
@@ -443,11 +456,21 @@ def bound_errors(config: Any) -> list[str]:
             errors.append(f"{name} has no value")
         elif choices and value not in choices:
             errors.append(f"{name}={value} is unknown{did_you_mean(str(value), choices)}")
-        elif value is not None and any(b is not None for b in bounds.values()):
+        elif not all(_within(number, bounds) for number in _numbers(value)):
             wanted = [f"{_SYMBOLS[k]} {b:g}" for k, b in bounds.items() if b is not None]
-            if not _within(value, bounds):
-                errors.append(f"{name}={value} must be {' and '.join(wanted)}")
+            numbers = "hold numbers " if isinstance(value, list | dict) else "be "
+            must = numbers + " and ".join(wanted) if wanted else "be finite"
+            errors.append(f"{name}={value} must {must}")
     return errors
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The number that an option is, or all that its list or dictionary holds."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, list | dict):
+        for element in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(element)
 
 
 def _within(value: float, bounds: dict[str, float | None]) -> bool:
@@ -465,8 +488,6 @@ def _contradictions(config: Training) -> list[str]:
     errors, data, epochs = [], config.data, config.trainer.epochs
     if isinstance(config, Config) and config.rewind.epoch > epochs:
         errors.append(f"rewind.epoch={config.rewind.epoch} lies after trainer.epochs={epochs}")
-    if isinstance(config, Config) and any(k < 0 for k in config.rewind.keep):
-        errors.append(f"rewind.keep={config.rewind.keep} must not hold negative epochs")
     milestones = config.schedule.milestones
     if milestones != sorted(set(milestones)) or any(not 0 < m < 1 for m in milestones):
         errors.append(f"schedule.milestones={milestones} must increase between 0 and 1")
@@ -476,8 +497,6 @@ def _contradictions(config: Training) -> list[str]:
         errors.append(f"data.classes={data.classes} leaves fewer than two classes")
     if len(data.mean) != len(data.std):
         errors.append(f"data.mean={data.mean} and data.std={data.std} differ in length")
-    if any(s <= 0 for s in data.std):
-        errors.append(f"data.std={data.std} must be positive")
     for name, low, high in (("crop_area", 0.0, 1.0), ("crop_aspect", 0.0, math.inf)):
         bounds = getattr(data, name)
         if len(bounds) != 2 or not low < bounds[0] <= bounds[1] <= high:

@@ -146,6 +146,12 @@ class Run:
         return tuple(self._network.get("classes") or self._described.classes)
 
     @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells its data set from others, see :class:`lottery.data.Description`."""
+        fingerprint: dict[str, Any] = self._network["data"]
+        return fingerprint
+
+    @property
     def _described(self) -> Any:
         """What the data set says, of a run that did not record it."""
         from lottery.data import describe

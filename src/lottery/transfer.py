@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lottery import files, models
-from lottery.config import Model, Transfer, TransferConfig, did_you_mean
+from lottery.config import Data, Model, Transfer, TransferConfig, did_you_mean
 from lottery.data import crop_size, describe
+from lottery.data.overlap import overlap
 from lottery.data.splits import steps_per_epoch
-from lottery.errors import ConfigError, DivergedError, TicketError
+from lottery.errors import ConfigError, DataError, DivergedError, TicketError
 from lottery.experiment import Laboratory, Sparse, load_data, trained, training_module
 from lottery.lineage import Lineage, training_identity
 from lottery.models.cost import whole
@@ -26,6 +27,7 @@ from lottery.rewinding import Start, fresh_seed
 from lottery.runs import Run
 from lottery.store import Node, Store
 from lottery.tickets import Ticket, asked_for, check_fit
+from lottery.tickets.ticket import data_name
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ def transfer(config: TransferConfig, lab: Laboratory) -> dict[str, Any]:
     """
     ticket = asked_for(config.ticket, config.paths.outputs)
     config = fitted(config, ticket)
-    _warn_of_overlap(config, ticket)
+    seen = seen_images(config, ticket)
     wanted = ["ticket", *controls(config.transfer)]
     runs: dict[str, Run] = {}
     rows = []
@@ -109,6 +111,7 @@ def transfer(config: TransferConfig, lab: Laboratory) -> dict[str, Any]:
             "epochs": config.trainer.epochs,
             "seed": config.seed,
         },
+        "seen": seen,
         "runs": rows,
         "store": str(lab.store.root.resolve()),
     }
@@ -229,6 +232,38 @@ def lineage(config: TransferConfig, store: Store) -> Lineage:
     return Lineage(transfers=tuple(found), nameless=nameless)
 
 
+def seen_images(config: TransferConfig, ticket: Ticket) -> list[dict[str, Any]]:
+    """How many of the images that the config holds out the ticket has seen, and where.
+
+    One entry for each data set that it was found on or moved to before: of ``test`` and
+    ``validation`` the number of ``examples`` compared, and how many of them the ticket was trained
+    on (``train``) or judged by (``validation``); or why they could not be compared, which is only
+    warned of. See :mod:`lottery.data.overlap` for what is compared, and what that costs.
+
+    Raises :class:`ConfigError` if there are any, unless ``transfer.seen_images=report``.
+    """
+    entries = []
+    for before in ticket.provenance["seen"]:
+        name = data_name(before["data"])
+        try:
+            found = overlap(Data(**before["data"]), before["fingerprint"], config.data)
+        except (DataError, TypeError) as error:  # TypeError: options that are gone
+            log.warning(
+                "whether the ticket has seen images of %s that are held out here is not known: %s",
+                name, error,
+            )  # fmt: skip
+            entries.append({"data": name, "unknown": str(error)})
+            continue
+        entries.append({"data": name, **found.summary})
+        if found.any and config.transfer.seen_images == "refuse":
+            raise ConfigError(
+                f"the ticket has seen images of {describe(config.data).name} that are held out "
+                f"here: {found}; choose images that are new to it (data.classes, another data "
+                "set), or transfer.seen_images=report to run all the same and have them counted"
+            )
+    return entries
+
+
 def check(config: TransferConfig) -> None:
     """Whether ticket, data and controls go together. Imports no TensorFlow.
 
@@ -242,6 +277,7 @@ def check(config: TransferConfig) -> None:
         )
     fits = fitted(config, ticket)
     steps_per_epoch(describe(fits.data).sizes["train"], config.trainer.batch_size)
+    seen_images(fits, ticket)
     asked = config.transfer.controls != "all"
     if asked and "dense" in names and not dense_parent(ticket, store).done:
         raise TicketError(_missing_parent(ticket, store))
@@ -279,7 +315,7 @@ def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
         origin={
             "variant": variant.name,
             "ticket": {"digest": ticket.digest, "network": ticket.network.name}
-            | {k: ticket.provenance[k] for k in ("runs", "data", "seconds")},
+            | {k: ticket.provenance[k] for k in ("runs", "data", "seen", "seconds")},
         },
         tags=(variant.name, variant.config.transfer.weights),
     )
@@ -317,16 +353,6 @@ def _affordable(config: TransferConfig, ticket: Ticket, runs: Mapping[str, Run])
             "(transfer.longest)", epochs, longest,
         )  # fmt: skip
     return int(min(epochs, longest))
-
-
-def _warn_of_overlap(config: TransferConfig, ticket: Ticket) -> None:
-    before, now = ticket.provenance["config"]["data"], config.data
-    same_source = (before["source"], before["name"]) == (now.source, now.name)
-    kept = [None if d is None else set(d) for d in (before["classes"], now.classes)]
-    if same_source and now.source != "folder" and (None in kept or kept[0] & kept[1]):  # type: ignore[operator]
-        log.warning(
-            "the ticket was found on %s: these classes are not new to it", ticket.data
-        )  # fmt: skip
 
 
 def _impossible(name: str, ticket: Ticket, store: Store, runs: Mapping[str, Run]) -> str | None:

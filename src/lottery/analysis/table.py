@@ -1,6 +1,6 @@
 """The tables at the end of a job, and how one that is wider than the terminal is shown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ def show(result: Mapping[str, Any], path: Path, console: Console | None = None) 
     console = console or terminal()
     if "runs" in result:
         show_whole(_transfer(result), console)
+        for line in seen(result):
+            console.print(line, markup=False)
         for run in (r for r in result["runs"] if "missing" in r):
             console.print(f"{run['title']}: {run['missing']}")
     else:
@@ -133,6 +135,15 @@ def _transfer(result: Mapping[str, Any]) -> Table:
             end_section=first and len(result["runs"]) > 1,
         )
     return table
+
+
+def seen(result: Mapping[str, Any]) -> Iterator[str]:
+    """What a transfer's accuracies are worth: held-out images that the ticket has seen before."""
+    for entry in result.get("seen", ()):
+        if "unknown" in entry:
+            yield f"not known: whether images were seen with {entry['data']} ({entry['unknown']})"
+        elif entry["told"]:
+            yield f"seen by the ticket before, with {entry['data']}: {entry['told']}"
 
 
 def _named(data: Mapping[str, Any]) -> str:

@@ -70,15 +70,20 @@ def decode(data: bytes, shape: Shape) -> npt.NDArray[np.uint8]:
             pixels = Image.fromarray(high).convert("L" if channels == 1 else "RGB")
         else:
             pixels = image.convert("L" if channels == 1 else "RGB")
-    whole = np.asarray(pixels)
+    return squared(np.asarray(pixels), side).reshape(shape)
+
+
+def squared(whole: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    """The centre square of pixels [H, W] or [H, W, C], resized to ``side`` as in :func:`decode`."""
     height, width = whole.shape[:2]
-    if (height, width) != (side, side):
-        short = min(height, width)
-        top, left = (height - short) // 2, (width - short) // 2
-        square = whole[top : top + short, left : left + short]
-        area, linear = cv2.INTER_AREA, cv2.INTER_LINEAR
-        whole = cv2.resize(square, (side, side), interpolation=area if short >= side else linear)
-    return whole.reshape(shape)
+    if (height, width) == (side, side):
+        return whole
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    square = whole[top : top + short, left : left + short]
+    area, linear = cv2.INTER_AREA, cv2.INTER_LINEAR
+    resized = cv2.resize(square, (side, side), interpolation=area if short >= side else linear)
+    return np.asarray(resized, np.uint8).reshape(side, side, *whole.shape[2:])
 
 
 def unpack(data: bytes, shape: Shape) -> npt.NDArray[np.uint8]:

@@ -1,7 +1,10 @@
 """From a data config to a description or to splits."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from lottery import choices
 from lottery.config import Data
@@ -11,12 +14,25 @@ from lottery.data.sources import Part, Source, open_source
 from lottery.data.splits import held_out, keep_classes, stratified
 from lottery.errors import ConfigError, DataError
 
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Members:
+    """The examples of one split."""
+
+    part: Part
+    """The part of the source that they are in."""
+    rows: Rows
+    """Their increasing positions there, [N]."""
+    labels: Labels
+    """[N], renumbered by the class filter."""
+
 
 def describe(config: Data) -> Description:
     """Check a data set and say what is in it, reading no images and importing no TensorFlow.
 
-    The exception is a class filter on a TensorFlow data set: its labels have to be read. With
-    ``config.download``, a missing data set is fetched first.
+    With ``config.download``, a missing data set is fetched first.
 
     Raises :class:`ConfigError` or :class:`DataError`.
     """
@@ -37,7 +53,8 @@ def load(config: Data) -> Splits:
         pixels = sum(description.sizes.values()) * height * width * channels
         in_memory = pixels <= config.memory_limit * 2**30
 
-    def split(part: Part, rows: Rows, labels: Labels) -> Split:
+    def split(members: Members) -> Split:
+        part, rows, labels = members.part, members.rows, members.labels
         if in_memory:
             from lottery.data.arrays import ArraySplit
 
@@ -45,20 +62,51 @@ def load(config: Data) -> Splits:
                 return ArraySplit(source.images(part, rows), labels)
             except DataError:
                 # Count what is wrong with the whole part, not with this one of its splits.
-                source.stream(part, *keep_classes(source.labels(part), config.classes)).check()
+                source.images(part, keep_classes(source.labels(part), config.classes)[0])
                 raise
         return source.stream(part, rows, labels)
 
-    rows, labels = keep_classes(source.labels("train"), config.classes)
+    found = split_members(config, source)
+    for name, members in found.items():
+        _warn_of_absent(name, members.labels, description)
+    return Splits(description, *(split(found[name]) for name in ("train", "validation", "test")))
+
+
+def _warn_of_absent(name: str, labels: Labels, description: Description) -> None:
+    absent = sorted({*range(len(description.classes))} - {*labels.tolist()})
+    if absent:
+        named = ", ".join(description.classes[i] for i in absent[:5])
+        more = ", ..." if len(absent) > 5 else ""
+        log.warning("classes with no %s example: %d (%s%s)", name, len(absent), named, more)
+
+
+def split_members(config: Data, source: Source) -> dict[str, Members]:
+    """Who is in ``train``, ``validation`` and ``test``; reads labels, and no images.
+
+    Test is cut before validation, and both before the class filter: which split an example is in
+    depends on the example, on its class, on ``split_seed`` and on the shares alone.
+    """
+    labels, keys = source.labels("train"), source.keys("train")
+    left = np.arange(len(labels))
+    rows: dict[str, Rows] = {}
+    for name, share in (("test", config.test_fraction), ("validation", config.validation)):
+        if name == "test" and "test" in source.sizes:
+            continue
+        cut = stratified(labels[left], keys[left], share, config.split_seed)
+        rows[name], left = left[cut], left[~cut]
+    found = {
+        name: _filtered("train", rows, labels, config.classes)
+        for name, rows in (rows | {"train": left}).items()
+    }
     if "test" in source.sizes:
-        test = split("test", *keep_classes(source.labels("test"), config.classes))
-    else:
-        cut = stratified(labels, config.test_fraction, config.split_seed)
-        test = split("train", rows[cut], labels[cut])
-        rows, labels = rows[~cut], labels[~cut]
-    cut = stratified(labels, config.validation, config.split_seed)
-    validation = split("train", rows[cut], labels[cut])
-    return Splits(description, split("train", rows[~cut], labels[~cut]), validation, test)
+        labels = source.labels("test")
+        found["test"] = _filtered("test", np.arange(len(labels)), labels, config.classes)
+    return found
+
+
+def _filtered(part: Part, rows: Rows, labels: Labels, classes: Sequence[int] | None) -> Members:
+    kept, renumbered = keep_classes(labels[rows], classes)
+    return Members(part, rows[kept], renumbered)
 
 
 def _describe(config: Data, source: Source) -> Description:
@@ -134,23 +182,24 @@ def _classes(kept: Sequence[int] | None, source: Source) -> tuple[str, ...]:
 
 
 def _sizes(config: Data, source: Source) -> dict[str, int]:
-    def count(part: Part) -> int:
-        if config.classes is None:
-            return source.sizes[part]
-        return len(keep_classes(source.labels(part), config.classes)[0])
+    def counts(part: Part) -> list[int]:
+        of_class = np.bincount(source.labels(part), minlength=len(source.classes)).tolist()
+        return of_class if config.classes is None else [of_class[c] for c in config.classes]
 
-    train = count("train")
+    train = counts("train")
     if "test" in source.sizes:
-        test = count("test")
+        test = sum(counts("test"))
     else:
-        test = held_out(train, config.test_fraction)
-        train -= test
-    validation = held_out(train, config.validation)
-    sizes = {"train": train - validation, "validation": validation, "test": test}
+        cut = [held_out(n, config.test_fraction) for n in train]
+        train, test = [n - c for n, c in zip(train, cut, strict=True)], sum(cut)
+    validation = sum(held_out(n, config.validation) for n in train)
+    sizes = {"train": sum(train) - validation, "validation": validation, "test": test}
     for name, size in sizes.items():
         if size == 0:
             raise ConfigError(
                 f"no examples are left for the {name} split of {source.name} "
-                f"(sizes: {', '.join(f'{k} {v}' for k, v in sizes.items())})"
+                f"(sizes: {', '.join(f'{k} {v}' for k, v in sizes.items())}); a share is held out "
+                "of each class and rounded there: small classes need a larger one "
+                "(data.validation, data.test_fraction)"
             )
     return sizes

@@ -1,5 +1,11 @@
-"""Which examples belong to which split: pure functions of labels and a seed."""
+"""Which examples belong to which split: pure functions of the examples and a seed.
 
+An example is drawn by a number of its own (its *key*: see :meth:`lottery.data.sources.Source.keys`)
+among those of its own class, before any class filter. So it is in the same split whatever other
+classes are kept, and in whatever order.
+"""
+
+import hashlib
 from collections.abc import Sequence
 from fractions import Fraction
 from math import floor
@@ -10,37 +16,37 @@ import numpy.typing as npt
 from lottery.data.interface import Labels, Rows
 from lottery.errors import ConfigError
 
+Keys = npt.NDArray[np.uint64]  # [N]
 
-def held_out(size: int, fraction: float) -> int:
-    """``size * fraction`` rounded half up, exact for the decimal that was typed."""
-    return floor(size * _exact(fraction) + Fraction(1, 2))
+
+def held_out(count: int, fraction: float) -> int:
+    """How many of the ``count`` examples of one class are held out.
+
+    ``count * fraction`` rounded half up, exact for the decimal that was typed; but at least one
+    example stays for training. So a class with fewer than ``0.5 / fraction`` examples is held out
+    nothing of, and a split of C classes may differ from its share of all examples by C / 2.
+    """
+    return min(floor(count * _exact(fraction) + Fraction(1, 2)), max(count - 1, 0))
 
 
 def stratified(
-    labels: npt.NDArray[np.integer], fraction: float, seed: int
+    labels: npt.NDArray[np.integer], keys: Keys, fraction: float, seed: int
 ) -> npt.NDArray[np.bool_]:
-    """True for the examples to hold out, [N] for integer ``labels`` [N].
+    """True for the examples to hold out, [N], for their integer ``labels`` [N] and ``keys`` [N].
 
-    Exactly :func:`held_out` examples in total, and of each class its proportional share rounded
-    down or up: by largest remainder, with ties broken at random. Members are drawn at random
-    within each class. A pure function of its arguments.
+    Of each class exactly :func:`held_out` of its examples: those whose keys, mixed with the seed,
+    are the smallest. Neither the number nor the members depend on other classes, on what the
+    classes are called, or on the order of the examples. A second cut of what the first left goes on
+    in the same order.
     """
-    classes, counts = np.unique(labels, return_counts=True)
-    shares = [int(count) * _exact(fraction) for count in counts]
-    quotas = [floor(share) for share in shares]
-    missing = held_out(len(labels), fraction) - sum(quotas)
-    lottery = np.random.Generator(np.random.PCG64([seed])).permutation(len(classes))
-    by_remainder = sorted(
-        range(len(classes)), key=lambda i: (quotas[i] - shares[i], int(lottery[i]))
+    order = np.lexsort((_mixed(keys, seed), labels))
+    _, first, classes, counts = np.unique(
+        labels[order], return_index=True, return_inverse=True, return_counts=True
     )
-    for i in by_remainder[:missing]:
-        quotas[i] += 1
-
+    quotas = np.array([held_out(int(count), fraction) for count in counts], np.int64)
+    rank = np.arange(len(labels)) - first[classes]
     chosen = np.zeros(len(labels), bool)
-    for label, quota in zip(classes, quotas, strict=True):
-        # A stream of its own for each class: its members do not depend on the other classes.
-        generator = np.random.Generator(np.random.PCG64([seed, int(label)]))
-        chosen[generator.permutation(np.flatnonzero(labels == label))[:quota]] = True
+    chosen[order] = rank < quotas[classes]
     return chosen
 
 
@@ -65,6 +71,24 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
     if batch_size > size:
         raise ConfigError(f"a batch of {batch_size} is larger than the training split of {size}")
     return size // batch_size
+
+
+def name_key(name: str) -> int:
+    """A key of 64 bits for an example that is known by a name."""
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _mixed(keys: Keys, seed: int) -> Keys:
+    """Numbers that look random and differ where ``keys`` do: SplitMix64's finaliser, with a seed.
+
+    Source: Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
+    """
+    mixed = keys.astype(np.uint64) ^ np.uint64(name_key(f"split seed {seed}"))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def _exact(fraction: float) -> Fraction:

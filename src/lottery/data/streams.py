@@ -84,37 +84,7 @@ class TfrecordSplit(DecodedSplit):
 
     def encoded(self, row: int) -> images.Encoded:
         """See :class:`DecodedSplit`."""
-        record = int(self.rows[row])
-        return f"record {record} of {self.part}", partial(_image, self.records, record)
-
-
-def tfrecord_labels(shards: Sequence[str]) -> Labels:
-    """The feature ``label`` of every record, in the order of the files, int32 [N].
-
-    Files are read side by side and parsed a batch at a time: this is on the way of every run.
-    """
-    spec = {"label": tf.io.FixedLenFeature([], tf.int64)}
-
-    def batches(shard: tf.Tensor, path: tf.Tensor) -> tf.data.Dataset:
-        def parsed(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            labels = tf.io.parse_example(batch, spec)["label"]
-            return tf.fill(tf.shape(labels), shard), labels
-
-        return tf.data.TFRecordDataset(path).batch(256).map(parsed)
-
-    found = (
-        tf.data.Dataset.from_tensor_slices(list(shards))
-        .enumerate()
-        .interleave(batches, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE)
-    )
-    shard, labels = (np.concatenate(p) for p in zip(*found.as_numpy_iterator(), strict=True))
-    return np.asarray(labels[np.argsort(shard, kind="stable")], np.int32)
-
-
-def _image(records: tfrecord.Reader, record: int) -> bytes:
-    example = tf.train.Example.FromString(records.read(record))
-    image: bytes = example.features.feature["image"].bytes_list.value[0]
-    return image
+        return self.records.encoded(int(self.rows[row]), self.part)
 
 
 @cache

@@ -8,10 +8,11 @@ each a list of byte strings (field 1) or integers (field 3).
 
 import functools
 import hashlib
+import mmap
 import os
 import struct
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from lottery.errors import DataError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _BYTES_LIST, _INT64_LIST = 1, 3  # fields of a Feature
+
+_LENGTH = struct.Struct("<Q")
+_LARGE = 2**16  # bytes of a record above which only its pages that are needed are read
 
 Value = bytes | int
 
@@ -140,6 +144,17 @@ class Reader:
             raise DataError(f"record {record} fails its checksum ({path})")
         return content[:length]
 
+    def encoded(self, record: int, part: str) -> tuple[str, Callable[[], bytes]]:
+        """What a record of the ``part`` is called in messages, and what reads its image."""
+        return f"record {record} of {part}", functools.partial(self.image, record)
+
+    def image(self, record: int) -> bytes:
+        """The feature ``image`` of a record. Raises :class:`DataError` for one without."""
+        content = decode(self.read(record)).get("image")
+        if not isinstance(content, bytes):
+            raise DataError(f"record {record} has no image ({self._places[record][0]})")
+        return content
+
 
 def _frames_of_all(paths: Sequence[str]) -> Iterator[Frames]:
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -152,6 +167,58 @@ class _File:
     def __init__(self, path: str | Path) -> None:
         self.fd = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self.fd)
+
+
+def integers(path: Path, feature: bytes) -> list[int]:
+    """The first integer of one feature of every record; of a large file only that is read.
+
+    Checksums are not looked at: those of the lengths are held against the end of the file, and
+    whoever reads a whole record checks it. About 10 microseconds a record.
+
+    Raises :class:`DataError` for a file that is damaged, or a record without that feature.
+    """
+    found: list[int] = []
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return found
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            at = 0
+            try:
+                while at < size:
+                    (length,) = _LENGTH.unpack_from(data, at)
+                    end = at + 12 + length
+                    if end + 4 > size:
+                        raise ValueError("it is cut short")
+                    found.append(_integer(data, at + 12, end, feature))
+                    at = end + 4
+                    if len(found) == 16 and at > 16 * _LARGE:
+                        data.madvise(mmap.MADV_RANDOM)  # or images would be read ahead
+            except (ValueError, IndexError, struct.error) as error:
+                raise DataError(f"{path} is damaged: record {len(found)}: {error}") from None
+    return found
+
+
+def _integer(data: mmap.mmap, at: int, end: int, feature: bytes) -> int:
+    """Of the Example between two positions, leaping over its other features."""
+    while at < end:  # as in _fields, without its slices and generators: a fifth of the time
+        _, at = _read_varint(data, at)
+        _, at = _read_varint(data, at)  # into the map: what follows are its entries
+        while at < end:
+            _, at = _read_varint(data, at)
+            length, at = _read_varint(data, at)
+            stop = at + length
+            size, name = _read_varint(data, at + 1)
+            if data[name : name + size] == feature:
+                entry = memoryview(data[at:stop])
+                for _, content in _fields(entry, 2):
+                    for kind, values in _fields(content, _INT64_LIST):
+                        for value in _values(kind, values):
+                            assert isinstance(value, int)
+                            return value
+                raise ValueError(f"its {feature.decode()} is no integer")
+            at = stop
+    raise ValueError(f"it has no {feature.decode()}")
 
 
 def encode(features: dict[str, Value]) -> bytes:
@@ -229,7 +296,7 @@ def _varint(number: int) -> bytes:
     return bytes([*digits, number])
 
 
-def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
+def _read_varint(data: memoryview | mmap.mmap, at: int) -> tuple[int, int]:
     number = shift = 0
     while True:
         if at >= len(data) or shift > 63:

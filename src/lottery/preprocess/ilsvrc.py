@@ -56,7 +56,7 @@ def names(folders: tuple[Path, ...]) -> dict[str, str]:
     A name that two synsets have (ImageNet has two cranes) is followed by its synset.
     """
     path = find(MAPPING, folders)
-    lines = path.read_text(encoding="utf-8").splitlines() if path else []
+    lines = _text(path).splitlines() if path else []
     pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
     called = {pair[0]: pair[-1].strip() for pair in pairs}
     all_names = list(called.values())
@@ -66,6 +66,13 @@ def names(folders: tuple[Path, ...]) -> dict[str, str]:
     }
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8") from None
+
+
 def _image_key(stem: str) -> str:
     """The number of an image without leading zeros, or its whole name if it has none."""
     number = re.search(r"_val_0*(\d+)$", stem)
@@ -73,8 +80,7 @@ def _image_key(stem: str) -> str:
 
 
 def _from_solution(path: Path) -> dict[str, str]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row]
+    rows = [row for row in csv.reader(_text(path).splitlines(keepends=True)) if row]
     if not rows or rows[0][:2] != ["ImageId", "PredictionString"]:
         raise DataError(f"{path} does not begin with ImageId,PredictionString")
     wrong = next((i for i, row in enumerate(rows, 1) if len(row) < 2 or not row[1].split()), None)
@@ -86,7 +92,7 @@ def _from_solution(path: Path) -> dict[str, str]:
 def _from_ground_truth(path: Path, folders: tuple[Path, ...]) -> dict[str, str]:
     order = _order(path, (path.parent, *folders))
     synsets = {}
-    for number, line in enumerate(path.read_text().split(), 1):
+    for number, line in enumerate(_text(path).split(), 1):
         if not line.isdigit() or not 1 <= int(line) <= len(order):
             raise DataError(f"line {number} of {path} is no class from 1 to {len(order)}: {line}")
         synsets[str(number)] = order[int(line) - 1]
@@ -101,7 +107,7 @@ def _order(truth: Path, folders: tuple[Path, ...]) -> list[str]:
             "kit's meta.mat beside it, or a file synsets.txt with one synset a line, in the kit's "
             "order (which is not alphabetical)"
         )
-    return list(_from_meta(found)) if found.suffix == ".mat" else found.read_text().split()
+    return list(_from_meta(found)) if found.suffix == ".mat" else _text(found).split()
 
 
 def _from_meta(path: Path) -> Iterator[str]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lottery.data import tfrecord
 from lottery.data.images import File
 from lottery.data.sources import Part, folder, tfds
 from lottery.errors import DataError
@@ -131,7 +130,9 @@ def _tfds(directory: Path) -> Source:
     held_out = None
     for name in (name for name in _HELD_OUT if name in splits):
         records = _records(directory, info, splits[name], len(classes))
-        if _is_labelled(records):  # the test split of a competition is not
+        if tfds.is_labelled(
+            [str(directory / f.path) for f in records.files]
+        ):  # the test split of a competition is not
             parts["test"], held_out = records, name
             break
     used = {"train": "train"} | ({"test": held_out} if held_out else {})
@@ -159,11 +160,3 @@ def _records(directory: Path, info: dict[str, Any], split: dict[str, Any], class
     lengths = tuple(int(length) for length in split["shardLengths"])
     name = f"{info['name']} {split['name']}"
     return Records(str(directory), name, classes, tuple(files), lengths, 0, sum(lengths))
-
-
-def _is_labelled(records: Records) -> bool:
-    """Whether the first record has a label: those of a split without have -1."""
-    if not records.files:
-        return False
-    first = next(tfrecord.read(Path(records.root, records.files[0].path), 0, 1))
-    return tfrecord.decode(first).get("label", -1) != -1

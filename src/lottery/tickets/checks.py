@@ -87,7 +87,15 @@ def _check_provenance(provenance: Mapping[str, Any]) -> None:
     pristine = provenance["pristine"]
     _demand(isinstance(pristine, bool), "provenance.pristine", pristine)
     _demand(isinstance(provenance.get("versions", {}), dict), "provenance.versions", "no names")
-    data = _fields(_fields(provenance, "config"), "data")
+    _check_data(_fields(_fields(provenance, "config"), "data"))
+    seen = provenance["seen"]
+    _demand(isinstance(seen, list), "provenance.seen", seen)
+    for before in seen:
+        _check_data(_fields(before, "data"))
+        _fields(before, "fingerprint")
+
+
+def _check_data(data: Mapping[str, Any]) -> None:
     known = {f.name for f in dataclasses.fields(Data)}  # other versions have other options
     OmegaConf.merge(
         OmegaConf.structured(Data), OmegaConf.create({k: v for k, v in data.items() if k in known})

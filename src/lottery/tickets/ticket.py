@@ -248,6 +248,7 @@ def _provenance(run: Run) -> dict[str, Any]:
         "runs": {"dense": ancestors[0].key, "rounds": [r.key for r in ancestors[1:]]}
         | {"ticket": run.key},
         **_facts(run),
+        "seen": [_seen(run)],
         "results": {"dense": ancestors[0].result, "ticket": run.result},
         # What finding it cost: dense training, every round, and its own.
         "seconds": sum(r.result["seconds"] for r in [*ancestors, run]),
@@ -263,9 +264,15 @@ def _moved(run: Run) -> dict[str, Any]:
         "runs": {**before["runs"], "transfer": run.key},
         **_facts(run),
         "moved_from": before["data"],
+        "seen": [*before["seen"], _seen(run)],
         "results": {"ticket": run.result},
         "seconds": before["seconds"] + run.result["seconds"],
     }
+
+
+def _seen(run: Run) -> dict[str, Any]:
+    """The data that a run was trained on and judged by: how to find it, and to know it again."""
+    return {"data": run.config["data"], "fingerprint": run.fingerprint}
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -125,6 +125,7 @@ def train(
                 "whole": asdict(whole(loop.model)),
                 "input_shape": data.description.input_shape,
                 "classes": data.description.classes,
+                "data": data.description.fingerprint,
                 "kernels": [asdict(k) for k in kernels(loop.model)],
             },
         )

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from lottery import choices
 from lottery.config import Data, did_you_mean
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
+from lottery.data.splits import Keys
 from lottery.errors import ConfigError
 
 Part = Literal["train", "test"]
@@ -49,6 +50,14 @@ class Source(Protocol):
 
     def labels(self, part: Part) -> Labels:
         """The label of every example of a part, in the source's own fixed order."""
+        ...
+
+    def keys(self, part: Part) -> Keys:
+        """A number of its own for every example of a part, which says what split it belongs to.
+
+        It stays the same when others come or go: that of its name where it has one, else its
+        position in the published order.
+        """
         ...
 
     def images(self, part: Part, rows: Rows) -> Images:

@@ -15,6 +15,7 @@ from lottery import files
 from lottery.config import Data
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
+from lottery.data.splits import Keys
 from lottery.errors import ConfigError
 
 
@@ -40,6 +41,10 @@ class Digits:
     def labels(self, part: Part) -> Labels:
         """Digits 0 to 9, [1797]."""
         return _digits()[1]
+
+    def keys(self, part: Part) -> Keys:
+        """Positions in scikit-learn's file."""
+        return np.arange(self.sizes["train"], dtype=np.uint64)
 
     def images(self, part: Part, rows: Rows) -> Images:
         """Uint8 [N, 8, 8, 1]."""

@@ -19,6 +19,7 @@ from lottery.data.contents import with_status
 from lottery.data.images import File
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
+from lottery.data.splits import Keys, name_key
 from lottery.errors import ConfigError, DataError
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -45,7 +46,13 @@ class Folder:
     def labels(self, part: Part) -> Labels:
         """Position of each file's class folder among those of train."""
         label = {name: i for i, name in enumerate(self.classes)}
-        return np.array([label[Path(path).parent.name] for path in self.paths[part]], np.int32)
+        folders = (path.rsplit("/", 2)[-2] for path in self.paths[part])
+        return np.fromiter((label[name] for name in folders), np.int32, len(self.paths[part]))
+
+    def keys(self, part: Part) -> Keys:
+        """Of class folder and file name, so that a file that is added moves no other."""
+        names = ("/".join(path.rsplit("/", 2)[-2:]) for path in self.paths[part])
+        return np.fromiter(map(name_key, names), np.uint64, len(self.paths[part]))
 
     def images(self, part: Part, rows: Rows) -> Images:
         """See :class:`lottery.data.sources.Source`."""
@@ -64,16 +71,25 @@ class Folder:
 def open_source(config: Data) -> Folder:
     """The images below ``config.dir``, always RGB.
 
+    Without ``config.test`` the test split is the first of :data:`TEST_FOLDERS` that is there.
     Raises :class:`ConfigError` if there is no ``dir``, and :class:`DataError` if it does not
-    exist, if a class has no images, if ``test`` has a class that ``train`` has not, or if images
-    differ in size and no ``stored_size`` says what to do.
+    exist, if there is no folder ``config.test``, if a class has no images, if ``test`` has a class
+    that ``train`` has not, if a name is not UTF-8, or if images differ in size and no
+    ``stored_size`` says what to do.
     """
     if not config.dir:
         raise ConfigError("data.source=folder needs data.dir=<folder of class folders of images>")
     root = Path(config.dir).expanduser()
     if not root.is_dir():
         raise DataError(f"there is no folder {root} (data.dir)")
-    found = find(root, (config.test, *TEST_FOLDERS))
+    found = find(root, TEST_FOLDERS if config.test == Data.test else (config.test,))
+    if config.test != Data.test and "test" not in found:
+        beside = [name for name in subfolders(root) if name != "train"]
+        known = beside if (root / "train").is_dir() else []
+        raise DataError(
+            f"data.test={config.test}: there is no folder {root / config.test} beside "
+            f"{root / 'train'}{did_you_mean(config.test, known)}"
+        )
     classes = tuple(found["train"])
     files = {part: [f for fs in folders.values() for f in fs] for part, folders in found.items()}
     paths = {part: [file.path for file in fs] for part, fs in files.items()}
@@ -95,7 +111,8 @@ def find(
     """The image files of each class of each part, both sorted by name.
 
     ``test`` is the first of ``test_folders`` with folders in it that stands beside ``train``.
-    Raises :class:`DataError` for a class without images, and for one of ``test`` alone.
+    Raises :class:`DataError` for a class without images, for one of ``test`` alone, and for names
+    that are not UTF-8.
     """
     train = root / "train" if (root / "train").is_dir() else root
     found: dict[Part, dict[str, list[File]]] = {"train": class_folders(root, train)}
@@ -141,11 +158,11 @@ def class_folders(root: Path, folder: Path) -> dict[str, list[File]]:
 
 def image_files(root: Path, folder: Path) -> list[File]:
     """The image files in ``folder`` itself, sorted, with paths relative to ``root``."""
-    prefix = folder.relative_to(root).as_posix()
+    within = folder.relative_to(root).parts
     with os.scandir(folder) as entries:
         # scandir, because a stat per file is slow enough for a million files.
         return sorted(
-            with_status(entry.name if prefix == "." else f"{prefix}/{entry.name}", entry.stat())
+            with_status("/".join((*within, _readable(entry))), entry.stat())
             for entry in entries
             if entry.name.lower().endswith(_ENDINGS) and entry.is_file()
         )
@@ -154,7 +171,22 @@ def image_files(root: Path, folder: Path) -> list[File]:
 def subfolders(folder: Path) -> list[str]:
     """Their names, sorted; hidden ones are none."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(_readable(e) for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _readable(entry: os.DirEntry[str]) -> str:
+    """The name of a file or folder, which results and tables will have to show.
+
+    Raises :class:`DataError` for one that is not UTF-8.
+    """
+    if not entry.name.isascii():
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"the name {os.fsencode(entry.path)!r} is not UTF-8: rename it, e.g. with convmv"
+            ) from None
+    return entry.name
 
 
 def _side(root: Path, paths: list[str]) -> int:

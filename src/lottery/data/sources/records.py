@@ -11,9 +11,11 @@ import numpy as np
 
 from lottery.config import Data
 from lottery.data import contents, images, tfrecord
+from lottery.data.images import Decode
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.manifest import MANIFEST, problems
 from lottery.data.sources import Part
+from lottery.data.splits import Keys
 from lottery.errors import ConfigError, DataError
 
 VERSION = 1
@@ -41,13 +43,18 @@ class Records:
         labels: Labels = np.load(self.directory / f"{part}_labels.npy")
         return labels
 
+    def keys(self, part: Part) -> Keys:
+        """Positions in the output."""
+        return np.arange(self.sizes[part], dtype=np.uint64)
+
     def images(self, part: Part, rows: Rows) -> Images:
         """See :class:`lottery.data.sources.Source`."""
         if not self.shards[part]:
             found: Images = np.load(self._array(part), mmap_mode="r")[rows]
             return found
-        split = self._records(part, rows, self.labels(part)[rows])
-        return images.decode_all(split.files(), split.size, self.image_shape, split.decode)
+        reader = tfrecord.Reader(self.shards[part])
+        files = (reader.encoded(row, f"{self.name} {part}") for row in rows.tolist())
+        return images.decode_all(files, len(rows), self.image_shape, self._decode)
 
     def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
         """See :class:`lottery.data.sources.Source`."""
@@ -61,14 +68,15 @@ class Records:
     def _array(self, part: Part) -> Path:
         return self.directory / f"{part}_images.npy"
 
+    @property
+    def _decode(self) -> Decode:
+        return images.unpack if self.raw else images.decode
+
     def _records(self, part: Part, rows: Rows, labels: Labels) -> Any:
         from lottery.data.streams import TfrecordSplit
 
-        decode = images.unpack if self.raw else images.decode
-        name = f"{self.name} {part}"
-        return TfrecordSplit(
-            name, tfrecord.Reader(self.shards[part]), rows, labels, self.image_shape, decode
-        )
+        name, reader = f"{self.name} {part}", tfrecord.Reader(self.shards[part])
+        return TfrecordSplit(name, reader, rows, labels, self.image_shape, self._decode)
 
 
 def open_source(config: Data) -> Records:
