@@ -1,13 +1,18 @@
 """Processes of one job that were started by different commands, and jobs side by side."""
 
 import json
+import signal
 import subprocess
 
 import pytest
-from conftest import REPOSITORY, TINY, command, environment
+from conftest import REPOSITORY, TINY, command, composed, environment
 from slurm_cluster import Cluster, free_ports
 
+from lottery import store
 from lottery.files import read_json
+from lottery.leases import Lease
+from lottery.lineage import dense_identity
+from lottery.store import Store
 
 TRAIN = (*TINY, "trainer.epochs=1", "rewind.epoch=0")
 
@@ -26,19 +31,25 @@ def test_one_command_or_none():
     assert "\n" not in said
 
 
+def together(*overrides: list[str]) -> list[subprocess.Popen[str]]:
+    """Processes of train.py that are to train together, each with overrides of its own."""
+    nodes = [f"127.0.0.1:{port}" for port in free_ports(len(overrides))]
+    processes = []
+    for rank, own in enumerate(overrides):
+        config = {"cluster": {"worker": nodes}, "task": {"type": "worker", "index": rank}}
+        variables = environment(TF_CONFIG=json.dumps(config), PYTHONUNBUFFERED="1")
+        process = subprocess.Popen(
+            command("train.py", *TRAIN, *own), env=variables, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        processes.append(process)
+    return processes
+
+
 @pytest.mark.slow
 def test_processes_with_different_commands_all_refuse(tmp_path):
-    nodes = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    processes = []
-    for rank in range(2):
-        config = {"cluster": {"worker": nodes}, "task": {"type": "worker", "index": rank}}
-        line = command("train.py", *TRAIN, f"seed={rank}", f"paths.outputs={tmp_path}")
-        processes.append(
-            subprocess.Popen(
-                line, env=environment(TF_CONFIG=json.dumps(config)), stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )
-        )  # fmt: skip
+    outputs = f"paths.outputs={tmp_path}"
+    processes = together(["seed=0", outputs], ["seed=1", outputs])
     for process in processes:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 1, said
@@ -50,6 +61,32 @@ def test_processes_with_different_commands_all_refuse(tmp_path):
     assert not (tmp_path / "store").exists()
     (folder,) = (tmp_path / "train").iterdir()
     assert read_json(folder / "status.json")["status"] == "failed"
+
+
+@pytest.mark.slow
+def test_a_signal_reaches_the_first_of_several_processes_while_it_waits(tmp_path):
+    outputs = f"paths.outputs={tmp_path}"
+    store_of_runs = Store(tmp_path / "store")
+    node = store_of_runs.node("dense", dense_identity(composed(*TRAIN, outputs)))
+    path = store_of_runs.root / "leases" / f"dense-{node.key}"
+    path.parent.mkdir(parents=True)
+    lease = Lease(path, heartbeat=store.HEARTBEAT, timeout=store.LEASE_TIMEOUT)
+    assert lease.acquire()
+    first, second = together([outputs], [outputs])
+    try:
+        assert first.stdout is not None
+        assert any("waiting for process" in line for line in first.stdout)
+        first.terminate()
+        first.communicate(timeout=120)
+    finally:
+        lease.release()
+        second.kill()
+        second.communicate()
+    assert first.returncode == 128 + signal.SIGTERM
+    (folder,) = (tmp_path / "train").iterdir()
+    status = read_json(folder / "status.json")
+    assert status["status"] == "failed"
+    assert "SIGTERM" in status["error"]
 
 
 @pytest.mark.slow

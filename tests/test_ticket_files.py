@@ -32,6 +32,7 @@ def parts(tmp_path_factory):
     mask = {k.path: generator.random(k.shape) < 0.5 for k in kernels(network)}
     weights = {v.path: np.array(v) for v in network.variables}
     weights |= {path: weights[path] * m for path, m in mask.items()}
+    data = dataclasses.asdict(composed().data)
     provenance = {
         "runs": {"dense": "1", "rounds": [], "ticket": "2"},
         "data": "digits",
@@ -41,7 +42,7 @@ def parts(tmp_path_factory):
         "seen": [
             {"data": dataclasses.asdict(composed().data), "fingerprint": {"source": "digits"}}
         ],
-        "config": {"data": dataclasses.asdict(composed().data)},
+        "config": {"data": data},
         "versions": {"lottery": "1"},
         "mask": {"percentile": 50.0},
     }
