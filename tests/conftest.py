@@ -1,5 +1,6 @@
 """Fixtures that every test may use: composed configs, real data, a laboratory of one's own."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks
 from hydra import compose, initialize_config_dir
 from slurm_cluster import cluster as cluster
 
@@ -117,6 +119,11 @@ def environment(**extra: str) -> dict[str, str]:
     return own | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"} | extra
 
 
+@functools.cache
+def forks() -> Forks:
+    return Forks(environment())
+
+
 def run(
     script: str,
     *arguments: str,
@@ -127,7 +134,10 @@ def run(
     """An entry script, run to its end in a process of its own; nobody answers prompts.
 
     ``before`` is a command that starts it, such as ``nice``; ``extra`` is added to the environment.
+    Without either, and without options of the interpreter, the process is a fork (:mod:`forks`).
     """
+    if not (python or before or extra):
+        return forks().run(command(script, *arguments)[1:], environment())
     return subprocess.run(
         [*before, *command(script, *arguments, python=python)],
         env=environment(**extra),
@@ -142,3 +152,8 @@ def run(
 def result_folder(stdout: str) -> Path:
     """The output folder of a run, from the last line it printed."""
     return Path(stdout.rstrip().rpartition("\nresult: ")[2]).parent
+
+
+def pytest_unconfigure() -> None:
+    if forks.cache_info().currsize:
+        forks().stop()
