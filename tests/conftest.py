@@ -1,6 +1,7 @@
 """Fixtures that every test may use: composed configs, real data, a laboratory of one's own."""
 
 import functools
+import gc
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from forks import Forks
 from hydra import compose, initialize_config_dir
 from slurm_cluster import cluster as cluster
+from xdist.scheduler import LoadFileScheduling
 
 from lottery import cli, tickets  # cli registers the schema
 from lottery.config import typed
@@ -58,6 +60,17 @@ def lab(tmp_path: Path) -> Laboratory:
 def laboratory(folder: Path) -> Laboratory:
     logger = composed("logger=csv").logger
     return Laboratory(Store(folder / "store"), Tracker(logger, folder, "test", {}))
+
+
+@pytest.fixture(scope="module")
+def shallow() -> Iterator[None]:
+    """ResNet-8 in the place of ResNet-20: all that has state, in a third of the time.
+
+    In this process only; what a script trains has 20 layers.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lottery.models.resnet20._BLOCKS", 1)
+        yield
 
 
 @dataclass(frozen=True)
@@ -152,6 +165,39 @@ def run(
 def result_folder(stdout: str) -> Path:
     """The output folder of a run, from the last line it printed."""
     return Path(stdout.rstrip().rpartition("\nresult: ")[2]).parent
+
+
+# Those that take the longest start first, so that no core is left with one of them at the end.
+LONGEST = ("test_slurm", "test_slurm_cluster", "test_kill")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Test files run side by side, one a core and four at most; one alone needs no help."""
+    files = {argument.partition("::")[0] for argument in config.args}
+    alone = len(files) == 1 and files.pop().endswith(".py")
+    return 0 if alone else min(4, len(os.sched_getaffinity(0)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return ByFile(config, log)
+
+
+class ByFile(LoadFileScheduling):
+    """A file at a time on each core; those that need the cluster, of which there is one, as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0]).stem
+        return "cluster" if file.startswith("test_slurm") else file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(s) if (s := item.path.stem) in LONGEST else 99)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what the imports made from garbage collection, which Keras asks for at each run."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

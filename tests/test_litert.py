@@ -110,6 +110,7 @@ def test_int8_takes_pixels_as_they_are(trained, tmp_path):
     assert (entry.scale, entry.zero_point) == (1, 0)
 
 
+@pytest.mark.zoo
 def test_a_ticket_of_mobilenet_v2_takes_a_fifth_of_the_dense_file():
     size = {"shape": (8, 8, 3), "classes": 1000, "width": 1.0}
     dense = litert.convert(network("mobilenet_v2", 0.0, **size))

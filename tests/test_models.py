@@ -25,6 +25,10 @@ OWN = ("conv_2", "conv_4", "conv_6", "lenet_300_100", "mobilenet_v2", "resnet20"
 CONF = Path(__file__).parents[1] / "conf" / "model"
 
 
+def zoo(*values):
+    return [pytest.param(value, marks=pytest.mark.zoo) for value in values]
+
+
 @functools.cache
 def network(name):
     """A network that a test only looks at."""
@@ -51,7 +55,7 @@ def test_mobilenet_v2_has_the_published_size():
     assert model.get_layer("last_relu").output.shape == (None, 7, 7, 1280)
 
 
-@pytest.mark.parametrize("width", [0.35, 0.75, 1.0, 1.4])
+@pytest.mark.parametrize("width", [0.35, *zoo(0.75, 1.0, 1.4)])
 def test_mobilenet_v2_has_the_kernels_of_keras_at_any_width(width):
     ours = models.build("mobilenet_v2", (96, 96, 3), 10, width=width)
     theirs = keras.applications.MobileNetV2((96, 96, 3), width, weights=None, classes=10)
@@ -100,8 +104,8 @@ def test_width_scales_every_hidden_layer(name):
 # MobileNetV2 on small images.
 
 
-@pytest.mark.parametrize("size", [8, 16, 28, 32, 64])
-@pytest.mark.parametrize("width", [0.1, 1.0])
+@pytest.mark.parametrize("size", [8, 28, *zoo(16, 32, 64)])
+@pytest.mark.parametrize("width", [0.1, *zoo(1.0)])
 def test_small_images_keep_4x4_features(size, width):
     model = models.build("mobilenet_v2", (size, size, 3), 10, width=width)
     _, height, breadth, channels = model.get_layer("last_relu").output.shape
@@ -188,7 +192,7 @@ def test_resnet20_shortcut_subsamples_and_adds_zero_channels():
 # What every network promises.
 
 
-@pytest.mark.parametrize("name", [*OWN, "MobileNet", "ConvNeXtTiny", "MobileNetV3Small"])
+@pytest.mark.parametrize("name", [*OWN, "MobileNet", *zoo("ConvNeXtTiny", "MobileNetV3Small")])
 def test_outputs_are_logits(name):
     keras.utils.set_random_seed(0)
     model = models.build(name, (32, 32, 3), 7)
@@ -202,7 +206,7 @@ def test_outputs_are_logits(name):
         assert y.std(axis=0).min() > 0, "every image looks the same"
 
 
-@pytest.mark.parametrize("name", [*OWN, "InceptionV3", "MobileNet"])
+@pytest.mark.parametrize("name", [*OWN, "MobileNet", *zoo("InceptionV3")])
 def test_variable_paths_do_not_depend_on_what_was_built_before(name):
     size = 75 if name == "InceptionV3" else 32
     arguments = {} if name == "InceptionV3" else {"dropout": 0.5}
@@ -363,6 +367,7 @@ def test_depthwise_convolutions_stay_depthwise():
             assert k.shape[3] == 1
 
 
+@pytest.mark.zoo
 def test_depthwise_kernels_of_convnext_are_seen_though_keras_uses_conv2d():
     kinds = [k.kind for k in kernels.kernels(network("ConvNeXtTiny"))]
     assert kinds.count("depthwise") == 3 + 3 + 9 + 3
@@ -458,7 +463,7 @@ def test_width_and_dropout_of_applications():
         models.build("VGG16", (32, 32, 3), 10, dropout=0.5)
 
 
-@pytest.mark.parametrize("name", ["EfficientNetB0", "MobileNetV3Small", "ConvNeXtTiny"])
+@pytest.mark.parametrize("name", zoo("EfficientNetB0", "MobileNetV3Small", "ConvNeXtTiny"))
 def test_applications_do_not_normalise_again(name):
     model = network(name)
     first_conv = next(x for x in kernels.flat_layers(model) if isinstance(x, layers.Conv2D))

@@ -23,7 +23,7 @@ def figures(run: Run, after: int = 0):
 
 
 @pytest.fixture(scope="module")
-def small_lab(tmp_path_factory):
+def small_lab(tmp_path_factory, shallow):
     return laboratory(tmp_path_factory.mktemp("small"))
 
 
