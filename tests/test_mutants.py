@@ -2,10 +2,12 @@
 
 from collections import Counter
 
-from mutants import MUTANTS, misfits, tests_of
+import mutants
 
 
 def test_every_mutant_can_be_planted_and_has_tests():
-    assert misfits(MUTANTS) == []
-    assert all(tests_of(mutant) for mutant in MUTANTS)
-    assert not [name for name, count in Counter(m.name for m in MUTANTS).items() if count > 1]
+    assert mutants.misfits(mutants.MUTANTS) == []
+    assert all(mutants.tests_of(mutant) for mutant in mutants.MUTANTS)
+    assert not [
+        name for name, count in Counter(m.name for m in mutants.MUTANTS).items() if count > 1
+    ]
