@@ -1,5 +1,6 @@
 """Fixtures that every test may use: composed configs, real data, a laboratory of one's own."""
 
+import contextlib
 import functools
 import gc
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forks import Forks
+from forks import BLOCKS, Forks
 from hydra import compose, initialize_config_dir
 from slurm_cluster import cluster as cluster
 from xdist.scheduler import LoadFileScheduling
@@ -27,6 +28,7 @@ assert cli
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 REPOSITORY = Path(__file__).parents[1]
+THOROUGH = bool(os.environ.get("CI"))  # more examples of what is drawn at random, if they cost
 
 # A network with everything that has state: BatchNorm, momentum, dropout; augmented digits.
 SMALL = (
@@ -62,20 +64,25 @@ def laboratory(folder: Path) -> Laboratory:
     return Laboratory(Store(folder / "store"), Tracker(logger, folder, "test", {}))
 
 
-@pytest.fixture(scope="module")
-def shallow() -> Iterator[None]:
-    """ResNet-8 in the place of ResNet-20: all that has state, in a third of the time.
-
-    In this process only; what a script trains has 20 layers.
-    """
+@contextlib.contextmanager
+def resnet_8() -> Iterator[None]:
+    """8 layers instead of 20, here and in forks: all that has state, in a third of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lottery.models.resnet20._BLOCKS", 1)
+        patch.setenv(BLOCKS, "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def shallow() -> Iterator[None]:
+    """:func:`resnet_8` for the tests of a file; those of ``ticket_study`` need it."""
+    with resnet_8():
         yield
 
 
 @dataclass(frozen=True)
 class TicketStudy:
-    """An iterative ticket with 20 % of the weights of the ``SMALL`` network, on six digits."""
+    """An iterative ticket with 20 % of the weights of ``SMALL``, of 8 layers, on six digits."""
 
     config: Any
     lab: Laboratory
@@ -88,7 +95,8 @@ class TicketStudy:
 def ticket_study(tmp_path_factory) -> TicketStudy:
     lab = laboratory(tmp_path_factory.mktemp("ticket_study"))
     config = composed(*SMALL, "mask=iterative", "mask.rate=50")
-    result = find_ticket(config, lab)
+    with resnet_8():
+        result = find_ticket(config, lab)
     ticket = runs_of(result)["ticket"]
     file = lab.store.root.parent / tickets.FILE
     tickets.write(tickets.of_run(ticket), file)

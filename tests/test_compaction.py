@@ -4,6 +4,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from conftest import THOROUGH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -489,7 +490,7 @@ def drawn(draw):
     return randomise(model, channels_pruned(out, into), seed)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30 if THOROUGH else 10, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_network_keeps_its_function(data):
     model = drawn(data.draw)

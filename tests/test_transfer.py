@@ -26,7 +26,7 @@ HEAD = {"classifier/kernel", "classifier/bias"}
 
 
 @pytest.fixture(scope="module")
-def study(ticket_study):
+def study(ticket_study, shallow):
     return ticket_study.lab, ticket_study.result, ticket_study.file
 
 
