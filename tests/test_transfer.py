@@ -351,6 +351,7 @@ def test_a_control_that_diverges_leaves_the_rest(study, monkeypatch):
     assert "from scratch failed" in rows["scratch_time"]["missing"]
 
 
+@pytest.mark.slow
 def test_without_its_parent_the_other_controls_are_run(study, tmp_path):
     other = laboratory(tmp_path)
     config = moving(
