@@ -41,8 +41,10 @@ class Forks:
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             print(json.dumps(asked), file=self._process.stdin, flush=True)
-            code = int(self._process.stdout.readline())
-            return subprocess.CompletedProcess(command, code, *(p.read_text() for p in outputs))
+            code = self._process.stdout.readline()
+            assert code, "the process that forks is gone"
+            said = [path.read_text() for path in outputs]
+            return subprocess.CompletedProcess(command, int(code), *said)
 
     def stop(self) -> None:
         self._process.communicate()
