@@ -183,10 +183,14 @@ LONGEST = (
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Test files run side by side, one a core and four at most; one alone needs no help."""
+    """Test files run side by side, one a core and four at most; one alone needs no help.
+
+    One more where the tests of the cluster take part, which mostly wait.
+    """
     files = {argument.partition("::")[0] for argument in config.args}
-    alone = len(files) == 1 and files.pop().endswith(".py")
-    return 0 if alone else min(4, len(os.sched_getaffinity(0)))
+    if len(files) == 1 and files.pop().endswith(".py"):
+        return 0
+    return min(4, len(os.sched_getaffinity(0))) + (config.option.markexpr == "")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:

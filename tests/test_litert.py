@@ -352,6 +352,7 @@ def test_memory_counts_weights_and_activations(tmp_path):
         memory.peak(tmp_path / "none.tflite")
 
 
+@pytest.mark.slow
 def test_memory_of_a_keras_file_counts_its_weights(tmp_path):
     peaks = []
     for width in (1, 2000):
