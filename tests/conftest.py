@@ -1,5 +1,8 @@
 """Fixtures that every test may use: composed configs, real data, a laboratory of one's own."""
 
+import contextlib
+import functools
+import gc
 import os
 import subprocess
 import sys
@@ -9,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import BLOCKS, Forks
 from hydra import compose, initialize_config_dir
 from slurm_cluster import cluster as cluster
+from xdist.scheduler import LoadFileScheduling
 
 from lottery import cli, tickets  # cli registers the schema
 from lottery.config import typed
@@ -23,6 +28,7 @@ assert cli
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 REPOSITORY = Path(__file__).parents[1]
+THOROUGH = bool(os.environ.get("CI"))  # more examples of what is drawn at random, if they cost
 
 # A network with everything that has state: BatchNorm, momentum, dropout; augmented digits.
 SMALL = (
@@ -58,9 +64,25 @@ def laboratory(folder: Path) -> Laboratory:
     return Laboratory(Store(folder / "store"), Tracker(logger, folder, "test", {}))
 
 
+@contextlib.contextmanager
+def resnet_8() -> Iterator[None]:
+    """8 layers instead of 20, here and in forks: all that has state, in a third of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lottery.models.resnet20._BLOCKS", 1)
+        patch.setenv(BLOCKS, "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def shallow() -> Iterator[None]:
+    """:func:`resnet_8` for the tests of a file; those of ``ticket_study`` need it."""
+    with resnet_8():
+        yield
+
+
 @dataclass(frozen=True)
 class TicketStudy:
-    """An iterative ticket with 20 % of the weights of the ``SMALL`` network, on six digits."""
+    """An iterative ticket with 20 % of the weights of ``SMALL``, of 8 layers, on six digits."""
 
     config: Any
     lab: Laboratory
@@ -73,7 +95,8 @@ class TicketStudy:
 def ticket_study(tmp_path_factory) -> TicketStudy:
     lab = laboratory(tmp_path_factory.mktemp("ticket_study"))
     config = composed(*SMALL, "mask=iterative", "mask.rate=50")
-    result = find_ticket(config, lab)
+    with resnet_8():
+        result = find_ticket(config, lab)
     ticket = runs_of(result)["ticket"]
     file = lab.store.root.parent / tickets.FILE
     tickets.write(tickets.of_run(ticket), file)
@@ -117,6 +140,11 @@ def environment(**extra: str) -> dict[str, str]:
     return own | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"} | extra
 
 
+@functools.cache
+def forks() -> Forks:
+    return Forks(environment())
+
+
 def run(
     script: str,
     *arguments: str,
@@ -127,7 +155,10 @@ def run(
     """An entry script, run to its end in a process of its own; nobody answers prompts.
 
     ``before`` is a command that starts it, such as ``nice``; ``extra`` is added to the environment.
+    Without either, and without options of the interpreter, the process is a fork (:mod:`forks`).
     """
+    if not (python or before or extra):
+        return forks().run(command(script, *arguments)[1:], environment())
     return subprocess.run(
         [*before, *command(script, *arguments, python=python)],
         env=environment(**extra),
@@ -142,3 +173,48 @@ def run(
 def result_folder(stdout: str) -> Path:
     """The output folder of a run, from the last line it printed."""
     return Path(stdout.rstrip().rpartition("\nresult: ")[2]).parent
+
+
+# Those that take the longest start first, so that no core is left with one of them at the end.
+LONGEST = (
+    "test_slurm", "test_slurm_cluster", "test_kill", "test_transfer", "test_training", "test_cli",
+    "test_export", "test_peer_bugs", "test_report",
+)  # fmt: skip
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Test files run side by side, one a core and four at most; one alone needs no help.
+
+    One more where the tests of the cluster take part, which mostly wait.
+    """
+    files = {argument.partition("::")[0] for argument in config.args}
+    if len(files) == 1 and files.pop().endswith(".py"):
+        return 0
+    return min(4, len(os.sched_getaffinity(0))) + (config.option.markexpr == "")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return ByFile(config, log)
+
+
+class ByFile(LoadFileScheduling):
+    """A file at a time on each core; those that need the cluster, of which there is one, as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0]).stem
+        return "cluster" if file.startswith("test_slurm") else file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(s) if (s := item.path.stem) in LONGEST else 99)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what the imports made from garbage collection, which Keras asks for at each run."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    if forks.cache_info().currsize:
+        forks().stop()

@@ -45,6 +45,7 @@ def mobilenets(tmp_path_factory):
     return image[0], files, {n: np.asarray(m(image)) for n, m in networks.items()}
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_browser_computes_what_keras_does(tools, mobilenets, threads):
     """By XNNPACK's usual kernels, and by its sparse ones."""
@@ -56,6 +57,7 @@ def test_a_browser_computes_what_keras_does(tools, mobilenets, threads):
         assert min(trials[name].milliseconds) > 0
 
 
+@pytest.mark.browser
 def test_integers_in_a_browser(tools, trained, tmp_path):
     model, pixels, _ = trained
     files = written(tmp_path, **{
@@ -68,6 +70,7 @@ def test_integers_in_a_browser(tools, trained, tmp_path):
         assert difference < tolerance * np.abs(expected).max()
 
 
+@pytest.mark.browser
 def test_a_file_that_litertjs_refuses(tools, tmp_path, monkeypatch):
     """One line with its reason, not a script's trace."""
     (file,) = written(tmp_path, model=litert.convert(network("lenet_300_100"))).values()
@@ -116,6 +119,7 @@ def test_a_fetch_that_does_not_end(tmp_path, monkeypatch):
     assert not list((tmp_path / "cache" / "lottery").iterdir())
 
 
+@pytest.mark.browser
 def test_a_page_that_does_not_end(tools, tmp_path, monkeypatch):
     (tmp_path / "page.html").write_text(
         "<script>window.measure = () => new Promise(() => {})</script>"
@@ -129,6 +133,7 @@ def test_a_page_that_does_not_end(tools, tmp_path, monkeypatch):
         browser.run({"model": file}, images(1)[0], seconds=0)
 
 
+@pytest.mark.browser
 def test_the_tools_are_checked_alone(tools):
     browser.check()
 

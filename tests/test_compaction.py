@@ -4,6 +4,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from conftest import THOROUGH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -28,6 +29,7 @@ OWN = {
     "mobilenet_32": ("mobilenet_v2", (32, 32, 3), 0.35),
     "mobilenet_96": ("mobilenet_v2", (96, 96, 3), 0.35),
 }
+LARGE = ("mobilenet_32", "mobilenet_96")
 
 
 @functools.cache
@@ -144,6 +146,10 @@ def size(model):
     return cost.parameters(model), cost.multiply_adds(model)
 
 
+def zoo(*case):
+    return pytest.param(*case, marks=pytest.mark.zoo)
+
+
 def network(case):
     name, shape, width = OWN[case]
     return models.build(name, shape, 10, width=width, dropout=0.1)
@@ -152,10 +158,12 @@ def network(case):
 @pytest.mark.parametrize(
     ("case", "mask"),
     [
-        *((case, "channels_50") for case in OWN),
-        *((case, "weights_95") for case in OWN if case not in ("conv_4", "mobilenet_96")),
+        *((case, "channels_50") for case in OWN if case not in LARGE),
+        *((case, "weights_95") for case in ("lenet", "conv_2", "conv_6")),
         *((case, mask) for case in ("lenet", "conv_6", "resnet20")
           for mask in ("weights_80", "weights_99", "everything")),
+        *(zoo(case, "channels_50") for case in LARGE),
+        *(zoo(case, "weights_95") for case in ("resnet20", "mobilenet_8", "mobilenet_32")),
     ],
 )  # fmt: skip
 def test_own_networks_keep_their_function(case, mask):
@@ -197,25 +205,21 @@ def test_a_network_with_nothing_pruned_only_loses_what_inference_does_not_need(c
     assert lost == {x.name for x in model.layers if isinstance(x, idle)}
 
 
-def slow(*case):
-    return pytest.param(*case, marks=pytest.mark.slow)
-
-
 APPLICATIONS = (
-    slow("VGG16", 32, 1.0),
-    ("ResNet50", 32, 1.0),
-    slow("ResNet50V2", 32, 1.0),
+    zoo("VGG16", 32, 1.0),
+    zoo("ResNet50", 32, 1.0),
+    zoo("ResNet50V2", 32, 1.0),
     ("MobileNet", 32, 0.5),
-    ("MobileNetV2", 64, 0.35),
-    ("MobileNetV3Small", 32, 1.0),
-    ("EfficientNetB0", 32, 1.0),
-    slow("EfficientNetV2B0", 32, 1.0),
-    ("DenseNet121", 32, 1.0),
-    slow("Xception", 71, 1.0),
-    slow("InceptionV3", 75, 1.0),
-    slow("InceptionResNetV2", 75, 1.0),
-    slow("NASNetMobile", 32, 1.0),
-    ("ConvNeXtTiny", 32, 1.0),
+    zoo("MobileNetV2", 64, 0.35),
+    zoo("MobileNetV3Small", 32, 1.0),
+    zoo("EfficientNetB0", 32, 1.0),
+    zoo("EfficientNetV2B0", 32, 1.0),
+    zoo("DenseNet121", 32, 1.0),
+    zoo("Xception", 71, 1.0),
+    zoo("InceptionV3", 75, 1.0),
+    zoo("InceptionResNetV2", 75, 1.0),
+    zoo("NASNetMobile", 32, 1.0),
+    zoo("ConvNeXtTiny", 32, 1.0),
 )
 
 
@@ -486,7 +490,7 @@ def drawn(draw):
     return randomise(model, channels_pruned(out, into), seed)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30 if THOROUGH else 10, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_network_keeps_its_function(data):
     model = drawn(data.draw)

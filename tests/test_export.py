@@ -24,7 +24,7 @@ job.register_schema()
 
 
 @pytest.fixture(scope="module")
-def study(ticket_study):
+def study(ticket_study, shallow):
     """Laboratory, result, ticket file and data."""
     data = load(ticket_study.config.data)
     return ticket_study.lab, ticket_study.result, ticket_study.file, data

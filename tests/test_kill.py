@@ -107,6 +107,7 @@ def unbroken(pair) -> Run:
     return load_run(result_folder(pair[0]))
 
 
+@pytest.mark.kill
 def test_two_processes_train_their_dense_parent_once(pair):
     assert sum("training dense" in said for said in pair) == 1
     waiting = next(said for said in pair if "training dense" not in said)
@@ -119,6 +120,7 @@ def test_two_processes_train_their_dense_parent_once(pair):
     assert not list((first.path.parents[1] / "work").iterdir())
 
 
+@pytest.mark.kill
 def test_kills_at_random_instants_change_nothing(unbroken, tmp_path):
     """Four of them; each attempt gets at least an epoch further than the one before."""
     rng = seeded()
@@ -160,6 +162,7 @@ def test_an_epoch_whose_checkpoint_was_never_written_has_no_row(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.kill
 def test_a_termination_saves_says_so_and_the_next_run_goes_on(unbroken, tmp_path):
     attempt = start(tmp_path)
     attempt.interrupt("dense", signal.SIGTERM, seeded())

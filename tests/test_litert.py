@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import THOROUGH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -23,7 +24,12 @@ from lottery.export.interpreter import predict
 from lottery.models.kernels import flat_layers, layer_kernels
 
 OWN = ("conv_2", "conv_4", "conv_6", "lenet_300_100", "mobilenet_v2", "resnet20")
+SMALL = ("conv_2", "lenet_300_100", "mobilenet_v2")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def zoo(*values):
+    return pytest.param(*values, marks=pytest.mark.zoo)
 
 
 def images(count, shape=(32, 32, 3)):
@@ -73,7 +79,7 @@ def trained(tmp_path_factory):
 # Conversion.
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [n if n in SMALL else zoo(n) for n in OWN])
 def test_a_file_computes_what_keras_does_at_any_batch(name, tmp_path):
     model, x = network(name), images(40)
     expected = np.asarray(model(x))
@@ -110,6 +116,7 @@ def test_int8_takes_pixels_as_they_are(trained, tmp_path):
     assert (entry.scale, entry.zero_point) == (1, 0)
 
 
+@pytest.mark.zoo
 def test_a_ticket_of_mobilenet_v2_takes_a_fifth_of_the_dense_file():
     size = {"shape": (8, 8, 3), "classes": 1000, "width": 1.0}
     dense = litert.convert(network("mobilenet_v2", 0.0, **size))
@@ -119,7 +126,7 @@ def test_a_ticket_of_mobilenet_v2_takes_a_fifth_of_the_dense_file():
     assert len(litert.convert(ticket, "float16")) <= len(dense) / 7
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15 if THOROUGH else 5, deadline=None)
 @given(
     st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 300), st.floats(0.2, 1.0),
     st.sampled_from(["float32", "float16"]), st.integers(0, 2**32 - 1),
@@ -345,6 +352,7 @@ def test_memory_counts_weights_and_activations(tmp_path):
         memory.peak(tmp_path / "none.tflite")
 
 
+@pytest.mark.slow
 def test_memory_of_a_keras_file_counts_its_weights(tmp_path):
     peaks = []
     for width in (1, 2000):

@@ -25,6 +25,14 @@ OWN = ("conv_2", "conv_4", "conv_6", "lenet_300_100", "mobilenet_v2", "resnet20"
 CONF = Path(__file__).parents[1] / "conf" / "model"
 
 
+def zoo(*values):
+    return [pytest.param(value, marks=pytest.mark.zoo) for value in values]
+
+
+# The larger siblings of conv_2 are made by the same code.
+EACH = [*zoo("conv_4", "conv_6"), *(name for name in OWN if name not in ("conv_4", "conv_6"))]
+
+
 @functools.cache
 def network(name):
     """A network that a test only looks at."""
@@ -51,7 +59,7 @@ def test_mobilenet_v2_has_the_published_size():
     assert model.get_layer("last_relu").output.shape == (None, 7, 7, 1280)
 
 
-@pytest.mark.parametrize("width", [0.35, 0.75, 1.0, 1.4])
+@pytest.mark.parametrize("width", [0.35, *zoo(0.75, 1.0, 1.4)])
 def test_mobilenet_v2_has_the_kernels_of_keras_at_any_width(width):
     ours = models.build("mobilenet_v2", (96, 96, 3), 10, width=width)
     theirs = keras.applications.MobileNetV2((96, 96, 3), width, weights=None, classes=10)
@@ -89,7 +97,7 @@ def test_conv_networks_have_the_published_size(depth, parameters, pooled):
     assert cost.multiply_adds(model) == convs + pooled * 256 + 256 * 256 + 256 * 10
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", EACH)
 def test_width_scales_every_hidden_layer(name):
     whole, half = network(name), models.build(name, (32, 32, 3), 10, width=0.5)
     assert 0.2 < cost.multiply_adds(half) / cost.multiply_adds(whole) < 0.55
@@ -100,8 +108,8 @@ def test_width_scales_every_hidden_layer(name):
 # MobileNetV2 on small images.
 
 
-@pytest.mark.parametrize("size", [8, 16, 28, 32, 64])
-@pytest.mark.parametrize("width", [0.1, 1.0])
+@pytest.mark.parametrize("size", [8, 28, *zoo(16, 32, 64)])
+@pytest.mark.parametrize("width", [0.1, *zoo(1.0)])
 def test_small_images_keep_4x4_features(size, width):
     model = models.build("mobilenet_v2", (size, size, 3), 10, width=width)
     _, height, breadth, channels = model.get_layer("last_relu").output.shape
@@ -188,7 +196,7 @@ def test_resnet20_shortcut_subsamples_and_adds_zero_channels():
 # What every network promises.
 
 
-@pytest.mark.parametrize("name", [*OWN, "MobileNet", "ConvNeXtTiny", "MobileNetV3Small"])
+@pytest.mark.parametrize("name", [*EACH, "MobileNet", *zoo("ConvNeXtTiny", "MobileNetV3Small")])
 def test_outputs_are_logits(name):
     keras.utils.set_random_seed(0)
     model = models.build(name, (32, 32, 3), 7)
@@ -202,7 +210,7 @@ def test_outputs_are_logits(name):
         assert y.std(axis=0).min() > 0, "every image looks the same"
 
 
-@pytest.mark.parametrize("name", [*OWN, "InceptionV3", "MobileNet"])
+@pytest.mark.parametrize("name", [*EACH, "MobileNet", *zoo("InceptionV3")])
 def test_variable_paths_do_not_depend_on_what_was_built_before(name):
     size = 75 if name == "InceptionV3" else 32
     arguments = {} if name == "InceptionV3" else {"dropout": 0.5}
@@ -214,7 +222,7 @@ def test_variable_paths_do_not_depend_on_what_was_built_before(name):
     assert len({v.path for v in first.variables}) == len(first.variables)
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", EACH)
 def test_every_layer_is_named_by_us(name, monkeypatch):
     # Automatic names carry on counting if nobody resets them, so they differ between two builds.
     import keras.src.utils.naming as naming
@@ -225,7 +233,7 @@ def test_every_layer_is_named_by_us(name, monkeypatch):
     assert first.name == second.name == name
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", EACH)
 def test_weights_follow_from_the_seed(name):
     first, again, other = initial(name, 1), initial(name, 1), initial(name, 2)
     for a, b, c in zip(first, again, other, strict=True):
@@ -233,14 +241,14 @@ def test_weights_follow_from_the_seed(name):
         assert a.ndim == 1 or (a != c).any()
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", EACH)
 def test_no_two_kernels_start_alike(name):
     # A Keras initializer object used for two layers gives both the same weights.
     weights = [np.array(w) for w in network(name).variables if len(w.shape) > 1]
     assert len({w.tobytes() for w in weights}) == len(weights)
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", EACH)
 def test_initial_kernels_have_the_scale_they_should(name):
     model = network(name)
     for layer in kernels.flat_layers(model):
@@ -262,7 +270,7 @@ def test_batch_norm_momentum_reaches_every_batch_norm(name):
     assert {x.momentum for x in norms} == {0.9}
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", EACH)
 def test_dropout_is_there_only_if_asked_and_right_before_the_classifier(name):
     def dropouts(model):
         return [i for i, x in enumerate(model.layers) if isinstance(x, layers.Dropout)]
@@ -273,7 +281,7 @@ def test_dropout_is_there_only_if_asked_and_right_before_the_classifier(name):
     assert model.layers[-2].rate == 0.3
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", EACH)
 def test_logits_stay_float32_in_mixed_precision(name):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
@@ -363,6 +371,7 @@ def test_depthwise_convolutions_stay_depthwise():
             assert k.shape[3] == 1
 
 
+@pytest.mark.zoo
 def test_depthwise_kernels_of_convnext_are_seen_though_keras_uses_conv2d():
     kinds = [k.kind for k in kernels.kernels(network("ConvNeXtTiny"))]
     assert kinds.count("depthwise") == 3 + 3 + 9 + 3
@@ -475,7 +484,7 @@ def test_width_and_dropout_of_applications():
         models.build("VGG16", (32, 32, 3), 10, dropout=0.5)
 
 
-@pytest.mark.parametrize("name", ["EfficientNetB0", "MobileNetV3Small", "ConvNeXtTiny"])
+@pytest.mark.parametrize("name", zoo("EfficientNetB0", "MobileNetV3Small", "ConvNeXtTiny"))
 def test_applications_do_not_normalise_again(name):
     model = network(name)
     first_conv = next(x for x in kernels.flat_layers(model) if isinstance(x, layers.Conv2D))

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import shlex
@@ -69,6 +70,11 @@ def mask_of(percentile: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@functools.cache
+def plain(model: str) -> Any:
+    return composed(f"model={model}", "logger=csv")
+
+
 class Sweep:
     """A sweep's folder and store, written file by file as prune.py writes them."""
 
@@ -112,9 +118,9 @@ class Sweep:
         (folder / ".hydra").mkdir(parents=True)
         typed = ["model=lenet_300_100", *overrides]
         (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(typed))
-        config = OmegaConf.create(
-            dataclasses.asdict(composed("model=lenet_300_100", "logger=csv", *overrides))
-        )
+        config = OmegaConf.structured(plain(str(swept.pop("model", "lenet_300_100"))))
+        for name, value in swept.items():
+            OmegaConf.update(config, name, value)
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
         about = {"status": status, "started": 1.0, "updated": 2.0}
         files.write_json(folder / "status.json", about | ({"error": error} if error else {}))
@@ -694,6 +700,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return reported(sweep.folder) / "report.html"
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_in_a_browser(page: Path, width: int) -> None:
     """It draws everything, with no network, script error or sideways scrolling; links lead on."""

@@ -605,6 +605,7 @@ def test_nothing_is_written_of_a_study_that_stayed_at_home(sweep: Sweep) -> None
     assert "<h2>Latency" not in page
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_shows_them_in_a_browser(deployed: Path, width: int) -> None:
     browser_path = shutil.which("chromium")

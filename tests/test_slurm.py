@@ -20,7 +20,7 @@ from lottery.files import read_json
 from lottery.runs import Run
 from lottery.sweep import slurm
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 
 SLURM = (
     "hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1",

@@ -11,7 +11,7 @@ import slurm_cluster
 import submitit
 from slurm_cluster import Cluster, ClusterError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 
 # Says when it starts; asked to stop, has itself requeued; the second time, ends.
 REQUEUES = """#!/bin/bash

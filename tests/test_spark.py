@@ -14,7 +14,7 @@ from conftest import command, environment, run
 from test_preprocess import same
 
 pyspark = pytest.importorskip("pyspark", reason="PySpark is an extra: uv sync --extra spark")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.spark
 
 HOME = Path(pyspark.__file__).parent
 PORT = 47077

@@ -188,6 +188,7 @@ def test_cells_are_composed_as_hydra_composes_them():
 # -- stages ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.launchers
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_stages_with_every_launcher(tmp_path, launcher):
     arguments = ("prune.py", "-m", *TINY, *GRID, f"paths.outputs={tmp_path}", *LAUNCHERS[launcher])

@@ -73,6 +73,7 @@ def test_a_run_reports_the_gpus_it_may_use_and_no_others(library, tmp_path):
     assert {device for question, device in asked if question != "init"} == {1}
 
 
+@pytest.mark.slow
 def test_what_a_gpu_does_not_tell_stays_empty(library, tmp_path):
     trained = Trained(library, tmp_path, devices="GPU-bbbb,GPU-aaaa", mode="no_power")
     for row, record in zip(trained.rows, trained.tracked, strict=True):
@@ -83,6 +84,7 @@ def test_what_a_gpu_does_not_tell_stays_empty(library, tmp_path):
     assert trained.said.count("  GPU 65 %, 5.0 GiB\n") == 2
 
 
+@pytest.mark.slow
 def test_a_driver_that_does_not_answer_is_no_error(library, tmp_path):
     trained = Trained(library, tmp_path, devices="0", mode="broken")
     assert all(row[name] == "" for row in trained.rows for name in GPU_METRICS)

@@ -16,7 +16,7 @@ from lottery.files import read_json, write_json
 
 
 @pytest.fixture
-def study(ticket_study):
+def study(ticket_study, shallow):
     return ticket_study.config, ticket_study.lab, ticket_study.result, ticket_study.run
 
 

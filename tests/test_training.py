@@ -23,7 +23,7 @@ def figures(run: Run, after: int = 0):
 
 
 @pytest.fixture(scope="module")
-def small_lab(tmp_path_factory):
+def small_lab(tmp_path_factory, shallow):
     return laboratory(tmp_path_factory.mktemp("small"))
 
 
@@ -37,7 +37,7 @@ def ticket(lab, *overrides: str) -> Run:
     return Run(lab.store.root / "ticket" / result["ticket"]["key"])
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize("epoch", [0, pytest.param(1, marks=pytest.mark.slow), 2])
 def test_identity_law(small_lab, dense, epoch):
     """Nothing pruned and rewound to any epoch: the dense run, bit for bit.
 

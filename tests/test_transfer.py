@@ -26,7 +26,7 @@ HEAD = {"classifier/kernel", "classifier/bias"}
 
 
 @pytest.fixture(scope="module")
-def study(ticket_study):
+def study(ticket_study, shallow):
     return ticket_study.lab, ticket_study.result, ticket_study.file
 
 
@@ -361,6 +361,7 @@ def test_a_control_that_diverges_leaves_the_rest(study, monkeypatch):
     assert "from scratch failed" in rows["scratch_time"]["missing"]
 
 
+@pytest.mark.slow
 def test_without_its_parent_the_other_controls_are_run(study, tmp_path):
     other = laboratory(tmp_path)
     config = moving(

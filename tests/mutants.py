@@ -1,0 +1,356 @@
+"""Small, plausible slips planted in the code one at a time: does a test notice?
+
+    python tests/mutants.py                    all, each against the tests that name its module
+    python tests/mutants.py "ranks dense" …    those whose names contain one of these
+    python tests/mutants.py --suite …          against `uv run pytest`, up to the first failure
+    python tests/mutants.py --ci …             against all that CI runs
+    python tests/mutants.py --check            only whether each text is there, exactly once
+
+Each is planted in a copy of the working tree, which may be edited meanwhile. The exit code is the
+number of survivors.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+SOURCE = REPOSITORY / "src" / "lottery"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``old`` occurs exactly once in ``file`` (below src/lottery) and becomes ``new``."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    why: str
+    tests: tuple[str, ...] = ()
+    """Test files that see it although they do not name the module."""
+    slow: bool = False
+    """Whether only CI, which runs the marked tests too, has to catch it."""
+
+
+MUTANTS = [
+    # -- masks and rounds
+    Mutant(
+        "later rounds rank dense", "experiment.py",
+        "trained, initial = ranked.weights(),", "trained, initial = dense.weights(),",
+        "right for a one-shot mask, where the two are one",
+        ("test_masks.py", "test_training.py", "test_peer_bugs.py"),
+    ),
+    Mutant(
+        "later rounds start from dense", "experiment.py",
+        "final=ranked.state,", "final=dense.state,",
+        "right for a one-shot mask, and for every rewinding to weights",
+        ("test_masks.py", "test_training.py"),
+    ),
+    Mutant(
+        "the pruned score zero", "pruning/masks.py",
+        "np.where(within[path], s, -np.inf)", "np.where(within[path], s, 0)",
+        "right for magnitudes, wrong for scores that may be negative",
+    ),
+    Mutant(
+        "a round forgets the mask before", "experiment.py",
+        "within=ranked.mask or None,", "within=None,",
+        "magnitudes of what is pruned are zero, so they are lowest anyway",
+        ("test_masks.py", "test_training.py"),
+    ),
+    Mutant(
+        "layers shuffled alike", "pruning/masks.py",
+        "{path: generator.permutation(m.ravel())",
+        "{path: np.random.Generator(np.random.PCG64(seed)).permutation(m.ravel())",
+        "counts are right, and each layer looks random",
+    ),
+    Mutant(
+        "the last tie goes first", "pruning/masks.py",
+        "marked[ties[: count -", "marked[ties[::-1][: count -",
+        "the count is right",
+    ),
+    Mutant(
+        "depthwise never pruned", "pruning/masks.py",
+        'if depthwise or k.kind != "depthwise"', 'if k.kind != "depthwise"',
+        "no default differs for networks without such layers",
+    ),
+    Mutant(
+        "density of all counts kernels only", "pruning/masks.py",
+        "(total_parameters - size + kept) / total_parameters", "kept / total_parameters",
+        "differs by the biases only, and those are few",
+    ),
+    Mutant(
+        "a last round twice", "pruning/allocation.py",
+        "(1 - survivors), 8)) < target", "(1 - survivors), 8)) <= target",
+        "only targets that are a rung themselves tell",
+    ),
+    Mutant(
+        "iterative with a binary rate", "pruning/allocation.py",
+        "return Decimal(repr(float(value)))", "return Decimal(float(value))",
+        "wrong by one weight in a few cases",
+    ),
+    # -- order and splits
+    Mutant(
+        "each epoch in the same order", "data/order.py",
+        "tf.cast(epoch, tf.uint32)]", "tf.cast(0 * epoch, tf.uint32)]",
+        "trains nearly as well",
+        ("test_data.py",),
+    ),
+    Mutant(
+        "batches overlap", "data/order.py",
+        "first = (first_step % steps_per_epoch) * batch_size",
+        "first = first_step % steps_per_epoch",
+        "sizes and labels are right, examples repeat",
+        ("test_data.py",),
+    ),
+    Mutant(
+        "a padded example counts", "data/order.py",
+        "return rows % count, rows < count", "return rows % count, rows <= count",
+        "whole batches are right",
+        ("test_data.py",),
+    ),
+    Mutant(
+        "members depend on other classes", "data/splits.py",
+        "np.random.PCG64([seed, int(label)])", "np.random.PCG64([seed, int(label), len(classes)])",
+        "sizes and shares are right",
+    ),
+    Mutant(
+        "held out rounded down", "data/splits.py",
+        "return floor(size * _exact(fraction) + Fraction(1, 2))",
+        "return floor(size * _exact(fraction))",
+        "one example less, in half of the cases",
+    ),
+    Mutant(
+        "classes renumbered by value", "data/splits.py",
+        "renumbered[list(classes)] = np.arange", "renumbered[sorted(classes)] = np.arange",
+        "right for classes in ascending order",
+    ),
+    # -- lineage
+    Mutant(
+        "a shuffled mask without its seed", "lineage.py",
+        '{"shuffled": mask, "seed": config.seed}', '{"shuffled": mask}',
+        "the mask's key holds the seed of the dense network, it seems",
+    ),
+    Mutant(
+        "a control starts at the rewind epoch", "lineage.py",
+        "first_epoch=0 if control else config.rewind.epoch", "first_epoch=config.rewind.epoch",
+        "the training itself is right; plans and tags are not",
+        ("test_sweep.py",),
+    ),
+    Mutant(
+        "a mask without what was ranked", "lineage.py",
+        'return {"dense": dense, "ranked": ranked, "mask":', 'return {"dense": dense, "mask":',
+        "percentile and dense network tell rounds apart until the rewinding differs",
+        ("test_masks.py", "test_sweep.py", "test_config.py"),
+    ),
+    Mutant(
+        "controls in every round", "lineage.py",
+        "if rewinding.find(name).CONTROL and not last:", "if False:",
+        "right for one-shot masks",
+        ("test_training.py", "test_sweep.py"),
+    ),
+    # -- rewinding
+    Mutant(
+        "reset zeroes the step counter", "rewinding/__init__.py",
+        'if not name.startswith("model/") and owner(name, paths)',
+        'if not name.startswith("model/")',
+        "slots are zero as asked; the schedule starts again",
+        ("test_training.py",),
+    ),
+    Mutant(
+        "fresh weights are the old ones", "rewinding/__init__.py",
+        "return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])", "return seed",
+        "a reinitialised ticket is the ticket of epoch 0",
+        ("test_training.py", "test_transfer.py"),
+    ),
+    Mutant(
+        "a learning rate that was not rewound", "rewinding/lr.py",
+        "with_counters(origin.final(), of=origin.dense(origin.epoch))", "dict(origin.final())",
+        "the state of the end has the counter of the end",
+        ("test_training.py",),
+    ),
+    # -- training
+    Mutant(
+        "nothing zeroed after a step", "training/loop.py",
+        "tf.__internal__.distribute.interim.maybe_merge_call(self._zero_pruned, self.strategy)",
+        "",
+        "optimizers of Keras leave zero where gradient and slots are",
+        ("test_training.py", "test_peer_bugs.py"),
+    ),
+    Mutant(
+        "evaluated in training mode", "training/loop.py",
+        "self.model(inputs, training=False)", "self.model(inputs, training=True)",
+        "right for networks without dropout and normalisation",
+        ("test_training.py", "test_peer_bugs.py"),
+    ),
+    Mutant(
+        "no label smoothing", "training/loop.py",
+        "label_smoothing=self.label_smoothing, reduction", "reduction",
+        "the option is accepted and in the key",
+        ("test_training.py",),
+    ),
+    Mutant(
+        "the next step's learning rate logged", "training/loop.py",
+        "self.learning_rate(progress.step - 1)", "self.learning_rate(progress.step)",
+        "off by one step of a smooth schedule",
+        ("test_training.py",),
+    ),
+    Mutant(
+        "a resumed run begins its epoch again", "training/loop.py",
+        "chunks = length.chunks(progress.step)",
+        "chunks = length.chunks(progress.step // length.steps_per_epoch * length.steps_per_epoch)",
+        "right for runs that were stopped between epochs",
+        ("test_training.py",),
+    ),
+    # -- store
+    Mutant(
+        "keys by order of writing", "store.py",
+        "json.dumps([kind, identity], sort_keys=True,", "json.dumps([kind, identity],",
+        "the same code writes the same order",
+    ),
+    Mutant(
+        "published without the lease", "store.py",
+        "            if lease.held():\n", "            if lease.held() or not node.done:\n",
+        "looks careful: a finished result is never replaced",
+    ),
+    Mutant(
+        "a release deletes the successor's lease", "store.py",
+        "            if self.held():\n", "            if self.path.exists():\n",
+        "right for whoever still has it",
+    ),
+    Mutant(
+        "zombies are alive", "store.py",
+        'None if fields[0] == "Z" else fields[19]', "fields[19]",
+        "a zombie has a start time as well",
+    ),
+    # -- selection, transfer, telemetry
+    Mutant(
+        "a tie goes to the later epoch", "analysis/selection.py",
+        "0 if epoch is None else -epoch", "0 if epoch is None else epoch",
+        "ties are rare",
+    ),
+    Mutant(
+        "accuracy before density", "analysis/selection.py",
+        "return -(j.point.density or 0.0), accuracy,",
+        "return accuracy, -(j.point.density or 0.0),",
+        "the best matching ticket, not the sparsest",
+    ),
+    Mutant(
+        "two-sided bound", "analysis/selection.py",
+        "critical = float(stats.t.isf(level, n - 1))",
+        "critical = float(stats.t.isf(level / 2, n - 1))",
+        "the usual confidence interval",
+    ),
+    Mutant(
+        "whole examples are not told apart", "analysis/verdict.py",
+        "return loss * 100 <= Fraction", "return loss * 100 < Fraction",
+        "only a loss of exactly the tolerance tells",
+    ),
+    Mutant(
+        "a dense control without its head's rate", "transfer.py",
+        "return Variant(name, low, about, trained_before, {}, head_only, head_rate)",
+        "return Variant(name, low, about, trained_before, {}, head_only)",
+        "its key says that it has one",
+    ),
+    Mutant(
+        "power averaged", "training/telemetry.py",
+        "sum(map(pynvml.nvmlDeviceGetPowerUsage, devices)) / 1000",
+        "statistics.fmean(map(pynvml.nvmlDeviceGetPowerUsage, devices)) / 1000",
+        "right for one GPU",
+    ),
+]  # fmt: skip
+
+
+def misfits(mutants: Iterable[Mutant]) -> list[str]:
+    """What is wrong with the texts of those that cannot be planted."""
+    counts = {m: (SOURCE / m.file).read_text().count(m.old) for m in mutants}
+    return [
+        f"{m.name}: {m.file} has this {count} times, not once: {m.old!r}"
+        for m, count in counts.items()
+        if count != 1
+    ]
+
+
+def tests_of(mutant: Mutant) -> list[str]:
+    """The test files that name the module of a mutant, and those that it names itself."""
+    module = Path(mutant.file).with_suffix("")
+    name = module.parent.name if module.name == "__init__" else module.name
+    named = re.compile(rf"lottery[.\w]*\.{name}\b|^ *from lottery[.\w]* import .*\b{name}\b", re.M)
+    tests = sorted((REPOSITORY / "tests").glob("test_*.py"))
+    found = [t.name for t in tests if named.search(t.read_text()) or t.name in mutant.tests]
+    return [f"tests/{name}" for name in found]
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the working tree: what git tracks or would."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    return folder
+
+
+def verdict(mutant: Mutant, tree: Path, selected: Sequence[str]) -> str:
+    """What becomes of a mutant that is planted in a tree while some tests run."""
+    file = tree / "src" / "lottery" / mutant.file
+    original = file.read_text()
+    file.write_text(original.replace(mutant.old, mutant.new))
+    data = os.environ.get("LOTTERY_DATA", str(REPOSITORY.parent / "shared" / "data"))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", *selected],
+            cwd=tree, env=os.environ | {"PYTHONPATH": str(tree / "src"), "LOTTERY_DATA": data},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        file.write_text(original)
+    if done.returncode == 0:
+        return "SURVIVED"
+    if done.returncode != 1:
+        return f"no verdict, exit code {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+    return f"caught by {failed[1] if failed else 'pytest'}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="parts of names")
+    how = parser.add_mutually_exclusive_group()
+    for option in "suite", "ci", "check":
+        how.add_argument(f"--{option}", action="store_true")
+    options = parser.parse_args()
+    chosen = [m for m in MUTANTS if not options.names or any(n in m.name for n in options.names)]
+    for problem in (problems := misfits(chosen)):
+        print(problem)
+    if problems or options.check:
+        return len(problems)
+    survivors = 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = copied(Path(folder))
+        for mutant in chosen:
+            everything = options.suite or options.ci
+            marked = ["-m", ""] if options.ci or mutant.slow else []
+            started = time.monotonic()
+            said = verdict(mutant, tree, marked if everything else [*marked, *tests_of(mutant)])
+            survivors += not said.startswith("caught")
+            print(f"{mutant.name}: {said} ({time.monotonic() - started:.0f} s)", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} caught")
+    return survivors
+
+
+if __name__ == "__main__":
+    sys.exit(main())
