@@ -434,7 +434,7 @@ def ticket_file(path: Path, seed: int, epoch: int = 1) -> dict[str, Any]:
         {"a/kernel": kernel == 1}, {"a/kernel": kernel}, {"a/kernel": kernel},
         {"runs": {"ticket": f"ticket-80-{epoch}-{seed}", "dense": "dense"}, "data": "digits",
          "config": config, "mask": {"percentile": 80}, "rewound_to_epoch": epoch,
-         "pristine": epoch == 0},
+         "pristine": epoch == 0, "seen": [], "seconds": 1.0},
     )  # fmt: skip
     tickets.write(made, path)
     return {"file": str(path), "digest": made.digest}

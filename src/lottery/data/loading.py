@@ -11,7 +11,7 @@ from lottery.config import Data
 from lottery.data import sources
 from lottery.data.interface import Description, Labels, Rows, Shape, Split, Splits
 from lottery.data.sources import Part, Source, open_source
-from lottery.data.splits import held_out, keep_classes, stratified
+from lottery.data.splits import held_out, keep_classes, small, stratified
 from lottery.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def split_members(config: Data, source: Source) -> dict[str, Members]:
     for name, share in (("test", config.test_fraction), ("validation", config.validation)):
         if name == "test" and "test" in source.sizes:
             continue
-        cut = stratified(labels[left], keys[left], share, config.split_seed)
+        cut = stratified(labels[left], keys[left], share, f"{config.split_seed} {name}")
         rows[name], left = left[cut], left[~cut]
     found = {
         name: _filtered("train", rows, labels, config.classes)
@@ -182,24 +182,33 @@ def _classes(kept: Sequence[int] | None, source: Source) -> tuple[str, ...]:
 
 
 def _sizes(config: Data, source: Source) -> dict[str, int]:
-    def counts(part: Part) -> list[int]:
-        of_class = np.bincount(source.labels(part), minlength=len(source.classes)).tolist()
-        return of_class if config.classes is None else [of_class[c] for c in config.classes]
-
-    train = counts("train")
-    if "test" in source.sizes:
-        test = sum(counts("test"))
-    else:
-        cut = [held_out(n, config.test_fraction) for n in train]
-        train, test = [n - c for n, c in zip(train, cut, strict=True)], sum(cut)
-    validation = sum(held_out(n, config.validation) for n in train)
-    sizes = {"train": sum(train) - validation, "validation": validation, "test": test}
+    labels = source.labels("train")
+    train = np.bincount(labels, minlength=len(source.classes))
+    test = np.zeros_like(train)
+    cut_off = "test" not in source.sizes
+    if cut_off:
+        test = np.array([held_out(n, config.test_fraction) for n in train.tolist()])
+    validation = np.array([held_out(n, config.validation) for n in (train - test).tolist()])
+    if (cut_off and any(small(n, config.test_fraction) for n in train.tolist())) or any(
+        small(n, config.validation) for n in (train - test).tolist()
+    ):  # then lots are drawn
+        found = split_members(config, source)
+        sizes = {name: len(found[name].rows) for name in ("train", "validation", "test")}
+    else:  # a sweep asks for each of its cells
+        if not cut_off:
+            of_test = np.bincount(source.labels("test"), minlength=len(source.classes))
+        kept = slice(None) if config.classes is None else config.classes
+        sizes = {
+            "train": int((train - test - validation)[kept].sum()),
+            "validation": int(validation[kept].sum()),
+            "test": int((test if cut_off else of_test)[kept].sum()),
+        }
     for name, size in sizes.items():
         if size == 0:
             raise ConfigError(
                 f"no examples are left for the {name} split of {source.name} "
-                f"(sizes: {', '.join(f'{k} {v}' for k, v in sizes.items())}); a share is held out "
-                "of each class and rounded there: small classes need a larger one "
+                f"(sizes: {', '.join(f'{k} {v}' for k, v in sizes.items())}); a share of each "
+                "class is held out, and one example stays: small classes need larger shares "
                 "(data.validation, data.test_fraction)"
             )
     return sizes

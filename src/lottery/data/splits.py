@@ -20,33 +20,41 @@ Keys = npt.NDArray[np.uint64]  # [N]
 
 
 def held_out(count: int, fraction: float) -> int:
-    """How many of the ``count`` examples of one class are held out.
+    """How many of the ``count`` examples of one class are held out, if it is large enough.
 
     ``count * fraction`` rounded half up, exact for the decimal that was typed; but at least one
-    example stays for training. So a class with fewer than ``0.5 / fraction`` examples is held out
-    nothing of, and a split of C classes may differ from its share of all examples by C / 2.
+    example stays for training. 0 for a :func:`small` class.
     """
     return min(floor(count * _exact(fraction) + Fraction(1, 2)), max(count - 1, 0))
 
 
+def small(count: int, fraction: float) -> bool:
+    """Whether a class has so few examples that its share rounds to none, though it has several."""
+    return count > 1 and held_out(count, fraction) == 0
+
+
 def stratified(
-    labels: npt.NDArray[np.integer], keys: Keys, fraction: float, seed: int
+    labels: npt.NDArray[np.integer], keys: Keys, fraction: float, seed: str
 ) -> npt.NDArray[np.bool_]:
     """True for the examples to hold out, [N], for their integer ``labels`` [N] and ``keys`` [N].
 
-    Of each class exactly :func:`held_out` of its examples: those whose keys, mixed with the seed,
-    are the smallest. Neither the number nor the members depend on other classes, on what the
-    classes are called, or on the order of the examples. A second cut of what the first left goes on
-    in the same order.
+    Of each class :func:`held_out` of its examples, of a :func:`small` one a single example with
+    probability ``count * fraction``, and of a class of one example none. They are those whose keys,
+    mixed with the seed, are the smallest. Neither their number nor which they are depends on other
+    classes, on what the classes are called, or on the order of the examples. As each class is
+    rounded by itself, all of C classes may differ from the share of all examples by C / 2.
     """
-    order = np.lexsort((_mixed(keys, seed), labels))
+    mixed = _mixed(keys, seed)
+    order = np.lexsort((mixed, labels))
     _, first, classes, counts = np.unique(
         labels[order], return_index=True, return_inverse=True, return_counts=True
     )
     quotas = np.array([held_out(int(count), fraction) for count in counts], np.int64)
+    lots = _mixed(mixed[order][first], f"{seed} rounding") / 2.0**64  # in [0, 1), one a class
+    rounded_up = [small(int(count), fraction) for count in counts] & (lots < counts * fraction)
     rank = np.arange(len(labels)) - first[classes]
     chosen = np.zeros(len(labels), bool)
-    chosen[order] = rank < quotas[classes]
+    chosen[order] = rank < (quotas + rounded_up)[classes]
     return chosen
 
 
@@ -79,7 +87,7 @@ def name_key(name: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _mixed(keys: Keys, seed: int) -> Keys:
+def _mixed(keys: Keys, seed: str) -> Keys:
     """Numbers that look random and differ where ``keys`` do: SplitMix64's finaliser, with a seed.
 
     Source: Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
