@@ -289,9 +289,11 @@ def test_a_dense_network_at_chance_is_matched_by_nothing():
 
 
 def test_one_collapsed_seed_is_enough_to_match_nothing():
-    cells = [cell(80, h, 4600, seed=s) for s, h in enumerate((4600, 4600, 510))]
+    cells = [cell(80, d, d + 200, seed=s) for s, d in enumerate((560, 510))]
+    assert [verdict.at_chance(result(d)) for d in (560, 510)] == [False, True]
     (only,) = chosen(cells).judged
-    assert only.at_chance
+    assert only.comparison is not None
+    assert only.comparison.not_inferior
     assert not only.matches
 
 
@@ -358,6 +360,8 @@ def test_a_validation_image_that_weighs_more_than_the_tolerance_is_said():
     assert about["points_of_one_validation_image"] == pytest.approx(100 / 19)
     assert "image is" not in shown(report(result(4500), result(4500)))
     assert "image is" not in printed([cell(80, 4500, 4500)])
+    assert verdict.too_coarse(result(90, 100), 1.0) is None
+    assert verdict.too_coarse(result(90, 100), 0.9) is not None
 
 
 def test_one_image_finds_nothing():
