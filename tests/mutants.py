@@ -280,13 +280,14 @@ def misfits(mutants: Iterable[Mutant]) -> list[str]:
 
 
 def tests_of(mutant: Mutant) -> list[str]:
-    """The test files that name the module of a mutant, and those that it names itself."""
+    """Test files that name the module of a mutant, or that it names: who says it most, first."""
     module = Path(mutant.file).with_suffix("")
     name = module.parent.name if module.name == "__init__" else module.name
     named = re.compile(rf"lottery[.\w]*\.{name}\b|^ *from lottery[.\w]* import .*\b{name}\b", re.M)
-    tests = sorted((REPOSITORY / "tests").glob("test_*.py"))
-    found = [t.name for t in tests if named.search(t.read_text()) or t.name in mutant.tests]
-    return [f"tests/{name}" for name in found]
+    tests = {t.name: t.read_text() for t in sorted((REPOSITORY / "tests").glob("test_*.py"))}
+    found = [t for t, text in tests.items() if named.search(text) or t in mutant.tests]
+    found.sort(key=lambda t: -len(re.findall(rf"\b{name}\b", tests[t])))
+    return [f"tests/{t}" for t in found]
 
 
 def copied(folder: Path) -> Path:
