@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -62,14 +62,28 @@ class OwnPresets(SearchPathPlugin):
     """Lets conf/hydra/launcher/submitit_*.yaml take the place of the plugin's own presets.
 
     Hydra would match files against nodes of the same name, and warn; this is the first moment at
-    which it has loaded all plugins.
+    which it has loaded all plugins. Other programs keep the plugin's presets.
     """
 
+    forgotten: ClassVar[dict[str, Any]] = {}
+
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Leave the path alone and forget the other presets."""
+        """Leave the path alone; hide the other presets, or put them back where they belong."""
         launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+        launchers |= self.forgotten
+        main = [e.path for e in search_path.get_path() if e.provider == "main" and e.path]
         for name in ("submitit_slurm", "submitit_local"):
-            launchers.pop(f"{name}.yaml", None)
+            if any(_is_ours(Path(at.removeprefix("file://")), name) for at in main):
+                self.forgotten[f"{name}.yaml"] = launchers.pop(f"{name}.yaml")
+
+
+def _is_ours(conf: Path, preset: str) -> bool:
+    """Whether a folder of configs has a preset of that name built on our schema."""
+    try:
+        text = (conf / "hydra" / "launcher" / f"{preset}.yaml").read_text()
+    except OSError:
+        return False
+    return "/hydra/schema/" in text
 
 
 class _Launcher(BaseSubmititLauncher):
