@@ -204,8 +204,8 @@ def test_the_signal_of_a_time_limit_again_and_again(submit, unbroken):
     assert logged == list(range(1, 201))  # each epoch once
 
 
-def test_a_time_limit_that_strikes_several_times(submit):
-    """SLURM's own limit, three slices of a minute: every one gets further than the one before."""
+def test_a_time_limit_that_strikes(submit):
+    """SLURM's own limit, a slice of a minute: the next one goes on from where it got."""
     sweep = submit(
         "train.py", *LONG, "seed=0", "trainer.epochs=100000", "hydra.launcher.timeout_min=1",
         "hydra.launcher.signal_delay_s=10",
@@ -214,8 +214,8 @@ def test_a_time_limit_that_strikes_several_times(submit):
     def resumed() -> list[int]:
         return [int(rest.split()[0]) for rest in logs(sweep).split("resuming after step ")[1:]]
 
-    sweep.cluster.wait_until(lambda: len(resumed()) >= 2, 400)
-    assert 0 < resumed()[0] < resumed()[1]
+    sweep.cluster.wait_until(resumed, 400)
+    assert resumed()[0] > 0
     (job,) = jobs_of(sweep)
     sweep.cluster.run("scancel", job["job"])
     code, said = sweep.end()

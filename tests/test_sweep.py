@@ -341,7 +341,7 @@ def test_experiments_that_choose_different_launchers_are_refused(tmp_path):
 
 def test_the_launcher_that_all_experiments_choose_runs_them(tmp_path):
     swept = experiments(tmp_path, one="submitit_local", other="submitit_local")
-    process = run("train.py", "-m", *swept, *TINY, "trainer.epochs=1", "hydra.launcher.parallel=2",
+    process = run("train.py", "-m", *swept, *TINY, "trainer.epochs=1",
                   f"paths.outputs={tmp_path / 'new'}")  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert "2 cells: 2 done" in process.stdout

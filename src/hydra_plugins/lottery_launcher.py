@@ -8,6 +8,7 @@ carries its own config only; Ctrl-C here does not reach the jobs.
 import contextlib
 import copy
 import dataclasses
+import io
 import logging
 import os
 import re
@@ -222,7 +223,8 @@ class SlurmLauncher(_Launcher):
             )
         before = set(self._unsent())
         try:
-            yield
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
+                yield
         except (FailedJobError, FailedSubmissionError) as error:
             for path in set(self._unsent()) - before:
                 path.unlink(missing_ok=True)

@@ -179,14 +179,11 @@ class StagedSweep:
         cells = {
             c.number: c
             for c in self.plan.cells
-            if not c.done and self.state(c)[0] in ("running", "queued", "missing")
+            if (c.underway or c.number in self._skipped) and self.state(c)[0] != "failed"
         }
-        cells = {n: c for n, c in cells.items() if c.underway or n in self._skipped}
-        if not cells:
-            return
-        one = len(cells) == 1
-        log.info("waiting for %d cell%s under way already",
-                 len(cells), " that is" if one else "s that are")  # fmt: skip
+        if open_ := sum(not c.done for c in cells.values()):
+            ending = " that is" if open_ == 1 else "s that are"
+            log.info("waiting for %d cell%s under way already", open_, ending)
         lost = self._follow({n: c.lineage.goals for n, c in cells.items()}, "cells")
         self._tell([cell for number, cell in cells.items() if number not in lost])
         for number, why in lost.items():
@@ -299,7 +296,10 @@ class StagedSweep:
             self.claim(job, handle.job_id)
         self.write_record()
         ids = sorted({handle.job_id.partition("_")[0] for handle in handles})
-        log.info("submitted %d %s as job %s", len(jobs), _noun(jobs[0]), ", ".join(ids))
+        log.info(
+            "submitted %d job%s (%s) as SLURM's %s",
+            len(jobs), "s" * (len(jobs) > 1), jobs[0].stage, ", ".join(ids),
+        )  # fmt: skip
 
     def claim(self, job: Job, number: str) -> None:
         """Note for other sweeps that SLURM's job ``number`` computes the goals of ``job``."""
@@ -377,10 +377,6 @@ class StagedSweep:
 
     def _folder(self, cell: Cell) -> Path:
         return self.folder / str(cell.number)
-
-
-def _noun(job: Job) -> str:
-    return "dense" if job.stage == "dense" else "cells"
 
 
 def _study(config: DictConfig) -> DictConfig:
