@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY, TINY, composed, run
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext, RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -339,6 +340,26 @@ def test_experiments_that_choose_different_launchers_are_refused(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_the_launcher_that_all_cells_choose_is_the_sweeps():
+    """Whether or not the sweep's own config, without the swept values, has it."""
+    from hydra_plugins.lottery_sweeper import _agreed_launcher
+
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        local, slurm = (
+            compose("config", [f"hydra/launcher={name}"], return_hydra_config=True)
+            for name in ("submitit_local", "submitit_slurm")
+        )
+    cells = [["experiment=a"], ["experiment=b"]]
+    assert _agreed_launcher(cells, [local, local])._target_.endswith(
+        "lottery_launcher.LocalLauncher"
+    )
+    with pytest.raises(
+        ConfigCompositionException, match="experiment=b: hydra/launcher=submitit_sl"
+    ):
+        _agreed_launcher(cells, [local, slurm])
+
+
+@pytest.mark.slow
 def test_the_launcher_that_all_experiments_choose_runs_them(tmp_path):
     swept = experiments(tmp_path, one="submitit_local", other="submitit_local")
     process = run("train.py", "-m", *swept, *TINY, "trainer.epochs=1",
