@@ -317,7 +317,7 @@ def test_ctrl_c_leaves_the_jobs_alone_and_says_how_to_go_on(submit):
         assert "0 done, 1 underway elsewhere, 0 to run" in said
         assert "waiting for 1 cell that is under way already" in said
     assert (meanwhile.folder / "0" / "result.json").exists()
-    assert sweep.cluster.accounting(number) == ["COMPLETED"]
+    sweep.cluster.wait_until(lambda: sweep.cluster.accounting(number) == ["COMPLETED"], 120)
 
 
 def test_a_config_edited_while_its_job_is_queued_changes_nothing(submit, tmp_path):
