@@ -66,6 +66,7 @@ AccountingStorageHost=127.0.0.1
 AccountingStoragePort={dbd}
 AccountingStoragePass={link}/munge.socket
 AccountingStorageTRES=gres/gpu
+AccountingStorageEnforce=limits,qos
 
 # Dead nodes are noticed soon, if kill_node does not tell, and come back by themselves.
 SlurmdTimeout={node_timeout}
@@ -79,7 +80,7 @@ OverTimeLimit=0
 UnkillableStepTimeout=20
 MinJobAge=600
 MaxJobCount=10000
-MaxArraySize=10001
+MaxArraySize={max_array_size}
 JobRequeue=1
 
 SchedulerType=sched/backfill
@@ -137,10 +138,12 @@ class Cluster:
         grace: int = 20,
         requeue_delay: int = 5,
         node_timeout: int = 8,
+        max_array_size: int = 21,
     ) -> None:
         self.folder = Path(folder).resolve()
         self.nodes = [f"n{number + 1}" for number in range(nodes)]
         self.grace, self.requeue_delay, self.node_timeout = grace, requeue_delay, node_timeout
+        self.max_array_size = max_array_size
         self.link = LINKS / f"slurm-{hashlib.sha1(bytes(self.folder)).hexdigest()[:10]}"
         self.environment = {"SLURM_CONF": str(self.link / "slurm.conf")}
         # The variables of an outer allocation would name nodes and jobs that are not here.
@@ -196,6 +199,22 @@ class Cluster:
         self._started.clear()
         self.link.unlink(missing_ok=True)
         self._dismiss_guardian()
+
+    def limit_submissions(self, most: int | None) -> None:
+        """Set MaxSubmitJobs of the only user; None: no limit. Returns when it holds."""
+        value = -1 if most is None else most
+        self.run("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={value}")
+        size = self.max_array_size if most is None else most + 1
+        trial = "sbatch", "--test-only", f"--array=0-{size - 1}", "--wrap=true", "--partition=gpu"
+
+        def holds() -> bool:
+            try:
+                self.run(*trial, "--output=/dev/null")
+            except ClusterError as error:
+                return most is not None and "AssocMaxSubmitJobLimit" in str(error)
+            return most is None
+
+        self.wait_until(holds, 30)
 
     def kill_node(self, node: str, told: bool = True) -> None:
         """A power failure: the node's daemon and all processes of jobs there end at once.
@@ -315,6 +334,7 @@ class Cluster:
             "grace": self.grace,
             "requeue_delay": self.requeue_delay,
             "node_timeout": self.node_timeout,
+            "max_array_size": self.max_array_size,
         }
         (self.folder / "slurm.conf").write_text(SLURM_CONF.format_map(values))
         gres = f"NodeName={','.join(self.nodes)} Name=gpu File={self.link}/gpu[0-3]\n"

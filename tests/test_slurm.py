@@ -4,7 +4,7 @@ import functools
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import REPOSITORY, TINY, command, environment, run
+from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from slurm_cluster import Cluster
 from test_kill import assert_same
 from test_tracking import tracked
 
+from lottery.config import typed
 from lottery.files import read_json
+from lottery.lineage import dense_lineage
 from lottery.runs import Run
-from lottery.sweep import slurm
+from lottery.store import Store
+from lottery.sweep import claims, plan, slurm
+from lottery.sweep.detached import Detached
+from lottery.sweep.jobs import Launchers
+from lottery.sweep.staged import StagedSweep
 
 pytestmark = pytest.mark.cluster
 
@@ -196,8 +204,8 @@ def test_the_signal_of_a_time_limit_again_and_again(submit, unbroken):
     assert logged == list(range(1, 201))  # each epoch once
 
 
-def test_a_time_limit_that_strikes_several_times(submit):
-    """SLURM's own limit, three slices of a minute: every one gets further than the one before."""
+def test_a_time_limit_that_strikes(submit):
+    """SLURM's own limit, a slice of a minute: the next one goes on from where it got."""
     sweep = submit(
         "train.py", *LONG, "seed=0", "trainer.epochs=100000", "hydra.launcher.timeout_min=1",
         "hydra.launcher.signal_delay_s=10",
@@ -206,8 +214,8 @@ def test_a_time_limit_that_strikes_several_times(submit):
     def resumed() -> list[int]:
         return [int(rest.split()[0]) for rest in logs(sweep).split("resuming after step ")[1:]]
 
-    sweep.cluster.wait_until(lambda: len(resumed()) >= 2, 400)
-    assert 0 < resumed()[0] < resumed()[1]
+    sweep.cluster.wait_until(resumed, 400)
+    assert resumed()[0] > 0
     (job,) = jobs_of(sweep)
     sweep.cluster.run("scancel", job["job"])
     code, said = sweep.end()
@@ -299,13 +307,16 @@ def test_ctrl_c_leaves_the_jobs_alone_and_says_how_to_go_on(submit):
     assert f"squeue --jobs={number}" in said
     assert "the same command; it submits only what is missing" in said
 
-    # The same command while it runs: nothing is submitted twice.
+    # The same command while it runs: nothing is submitted twice, and it ends as the first would.
     meanwhile = submit("train.py", *LONG, "seed=0", "trainer.epochs=30")
     code, said = meanwhile.end()
     assert code == 0, said
+    assert "submitted" not in said
+    assert "1 cell: 1 done" in said
     if "1 done, 0 underway" not in said:  # it may have ended
         assert "0 done, 1 underway elsewhere, 0 to run" in said
-        assert "submitted" not in said
+        assert "waiting for 1 cell that is under way already" in said
+    assert (meanwhile.folder / "0" / "result.json").exists()
     sweep.cluster.wait_until(lambda: sweep.cluster.accounting(number) == ["COMPLETED"], 120)
 
 
@@ -451,24 +462,111 @@ def test_detached_cells_depend_on_their_parents(submit, monkeypatch):
 # -- scale, and bad input ------------------------------------------------------------------------
 
 
-def test_a_hundred_cells(submit):
-    percentiles = "mask.percentile=65,70,75,80,85,86,...,99,99.5"
-    tiny = (*TINY, "trainer.epochs=5", "trainer.batch_size=1024", f"{percentiles}")
-    sweep = submit("prune.py", *tiny, "rewind.epoch=0,1,2,3,4", "rewind.keep=[]")
-    code, said = sweep.end(1500)
+JOBS = 24  # more than MaxArraySize, 21, and than the limit of the user
+
+
+@pytest.fixture
+def limited(cluster: Cluster) -> Iterator[Cluster]:
+    """The user may have ten jobs in the queue."""
+    cluster.limit_submissions(10)
+    yield cluster
+    cluster.run("scancel", "--user=root")
+    cluster.limit_submissions(None)
+
+
+def idle_sweep(folder: Path, count: int, **options: Any) -> StagedSweep:
+    """A sweep whose jobs do nothing; they run as those of any other sweep do."""
+    overrides = [*SLURM, *TINY, "hydra.launcher.array_parallelism=6", f"hydra.sweep.dir={folder}",
+                 "hydra.launcher.gpus_per_node=1", f"paths.outputs={folder}"]  # fmt: skip
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        configs = [
+            compose("train", [*overrides, f"seed={seed}"], return_hydra_config=True)
+            for seed in range(count)
+        ]
+    cells = [((f"seed={seed}",), typed(config)) for seed, config in enumerate(configs)]
+    store = Store(folder / "store")
+    return StagedSweep(
+        folder, store, plan.make(cells, store, chain=dense_lineage), configs, main=str,
+        story=lambda config, lab: {}, launcher=Launchers.of(configs[0], str(folder)),
+        callbacks=Callbacks(), **options,
+    )  # fmt: skip
+
+
+def started_tasks(sweep: StagedSweep) -> list[int]:
+    """The cell of each job that has left a result."""
+    results = {path.parent.name for path in sweep.folder.glob(".submitit/*/*_0_result.pkl")}
+    return sorted(job["cells"][0] for job in sweep.jobs if job["job"] in results)
+
+
+def test_more_jobs_than_the_cluster_takes(limited, tmp_path, monkeypatch, caplog):
+    """Arrays of at most 21, ten jobs at a time in the queue, six of them running."""
+    for name, value in limited.environment.items():
+        monkeypatch.setenv(name, value)
+    caplog.set_level("INFO")
+    sweep = idle_sweep(tmp_path, JOBS)
+    sweep.run()
+    assert started_tasks(sweep) == list(range(JOBS))
+    assert (
+        "jobs are submitted; the rest follow as those end (AssocMaxSubmitJobLimit)" in caplog.text
+    )
+    assert f"{JOBS} of {JOBS} jobs ended" in caplog.text
+    assert "; all done in about" in caplog.text
+
+
+def test_more_jobs_than_the_cluster_takes_and_nobody_waits(limited, tmp_path, monkeypatch):
+    """What does not fit is submitted by small jobs, each when those before it have ended."""
+    for name, value in limited.environment.items():
+        monkeypatch.setenv(name, value)
+    sweep = idle_sweep(tmp_path, JOBS)
+    Detached(sweep).start()
+    assert 0 < len(sweep.jobs) < 10  # a place is for the job that submits the rest
+    assert {claims.claimed(sweep.store, c.lineage.last)[0] for c in sweep.plan.cells} == {
+        *(job["job"] for job in sweep.jobs), *sweep.elsewhere,
+    }  # fmt: skip
+    limited.wait_until(lambda: not limited.queue(), 300)
+    sweep.jobs = read_json(tmp_path / "sweep.json")["jobs"]
+    assert sorted(job["cells"][0] for job in sweep.jobs) == list(range(JOBS))
+    assert started_tasks(sweep) == list(range(JOBS))
+
+
+def test_a_batch_size_bounds_the_queue(cluster, tmp_path, monkeypatch):
+    """hydra.sweeper.max_batch_size: so many jobs in the queue at a time."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    sweep = idle_sweep(tmp_path, 3, batch=2)
+    Detached(sweep).start()
+    queued = [job for job in cluster.queue() if job["name"] != "submits-the-rest"]
+    assert len(queued) <= 2
+    assert len(sweep.jobs) == 2
+    cluster.wait_until(lambda: not cluster.queue(), 120)
+    sweep.jobs = read_json(tmp_path / "sweep.json")["jobs"]
+    assert started_tasks(sweep) == [0, 1, 2]
+
+
+def test_the_same_command_follows_what_was_detached(limited, submit):
+    """A real study in a queue of four: waited for, and reported, by the same command again."""
+    limited.limit_submissions(4)
+    arguments = ("prune.py", *TINY, *GRID, "hydra.launcher.array_parallelism=3")
+    code, said = submit(*arguments, "sweep.detach=true").end(120)
     assert code == 0, said
-    assert "100 cells: 100 done" in said
-    assert "waiting for" not in logs(sweep)
-    epochs, unshared = 5 + 20 * (5 + 4 + 3 + 2 + 1), 100 * 5 + 20 * 15
-    assert f"epochs to train {epochs}, each dense network and mask shared; {unshared}" in said
-    assert len({job["job"].partition("_")[0] for job in jobs_of(sweep)}) == 2
+    assert "jobs will be submitted by job" in said
+    again = submit(*arguments)
+    code, said = again.end()
+    assert code == 0, said
+    assert "6 underway elsewhere, 0 to run" in said
+    assert "waiting for 6 cells that are under way already" in said
+    assert "6 of 6 cells ended" in said
+    assert "submitted" not in said
+    assert "6 cells: 6 done" in said
+    assert all((again.folder / str(cell) / "result.json").exists() for cell in range(6))
 
 
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
         (["hydra.launcher.partition=nope"], "invalid partition specified: nope"),
-        (["hydra.launcher.gpus_per_node=99"], "SLURM refused the jobs: sbatch: error:"),
+        (["hydra.launcher.gpus_per_node=99"], "asked for by hydra.launcher.nodes=1"),
+        (["hydra.launcher.cpus_per_task=99"], "hydra.launcher.cpus_per_task=99"),
         (["+hydra.launcher.colour=red"], "hydra.launcher.colour is unknown"),
     ],
 )

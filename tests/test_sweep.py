@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY, TINY, composed, run
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext, RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from lottery.analysis import overview, table
 from lottery.config import Config
 from lottery.files import read_json
 from lottery.store import Store
-from lottery.sweep import plan, staged
+from lottery.sweep import claims, plan
 
 LAUNCHERS = {
     "basic": (),
@@ -287,13 +288,14 @@ def test_one_sweep_claims_what_it_submitted_to_slurm(tmp_path, monkeypatch):
     """Another sweep sees it as long as SLURM has it in its queue."""
     store = Store(tmp_path)
     node = plan.make(grid(mask_percentile=[50]), store).cells[0].lineage.last
-    staged._claim(store, node, "12_3", Path("sweep"))
-    monkeypatch.setattr(staged.slurm, "queued", lambda: {"12_3": "PENDING"})
-    assert staged.underway(store)(node) == "SLURM job 12_3 (pending)"
-    monkeypatch.setattr(staged.slurm, "queued", dict)
-    assert staged.underway(store)(node) is None
-    monkeypatch.setattr(staged.slurm, "queued", lambda: None)
-    assert staged.underway(store)(node) is None
+    claims.claim(store, node, "12_3", Path("sweep"))
+    monkeypatch.setattr(claims.slurm, "queued", lambda: {"12_3": "PENDING"})
+    assert claims.underway(store)(node) == "SLURM job 12_3 (pending)"
+    assert claims.underway(store, apart="12_3")(node) is None
+    monkeypatch.setattr(claims.slurm, "queued", dict)
+    assert claims.underway(store)(node) is None
+    monkeypatch.setattr(claims.slurm, "queued", lambda: None)
+    assert claims.underway(store)(node) is None
 
 
 def test_the_end_is_a_table_of_cells_that_are_not_done(tmp_path):
@@ -313,3 +315,64 @@ def test_the_end_is_a_table_of_cells_that_are_not_done(tmp_path):
         ["5", "cells:", "1", "done,", "2", "failed,", "1", "running,", "1", "missing"],
         ["sweep:", "here"],
     ]
+
+
+def experiments(folder: Path, **launchers: str) -> tuple[str, ...]:
+    """Experiments that override the launcher, and how to sweep them."""
+    (folder / "experiment").mkdir()
+    for number, (name, launcher) in enumerate(launchers.items()):
+        (folder / "experiment" / f"{name}.yaml").write_text(
+            "# @package _global_\n"
+            f"defaults: [{{override /hydra/launcher: {launcher}}}]\n"
+            f"seed: {number}\n"
+        )
+    return ("--config-dir", str(folder), f"experiment={','.join(launchers)}")
+
+
+def test_experiments_that_choose_different_launchers_are_refused(tmp_path):
+    swept = experiments(tmp_path, one="submitit_local", other="basic")
+    process = run("train.py", "-m", *swept, *TINY, f"paths.outputs={tmp_path / 'new'}")
+    assert process.returncode == 1
+    assert "one launcher runs all cells of a sweep, and these differ" in process.stderr
+    assert "\n  experiment=one: hydra/launcher=submitit_local\n" in process.stderr
+    assert "\n  experiment=other: hydra/launcher=basic\n" in process.stderr
+    assert "choose for all with hydra/launcher=" in process.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_launcher_that_all_cells_choose_is_the_sweeps():
+    """Whether or not the sweep's own config, without the swept values, has it."""
+    from hydra_plugins.lottery_sweeper import _agreed_launcher
+
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        local, slurm = (
+            compose("config", [f"hydra/launcher={name}"], return_hydra_config=True)
+            for name in ("submitit_local", "submitit_slurm")
+        )
+    cells = [["experiment=a"], ["experiment=b"]]
+    assert _agreed_launcher(cells, [local, local])._target_.endswith(
+        "lottery_launcher.LocalLauncher"
+    )
+    with pytest.raises(
+        ConfigCompositionException, match="experiment=b: hydra/launcher=submitit_sl"
+    ):
+        _agreed_launcher(cells, [local, slurm])
+
+
+@pytest.mark.slow
+def test_the_launcher_that_all_experiments_choose_runs_them(tmp_path):
+    swept = experiments(tmp_path, one="submitit_local", other="submitit_local")
+    process = run("train.py", "-m", *swept, *TINY, "trainer.epochs=1",
+                  f"paths.outputs={tmp_path / 'new'}")  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert "2 cells: 2 done" in process.stdout
+    assert len(list((tmp_path / "new" / "train").glob("*/.submitit/*/*_result.pkl"))) == 2
+
+
+@pytest.mark.parametrize("many", [(), ("-m", "seed=0,1")])
+def test_a_folder_of_its_own_for_each_job_is_refused(tmp_path, many):
+    """Or relative paths would mean another store in each."""
+    process = run("train.py", *many, *TINY, "hydra.job.chdir=true", f"paths.outputs={tmp_path}")
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: hydra.job.chdir=true would give every run a store of")
+    assert not (tmp_path / "store").exists()

@@ -8,15 +8,17 @@ carries its own config only; Ctrl-C here does not reach the jobs.
 import contextlib
 import copy
 import dataclasses
+import io
 import logging
 import os
+import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -32,8 +34,10 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 
 log = logging.getLogger(__name__)
 
-POLL = 1.0  # seconds between looks for finished jobs
-QUEUE_POLL = 15.0  # seconds between looks at SLURM's queue
+POLL = 1.0  # seconds between looks at local processes
+FULL = re.compile(
+    r"\w*Submit\w*Limit|temporarily unable to accept|Resource temporarily unavailable"
+)
 
 
 @dataclass
@@ -62,14 +66,28 @@ class OwnPresets(SearchPathPlugin):
     """Lets conf/hydra/launcher/submitit_*.yaml take the place of the plugin's own presets.
 
     Hydra would match files against nodes of the same name, and warn; this is the first moment at
-    which it has loaded all plugins.
+    which it has loaded all plugins. Other programs keep the plugin's presets.
     """
 
+    forgotten: ClassVar[dict[str, Any]] = {}
+
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Leave the path alone and forget the other presets."""
+        """Leave the path alone; hide the other presets, or put them back where they belong."""
         launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+        launchers |= self.forgotten
+        main = [e.path for e in search_path.get_path() if e.provider == "main" and e.path]
         for name in ("submitit_slurm", "submitit_local"):
-            launchers.pop(f"{name}.yaml", None)
+            if any(_is_ours(Path(at.removeprefix("file://")), name) for at in main):
+                self.forgotten[f"{name}.yaml"] = launchers.pop(f"{name}.yaml")
+
+
+def _is_ours(conf: Path, preset: str) -> bool:
+    """Whether a folder of configs has a preset of that name built on our schema."""
+    try:
+        text = (conf / "hydra" / "launcher" / f"{preset}.yaml").read_text()
+    except OSError:
+        return False
+    return "/hydra/schema/" in text
 
 
 class _Launcher(BaseSubmititLauncher):
@@ -80,9 +98,10 @@ class _Launcher(BaseSubmititLauncher):
     def __call__(self, *args: Any) -> JobReturn:
         """Run one job in its own process; raise what it raises, so that it exits non-zero."""
         from lottery import experiment, provenance
+        from lottery.sweep.feed import completed
 
         if experiment.follow():  # another task of the job writes what there is to write
-            return _followed()
+            return completed()
         provenance.report_change(self.revision, "submitted")
         result: JobReturn = super().__call__(*args)
         if result.status is JobStatus.FAILED:
@@ -101,14 +120,8 @@ class _Launcher(BaseSubmititLauncher):
 
         assert self.config is not None
 
-        self.revision = provenance.revision()
-        settings = {k: v for k, v in self.params.items() if v is not None} | parameters
-        for name, value in parameters.items():
-            if isinstance(value, dict):  # add to what the preset says, do not replace it
-                settings[name] = {**self.params.get(name, {}), **value}
-        executor = self._executor(
-            Path(settings.pop("submitit_folder")), settings.pop("max_num_timeout"), settings
-        )
+        self.revision = self.revision or provenance.revision()
+        executor = self._configured(parameters)
         with _apart(), executor.batch():
             return [
                 executor.submit(
@@ -122,6 +135,16 @@ class _Launcher(BaseSubmititLauncher):
                 for number, overrides in enumerate(job_overrides, start=initial_job_idx)
             ]
 
+    def _configured(self, parameters: Mapping[str, Any]) -> Any:
+        """An executor with the preset's settings, those ``parameters`` excepted that differ."""
+        settings = self.params | dict(parameters)
+        for name, value in parameters.items():
+            if isinstance(value, dict):  # add to what the preset says, do not replace it
+                settings[name] = {**(self.params.get(name) or {}), **value}
+        settings = {k: v for k, v in settings.items() if v is not None}
+        folder = Path(settings.pop("submitit_folder"))
+        return self._executor(folder, settings.pop("max_num_timeout"), settings)
+
     def _only(self, overrides: Sequence[str]) -> "BaseSubmititLauncher":
         """A copy that carries the config of one job, not those of the whole sweep."""
         assert self.hydra_context is not None
@@ -132,33 +155,16 @@ class _Launcher(BaseSubmititLauncher):
         )
         return launcher
 
-    def _wait(self, jobs: Sequence[Any]) -> list[JobReturn]:
-        """How each job ended, once all have."""
-        ends: dict[str, JobReturn] = {}
-        while len(ends) < len(jobs):
-            left = [j for j in jobs if j.job_id not in ends]
-            for job in left:
-                if job.paths.result_pickle.exists():
-                    ends[job.job_id] = _outcome(job)
-            for job_id, state in self._vanished([j for j in left if j.job_id not in ends]):
-                ends[job_id] = _failed(f"job {job_id} ended without a result: {state}")
-            for job in left:
-                if job.job_id in ends and len(jobs) > 1:
-                    ok = ends[job.job_id].status is JobStatus.COMPLETED
-                    log.info("job %s %s (%d of %d ended)", job.job_id, "done" if ok else "failed",
-                             len(ends), len(jobs))  # fmt: skip
-            time.sleep(POLL)
-        return [ends[j.job_id] for j in jobs]
-
-    def _vanished(self, jobs: Sequence[Any]) -> list[tuple[str, str]]:
-        """Jobs that will never leave a result, and what became of them."""
-        raise NotImplementedError
-
 
 class SlurmLauncher(_Launcher):
-    """Jobs of a sweep as one SLURM job array."""
+    """Jobs of a sweep as SLURM job arrays."""
 
     _EXECUTOR = "slurm"
+
+    @property
+    def parallel(self) -> int:
+        """How many jobs may run at a time."""
+        return int(self.params.get("array_parallelism") or 1)
 
     def _executor(self, folder: Path, max_num_timeout: int, settings: dict[str, Any]) -> Any:
         import submitit
@@ -175,20 +181,56 @@ class SlurmLauncher(_Launcher):
     def submit(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int, **parameters: Any
     ) -> list[Any]:
-        """Submit one array. Raises :class:`LotteryError` with SLURM's words if it refuses."""
+        """Submit one array.
+
+        Raises :class:`FullError` if SLURM takes no more of so many jobs now, and
+        :class:`LotteryError`, with SLURM's words and the options behind them, if it refuses.
+        """
+        with self._refusals():
+            return self._submit(job_overrides, initial_job_idx, **parameters)
+
+    def submit_call(self, call: Callable[[], None], **parameters: Any) -> Any:
+        """Submit a job that calls a function. Raises as :meth:`submit`."""
+        with self._refusals():
+            executor = self._configured(parameters)
+            with _apart():
+                return executor.submit(call)
+
+    def outcome(self, job: Any) -> JobReturn:
+        """How a job ended that left a result."""
+        return _outcome(job)
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Submit, wait for the end of all, and return how each ended; none stops the others."""
+        from lottery.sweep.feed import Feed
+
+        return Feed(self, job_overrides).run()
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         from lottery.errors import LotteryError
+        from lottery.sweep import reasons
+        from lottery.sweep.slurm import FullError
 
         if shutil.which("sbatch") is None:
             raise LotteryError(
                 "there is no SLURM here (no sbatch on the PATH): start the sweep on a login node, "
                 "or choose hydra/launcher=submitit_local or hydra/launcher=basic"
             )
+        before = set(self._unsent())
         try:
-            return self._submit(job_overrides, initial_job_idx, **parameters)
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
+                yield
         except (FailedJobError, FailedSubmissionError) as error:
-            raise LotteryError(f"SLURM refused the jobs: {error}") from error
+            for path in set(self._unsent()) - before:
+                path.unlink(missing_ok=True)
+            if full := FULL.search(str(error)):
+                raise FullError(full[0]) from error
+            raise LotteryError(reasons.refusal(str(error), self.params)) from error
         except (ValueError, NameError) as error:  # submitit's: an option it does not know
             known = {f.name for f in dataclasses.fields(SlurmConf)} | {"dependency"}
             odd = sorted(set(self.params) - known)
@@ -199,31 +241,10 @@ class SlurmLauncher(_Launcher):
                 else f"hydra.launcher: {error}"
             ) from error
 
-    def wait(self, jobs: Sequence[Any]) -> list[JobReturn]:
-        """As for both; and look at the queue, because a killed job leaves nothing else."""
-        self._looked, self._absent = time.monotonic(), set[str]()
-        return self._wait(jobs)
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Submit, wait for the end of all, and return how each ended; none stops the others."""
-        return self.wait(self.submit(job_overrides, initial_job_idx))
-
-    def _vanished(self, jobs: Sequence[Any]) -> list[tuple[str, str]]:
-        from lottery.sweep import slurm
-
-        if time.monotonic() - self._looked < QUEUE_POLL or not jobs:
-            return []
-        self._looked = time.monotonic()
-        queued = slurm.queued()
-        if queued is None:  # the controller does not answer: ask again later
-            return []
-        absent = {j.job_id for j in jobs} - set(queued)
-        # Twice, because a finished job leaves the queue before its result is seen.
-        gone, self._absent = absent & self._absent, absent
-        states = slurm.final_states(gone)
-        return [(job_id, states.get(job_id, "SLURM no longer knows it")) for job_id in gone]
+    def _unsent(self) -> Iterator[Path]:
+        """Files that submitit wrote for jobs that SLURM has not taken."""
+        folder = Path(str(self.params["submitit_folder"]).partition("/%j")[0])
+        yield from (*folder.glob(f"{'?' * 32}.pkl"), *folder.glob(".submission_file_*.sh"))
 
 
 class LocalLauncher(_Launcher):
@@ -256,42 +277,26 @@ class LocalLauncher(_Launcher):
                 running[number] = (slot, job)
             for number, (slot, job) in list(running.items()):
                 if job.done():
-                    (ends[number],) = self._wait([job])
+                    ends[number] = _outcome(job)
+                    log.info("job %s ended (%d of %d)", job.job_id, len(ends), len(job_overrides))
                     free.append(slot)
                     del running[number]
             time.sleep(POLL)
         return [ends[number] for number in range(len(job_overrides))]
 
-    def _vanished(self, jobs: Sequence[Any]) -> list[tuple[str, str]]:
-        return [
-            (j.job_id, "its process is gone")
-            for j in jobs
-            if j.done() and not j.paths.result_pickle.exists()
-        ]
-
 
 def _outcome(job: Any) -> JobReturn:
+    """How a job ended that is over."""
     from submitit.core.utils import UncompletedJobError
 
+    from lottery.sweep.feed import failed
+
+    if not job.paths.result_pickle.exists():
+        return failed(f"job {job.job_id} ended without a result: its process is gone")
     try:
         result: JobReturn = job.task(0).result()  # other tasks have nothing to tell
     except UncompletedJobError as error:
-        return _failed(str(error))
-    return result
-
-
-def _followed() -> JobReturn:
-    result = JobReturn()
-    result.status = JobStatus.COMPLETED
-    return result
-
-
-def _failed(message: str) -> JobReturn:
-    from lottery.errors import LotteryError
-
-    result = JobReturn()
-    result.status = JobStatus.FAILED
-    result.return_value = LotteryError(message)
+        return failed(str(error))
     return result
 
 

@@ -5,6 +5,7 @@ and free of ``from __future__ import annotations``, which breaks its dataclasses
 """
 
 import copy
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -17,9 +18,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweepe
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
-from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 log = logging.getLogger(__name__)
@@ -53,11 +53,12 @@ class LotterySweeper(BasicSweeper):
         Raises :class:`ConfigCompositionException` if a cell cannot run, and
         :class:`LotteryError` at the end if one failed.
         """
-        from lottery import experiment, transfer
+        from lottery import cli, experiment, transfer
         from lottery.analysis import deployment_tables, overview
         from lottery.lineage import dense_lineage, lineage
         from lottery.store import Store
-        from lottery.sweep import plan, staged
+        from lottery.sweep import claims, detached, plan, staged
+        from lottery.sweep.jobs import Launchers
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -67,14 +68,17 @@ class LotterySweeper(BasicSweeper):
             "transfer": (transfer.transfer, transfer.lineage),
         }
         story, chain = goals[self.goal]
+        cli.check_folder(self.config.hydra)
         cells = self._cells(arguments)
         configs, options = self._checked(cells)
+        with read_write(self.config.hydra):
+            self.config.hydra.launcher = _agreed_launcher(cells, configs)
         first = options[0]
         store = Store(first.paths.store)
         made = plan.make(
             zip(cells, options, strict=True),
             store,
-            staged.underway(store),
+            claims.underway(store),
             chain=chain,
         )
         parallel, gpus = self._resources()
@@ -93,12 +97,12 @@ class LotterySweeper(BasicSweeper):
             configs,
             main=self.task_function,
             story=story,
-            launcher=self._launcher,
+            launcher=Launchers.of(self.config, str(folder)),
             callbacks=self.hydra_context.callbacks,
             batch=self.max_batch_size,
         )
         if first.sweep.detach:
-            sweep.detach()
+            detached.Detached(sweep).start()
             print(sweep.farewell("detached"))
             return
         sweep.run()
@@ -114,12 +118,6 @@ class LotterySweeper(BasicSweeper):
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         """Remember what Hydra gives; launchers are made when there is something to launch."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
-
-    def _launcher(self, context: Any, task: Any) -> Any:
-        assert self.config is not None
-        return Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=task, config=self.config
-        )
 
     def _cells(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each cell, ellipses expanded."""
@@ -220,6 +218,41 @@ class LotterySweeper(BasicSweeper):
             return (jobs if jobs > 0 else os.cpu_count() or 1), 0
         parallel = int(launcher.get("array_parallelism") or launcher.get("parallel") or 1)
         return parallel, int(launcher.get("gpus_per_node") or 0) * int(launcher.get("nodes") or 1)
+
+
+def _agreed_launcher(cells: Sequence[Sequence[str]], configs: Sequence[DictConfig]) -> DictConfig:
+    """The launcher that all cells choose: an experiment that is swept may override it.
+
+    Raises :class:`ConfigCompositionException` if they differ.
+    """
+    kinds: dict[str, int] = {}
+    for number, config in enumerate(configs):
+        kinds.setdefault(json.dumps(_plain(config.hydra.launcher), sort_keys=True), number)
+    if len(kinds) > 1:
+        common = set.intersection(*map(set, cells))
+        chosen = [
+            {"hydra/launcher": configs[n].hydra.runtime.choices.get("hydra/launcher")}
+            | {f"hydra.launcher.{k}": v for k, v in _plain(configs[n].hydra.launcher).items()}
+            for n in kinds.values()
+        ]
+        lines = []
+        for number, options in zip(kinds.values(), chosen, strict=True):
+            own = " ".join(o for o in cells[number] if o not in common)
+            odd = (k for k in options if any(options[k] != other.get(k) for other in chosen))
+            name = next(odd)  # the preset, if that is what differs
+            lines.append(f"  {own}: {name}={options[name]}")
+        raise ConfigCompositionException(
+            "nothing was launched: one launcher runs all cells of a sweep, and these differ:\n"
+            + "\n".join(lines)
+            + "\nsweep them one by one, or choose for all with hydra/launcher=..."
+        )
+    agreed: DictConfig = configs[0].hydra.launcher
+    return copy.deepcopy(agreed)
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    return plain
 
 
 def _expanded(override: Override) -> Override:

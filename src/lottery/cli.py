@@ -97,6 +97,7 @@ def _attempt(config: DictConfig, act: Act) -> tuple[dict[str, Any], Path]:
     try:
         with status(output):
             experiment.lead()
+            check_folder(HydraConfig.get())
             options = typed(config)
             if found := validation.errors(options):
                 raise ConfigError("; ".join(found))
@@ -177,9 +178,19 @@ def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] 
 def tool(act: Callable[[DictConfig], None], config: DictConfig) -> None:
     """Run the act of a script that has no output folder and no status of its own."""
     try:
+        check_folder(HydraConfig.get())
         act(config)
     except Exception as error:
         raise PastHydra(error) from None
+
+
+def check_folder(hydra: Any) -> None:
+    """Raise :class:`ConfigError` if Hydra would start each job in a folder of its own."""
+    if hydra.job.chdir:
+        raise ConfigError(
+            "hydra.job.chdir=true would give every run a store of its own, because relative paths "
+            "would begin in the run's folder; leave it out: what a run writes lies there anyway"
+        )
 
 
 def _as_list(argument: str, lists: Sequence[str]) -> str:

@@ -8,11 +8,66 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus, run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from lottery.store import Node
+from lottery.sweep.plan import Cell
+
 Task = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Launchers:
+    """Makes Hydra launchers that run a task, here or in a job that submits others."""
+
+    config: DictConfig
+
+    @classmethod
+    def of(cls, config: DictConfig, sweep_dir: str) -> "Launchers":
+        """With the launcher that ``config`` chooses, everything in it resolved."""
+        settled = config.copy()
+        with read_write(settled.hydra), open_dict(settled.hydra):
+            settled.hydra.sweep.dir = sweep_dir
+            OmegaConf.resolve(settled.hydra.launcher)
+        return cls(settled)
+
+    @property
+    def parallel(self) -> int:
+        """How many jobs run at a time."""
+        launcher = self.config.hydra.launcher
+        return int(launcher.get("array_parallelism") or launcher.get("parallel") or 1)
+
+    def __call__(self, context: HydraContext, task: Task) -> Any:
+        """A launcher of jobs that run ``task``."""
+        return Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=task, config=self.config
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job to be submitted: the config that it runs, the node and the cells that it is about."""
+
+    overrides: tuple[str, ...]
+    config: DictConfig
+    node: Node
+    cells: tuple[Cell, ...]
+    stage: str  # dense or cells
+
+    @property
+    def folder(self) -> str:
+        """Name of its output folder in the sweep's."""
+        return str(self.config.hydra.sweep.subdir)
+
+    @property
+    def goals(self) -> tuple[Node, ...]:
+        """The nodes that it is submitted for."""
+        if self.stage == "dense":
+            return (self.node,)
+        return (self.node, *(goal for cell in self.cells for goal in cell.lineage.goals))
 
 
 def frozen(config: DictConfig, sweep_dir: str, folder: str) -> DictConfig:

@@ -1,40 +1,48 @@
 """A sweep in stages: what is done is recorded, dense parents are trained, then the cells."""
 
 import contextlib
-import itertools
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lottery import cli, files, provenance
 from lottery.config import Config
-from lottery.errors import ConfigError, LotteryError
+from lottery.errors import LotteryError
 from lottery.store import Node, Store
-from lottery.sweep import slurm
-from lottery.sweep.jobs import CellsTask, FrozenConfigs, ParentTask, Task, frozen, mark_orphans
+from lottery.sweep import claims
+from lottery.sweep.feed import Feed, Hooks
+from lottery.sweep.follow import follow
+from lottery.sweep.jobs import (
+    CellsTask,
+    FrozenConfigs,
+    Job,
+    Launchers,
+    ParentTask,
+    Task,
+    frozen,
+    mark_orphans,
+)
 from lottery.sweep.plan import Cell, Parent, Plan
 from lottery.tracking import Tracker
 
 log = logging.getLogger(__name__)
-
-Items = Sequence[tuple[Sequence[str], DictConfig]]
 
 
 @dataclass
 class StagedSweep:
     """One sweep: its plan, the composed configs of its cells, and how jobs are launched.
 
-    ``launcher(context, task)`` is a Hydra launcher whose jobs run ``task``; ``main`` is the entry
-    script's function and ``story`` what it tells.
+    ``launcher`` makes Hydra launchers; ``main`` is the entry script's function and ``story`` what
+    it tells. At most ``batch`` jobs are handed to the launcher at a time.
     """
 
     folder: Path
@@ -43,13 +51,20 @@ class StagedSweep:
     configs: Sequence[DictConfig]
     main: Task
     story: cli.Story
-    launcher: Callable[[HydraContext, Task], Any]
+    launcher: Launchers
     callbacks: Any
     batch: int | None = None
     jobs: list[dict[str, Any]] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)  # SLURM's jobs that others submitted
 
     def __post_init__(self) -> None:
         self._planned = summary(self.plan)  # now: it shrinks as cells are done
+        self._origin = {
+            "script": Path(sys.argv[0]).name,
+            "typed": [a for a in sys.argv[1:] if not a.startswith("-")],
+            "revision": provenance.revision(),
+        }
+        self._skipped: set[int] = set()  # cells that others began after the plan was made
 
     def run(self) -> None:
         """Compute everything and wait for it.
@@ -57,62 +72,39 @@ class StagedSweep:
         Raises :class:`LotteryError` if a cell failed, and exits 130 after Ctrl-C, which leaves
         SLURM's jobs alone.
         """
-        self._begin()
+        self.begin()
         with self._interruptible():
             self._await_others()
             failed = self._train_parents()
             cells = [job for job in self.plan.jobs if job[0].lineage.parent not in failed]
             if cells:
                 self._compute_cells(cells)
-
-    def detach(self) -> list[str]:
-        """Submit everything to SLURM, cells depending on their parents; the jobs' ids."""
-        self._begin()
-        after: dict[str, str] = {}  # dense key -> job
-        for parent in self.plan.parents:
-            if parent.underway:
-                after[parent.node.key] = _job_of(self.store, parent.node) or ""
-        own = [p for p in self.plan.parents if not p.underway]
-        if own:
-            items, task = self._parent_jobs(own)
-            submitted = self._submit(task, items)
-            self._record([(p.node, p.cells) for p in own], submitted, "dense")
-            after |= {p.node.key: j.job_id for p, j in zip(own, submitted, strict=True)}
-        key = lambda job: job[0].lineage.parent or ""  # noqa: E731
-        for dense, family in itertools.groupby(sorted(self.plan.jobs, key=key), key=key):
-            group = list(family)
-            items, cells = self._cell_jobs(group)
-            extra = {}
-            if after.get(dense):
-                extra = {
-                    "dependency": f"afterok:{after[dense]}",
-                    "additional_parameters": {"kill-on-invalid-dep": "yes"},
-                }
-            submitted = self._submit(cells, items, **extra)
-            self._record([(c[0].lineage.last, c) for c in group], submitted, "cells")
-        return [job["job"] for job in self.jobs]
+            self._join()
 
     # -- before --------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Write what the sweep is, and the results of the cells that are done already."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write_record()
-        for cell in self.plan.done:
+        self.write_record()
+        self._tell(self.plan.done)
+
+    def _tell(self, cells: Sequence[Cell]) -> None:
+        """Write the results of cells that are done into this sweep."""
+        for cell in cells:
             output = self._folder(cell)
             output.mkdir(exist_ok=True)
             with cli.status(output):
                 config = _study(self.configs[cell.number])
                 cli.tell(cell.config, config, output, self.story, self.folder.name)
 
-    def _write_record(self) -> None:
+    def write_record(self) -> None:
+        """Write ``sweep.json``: the cells, and the jobs submitted so far."""
         files.write_json(
             self.folder / "sweep.json",
             {
                 "version": 1,
-                "script": Path(sys.argv[0]).name,
-                "typed": [a for a in sys.argv[1:] if not a.startswith("-")],
-                "revision": provenance.revision(),
+                **self._origin,
                 "store": str(self.store.root.resolve()),
                 "cells": [
                     {
@@ -133,11 +125,17 @@ class StagedSweep:
 
     def _await_others(self) -> None:
         """Wait, without holding a job, for dense networks that others are training."""
+        nodes = [p.node for p in self.plan.parents if p.underway]
         for parent in self.plan.parents:
             if parent.underway:
                 log.info("waiting for %s, which trains %s", parent.underway, parent.node.key)
-                while not parent.node.done and underway(self.store)(parent.node):
-                    time.sleep(1)
+        self._follow(dict(enumerate([n] for n in nodes)), "dense networks")
+
+    def _follow(self, goals: Mapping[int, Sequence[Node]], noun: str) -> dict[int, str]:
+        if not goals:
+            return {}
+        asked: Any = OmegaConf.to_container(self.launcher.config.hydra.launcher)
+        return follow(self.store, goals, asked, noun, self.elsewhere.update)
 
     def _train_parents(self) -> set[str]:
         """Keys of the dense networks that could not be trained."""
@@ -145,48 +143,76 @@ class StagedSweep:
         if not parents:
             return set()
         log.info("stage 1: %d dense network%s", len(parents), "s" * (len(parents) > 1))
-        items, task = self._parent_jobs(parents)
-        ends = self._launch(task, items, [(p.node, p.cells) for p in parents], "dense")
+        jobs, task = self.parent_jobs(parents)
+        ends = self._launch(task, jobs)
+        # Submitted by another process since the plan was made: wait for those too.
+        others = {i: [p.node] for i, p in enumerate(parents) if not p.node.done}
+        others = {i: n for i, n in others.items() if ends[i].status is not JobStatus.FAILED}
+        lost = self._follow(others, "dense networks")
         failed = set()
-        for parent, end in zip(parents, ends, strict=True):
-            if end.status is JobStatus.FAILED and not parent.node.done:
+        for i, (parent, end) in enumerate(zip(parents, ends, strict=True)):
+            if not parent.node.done and (end.status is JobStatus.FAILED or i in lost):
                 failed.add(parent.node.key)
                 cells = [c for c in parent.cells if self.state(c)[0] != "failed"]
-                mark_orphans(map(self._folder, cells), end._return_value)
+                why = LotteryError(lost[i]) if i in lost else end._return_value
+                mark_orphans(map(self._folder, cells), why)
         return failed
 
-    def _compute_cells(self, jobs: Sequence[tuple[Cell, ...]]) -> None:
-        stage = "stage 2: " if jobs[0][0].lineage.parent else ""
-        log.info("%s%d cells", stage, sum(map(len, jobs)))
-        items, task = self._cell_jobs(jobs)
-        ends = self._launch(task, items, [(c[0].lineage.last, c) for c in jobs], "cells")
-        for cells, end in zip(jobs, ends, strict=True):
+    def _compute_cells(self, groups: Sequence[tuple[Cell, ...]]) -> None:
+        stage = "stage 2: " if groups[0][0].lineage.parent else ""
+        log.info("%s%d cells", stage, sum(map(len, groups)))
+        jobs, task = self.cell_jobs(groups)
+        for cells, end in zip(groups, self._launch(task, jobs), strict=True):
             if end.status is JobStatus.FAILED:
                 for cell in cells:
-                    if not cell.done and self.state(cell)[0] not in ("done", "failed"):
-                        output = self._folder(cell)
-                        output.mkdir(exist_ok=True)
-                        cli.write_status(output, "failed", time.time(), end._return_value)
+                    self._fail(cell, end._return_value)
 
-    def _parent_jobs(self, parents: Sequence[Parent]) -> tuple[Items, ParentTask]:
-        items, cells = [], {}
+    def _fail(self, cell: Cell, error: BaseException) -> None:
+        """Record why a cell has no result, unless it says so itself."""
+        if not cell.done and self.state(cell)[0] not in ("done", "failed"):
+            output = self._folder(cell)
+            output.mkdir(exist_ok=True)
+            cli.write_status(output, "failed", time.time(), error)
+
+    def _join(self) -> None:
+        """Wait for cells that others compute, and take their results over."""
+        cells = {
+            c.number: c
+            for c in self.plan.cells
+            if (c.underway or c.number in self._skipped) and self.state(c)[0] != "failed"
+        }
+        if open_ := sum(not c.done for c in cells.values()):
+            ending = " that is" if open_ == 1 else "s that are"
+            log.info("waiting for %d cell%s under way already", open_, ending)
+        lost = self._follow({n: c.lineage.goals for n, c in cells.items()}, "cells")
+        self._tell([cell for number, cell in cells.items() if number not in lost])
+        for number, why in lost.items():
+            self._fail(cells[number], LotteryError(why))
+
+    def parent_jobs(self, parents: Sequence[Parent]) -> tuple[list[Job], ParentTask]:
+        """The jobs that train dense networks, and what they run."""
+        jobs, cells = [], {}
         for parent in parents:
             first = parent.cells[0]
             name = f"dense_{parent.node.key[:8]}"
             config = self._frozen(first, name)
             config.rewind.keep = parent.config.rewind.keep
-            items.append((first.overrides, config))
+            jobs.append(Job(first.overrides, config, parent.node, parent.cells, "dense"))
             cells[name] = {str(c.number): c.config for c in parent.cells}
-        return items, ParentTask(cells)
+        return jobs, ParentTask(cells)
 
-    def _cell_jobs(self, jobs: Sequence[tuple[Cell, ...]]) -> tuple[Items, CellsTask]:
-        items = [(cells[0].overrides, self._frozen(cells[0])) for cells in jobs]
+    def cell_jobs(self, groups: Sequence[tuple[Cell, ...]]) -> tuple[list[Job], CellsTask]:
+        """The jobs that compute groups of cells, and what they run."""
+        jobs = [
+            Job(cells[0].overrides, self._frozen(cells[0]), cells[0].lineage.last, cells, "cells")
+            for cells in groups
+        ]
         followers = {
             str(cells[0].number): [self._frozen(c) for c in cells[1:]]
-            for cells in jobs
+            for cells in groups
             if len(cells) > 1
         }
-        return items, CellsTask(self.main, followers, self.callbacks)
+        return jobs, CellsTask(self.main, followers, self.callbacks)
 
     def _frozen(self, cell: Cell, folder: str | None = None) -> DictConfig:
         name = str(cell.number) if folder is None else folder
@@ -194,56 +220,94 @@ class StagedSweep:
 
     # -- launching -------------------------------------------------------------------------------
 
-    def _launch(
-        self, task: Task, items: Items, about: Sequence[tuple[Node, Sequence[Cell]]], stage: str
-    ) -> list[JobReturn]:
-        launcher = self._launcher(task, items)
+    def _launch(self, task: Task, jobs: Sequence[Job]) -> list[JobReturn]:
+        launcher = self.launcher_of(task, jobs)
         if hasattr(launcher, "submit"):
-            submitted = self._submit(task, items)
-            self._record(about, submitted, stage)
-            ends: list[JobReturn] = launcher.wait(submitted)
-            return ends
-        ends, size = [], self.batch or len(items)
-        for first in range(0, len(items), size):
-            overrides = [list(o) for o, _ in items[first : first + size]]
+            return self._feed(launcher, jobs)
+        ends, size = [], self.batch or len(jobs)
+        for first in range(0, len(jobs), size):
+            overrides = [list(job.overrides) for job in jobs[first : first + size]]
             ends += launcher.launch(overrides, initial_job_idx=first)
         return ends
 
-    def _submit(self, task: Task, items: Items, **extra: Any) -> list[Any]:
-        launcher = self._launcher(task, items)
-        if not hasattr(launcher, "submit"):
-            raise ConfigError("sweep.detach=true needs hydra/launcher=submitit_slurm")
-        folders = [self.folder / str(config.hydra.sweep.subdir) for _, config in items]
-        for folder in folders:
-            folder.mkdir(exist_ok=True)
-            cli.write_status(folder, "queued", time.time())
+    def _feed(self, launcher: Any, jobs: Sequence[Job]) -> list[JobReturn]:
+        """Through SLURM: as it takes them, and leaving out what others have begun meanwhile."""
+        who: Callable[[Node], str | None] = claims.underway(self.store)
+
+        @contextlib.contextmanager
+        def alone() -> Iterator[None]:
+            nonlocal who
+            with claims.submitting(self.store):
+                who = claims.underway(self.store)
+                yield
+
+        def wanted(number: int) -> bool:
+            job = jobs[number]
+            if job.stage == "dense":
+                return not who(job.node)
+            cells = [c for c in job.cells if not c.done and not all(map(who, c.lineage.goals))]
+            if not cells:
+                self._skipped |= {cell.number for cell in job.cells}
+            return bool(cells)
+
+        def submitted(numbers: Sequence[int], handles: Sequence[Any]) -> None:
+            self.record([jobs[number] for number in numbers], handles)
+
+        feed = Feed(
+            launcher,
+            [job.overrides for job in jobs],
+            Hooks(alone, wanted, submitted),
+            self.batch,
+        )
+        self.queue(jobs)
         try:
-            submitted: list[Any] = launcher.submit([list(o) for o, _ in items], 0, **extra)
-        except LotteryError:  # refused
-            for folder in folders:
-                (folder / "status.json").unlink()
-            raise
-        return submitted
+            return feed.run()
+        finally:
+            self.unqueue([jobs[number] for number in feed.waiting])
 
-    def _launcher(self, task: Task, items: Items) -> Any:
-        loader: Any = FrozenConfigs({tuple(o): config for o, config in items})
-        return self.launcher(HydraContext(loader, self.callbacks), task)
+    def queue(self, jobs: Sequence[Job]) -> None:
+        """Say in their folders that jobs are queued, before they say themselves that they run."""
+        for job in jobs:
+            (self.folder / job.folder).mkdir(exist_ok=True)
+            cli.write_status(self.folder / job.folder, "queued", time.time())
 
-    def _record(
-        self, about: Sequence[tuple[Node, Sequence[Cell]]], submitted: Sequence[Any], stage: str
-    ) -> None:
+    def unqueue(self, jobs: Sequence[Job]) -> None:
+        """Take it back."""
+        for job in jobs:
+            (self.folder / job.folder / "status.json").unlink(missing_ok=True)
+
+    def launcher_of(self, task: Task, jobs: Sequence[Job]) -> Any:
+        """A launcher of jobs that run ``task`` with their own configs."""
+        loader: Any = FrozenConfigs({job.overrides: job.config for job in jobs})
+        launcher = self.launcher(HydraContext(loader, self.callbacks), task)
+        launcher.revision = self._origin["revision"]
+        return launcher
+
+    def record(self, jobs: Sequence[Job], handles: Sequence[Any]) -> None:
         """Remember which SLURM job computes what, for people and for other sweeps."""
-        for (node, cells), job in zip(about, submitted, strict=True):
+        for job, handle in zip(jobs, handles, strict=True):
             self.jobs.append(
-                {"job": job.job_id, "stage": stage, "cells": [c.number for c in cells]}
+                {
+                    "job": handle.job_id,
+                    "stage": job.stage,
+                    "cells": [c.number for c in job.cells],
+                }
             )
-            _claim(self.store, node, job.job_id, self.folder)
-            for cell in cells if stage == "cells" else ():
-                for goal in cell.lineage.goals:
-                    _claim(self.store, goal, job.job_id, self.folder)
-        self._write_record()
-        ids = sorted({job.job_id.partition("_")[0] for job in submitted})
-        log.info("submitted %s as job %s", stage, ", ".join(ids))
+            self.claim(job, handle.job_id)
+        self.write_record()
+        ids = sorted({handle.job_id.partition("_")[0] for handle in handles})
+        log.info(
+            "submitted %d job%s (%s) as SLURM's %s",
+            len(jobs), "s" * (len(jobs) > 1), jobs[0].stage, ", ".join(ids),
+        )  # fmt: skip
+
+    def claim(self, job: Job, number: str) -> None:
+        """Note for other sweeps that SLURM's job ``number`` computes the goals of ``job``."""
+        outputs = {job.node: self.folder / job.folder}
+        if job.stage == "cells":
+            outputs |= {g: self._folder(c) for c in job.cells for g in c.lineage.goals}
+        for node, output in outputs.items():
+            claims.claim(self.store, node, number, output)
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -255,9 +319,10 @@ class StagedSweep:
 
     def farewell(self, how: str) -> str:
         """What to tell somebody who does not wait: how to watch, resume and cancel."""
-        if not self.jobs:
+        own = [job["job"] for job in self.jobs]
+        ids = list(dict.fromkeys(j.partition("_")[0] for j in (*own, *sorted(self.elsewhere))))
+        if not ids:
             return f"{how}; the same command goes on from there"
-        ids = list(dict.fromkeys(job["job"].partition("_")[0] for job in self.jobs))
         return "\n".join(
             [
                 f"{how}; the submitted jobs go on",
@@ -312,40 +377,6 @@ class StagedSweep:
 
     def _folder(self, cell: Cell) -> Path:
         return self.folder / str(cell.number)
-
-
-def underway(store: Store) -> Callable[[Node], str | None]:
-    """Who computes a node: the owner of its lease, or a SLURM job submitted for it."""
-    queued: dict[str, str] | None = None
-
-    def who(node: Node) -> str | None:
-        nonlocal queued
-        if owner := store.owner(node):
-            return owner
-        if job := _job_of(store, node):
-            if queued is None:
-                queued = slurm.queued() or {}
-            if job in queued:
-                return f"SLURM job {job} ({queued[job].lower()})"
-        return None
-
-    return who
-
-
-def _claim(store: Store, node: Node, job: str, sweep: Path) -> None:
-    folder = store.root / "jobs"
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(
-        folder / f"{node.kind}-{node.key}.json", {"job": job, "sweep": str(sweep.resolve())}
-    )
-
-
-def _job_of(store: Store, node: Node) -> str | None:
-    try:
-        claim = files.read_json(store.root / "jobs" / f"{node.kind}-{node.key}.json")
-    except FileNotFoundError:
-        return None
-    return str(claim["job"])
 
 
 def _study(config: DictConfig) -> DictConfig:
