@@ -84,12 +84,12 @@ MUTANTS = [
     ),
     Mutant(
         "density of all counts kernels only", "pruning/masks.py",
-        "(total_parameters - size + kept) / total_parameters", "kept / total_parameters",
+        "(whole.parameters - size + kept) / whole.parameters", "kept / whole.parameters",
         "differs by the biases only, and those are few",
     ),
     Mutant(
         "a last round twice", "pruning/allocation.py",
-        "(1 - survivors), 8)) < target", "(1 - survivors), 8)) <= target",
+        "(1 - survivors), DECIMALS)) < target", "(1 - survivors), DECIMALS)) <= target",
         "only targets that are a rung themselves tell",
     ),
     Mutant(
@@ -119,13 +119,14 @@ MUTANTS = [
     ),
     Mutant(
         "members depend on other classes", "data/splits.py",
-        "np.random.PCG64([seed, int(label)])", "np.random.PCG64([seed, int(label), len(classes)])",
+        "rank < (quotas + rounded_up)[classes]",
+        "rank < (quotas + rounded_up).sum() // len(quotas)",
         "sizes and shares are right",
     ),
     Mutant(
         "held out rounded down", "data/splits.py",
-        "return floor(size * _exact(fraction) + Fraction(1, 2))",
-        "return floor(size * _exact(fraction))",
+        "return min(floor(count * _exact(fraction) + Fraction(1, 2)),",
+        "return min(floor(count * _exact(fraction)),",
         "one example less, in half of the cases",
     ),
     Mutant(
@@ -218,18 +219,39 @@ MUTANTS = [
     ),
     Mutant(
         "published without the lease", "store.py",
-        "            if lease.held():\n", "            if lease.held() or not node.done:\n",
-        "looks careful: a finished result is never replaced",
+        "with lease.exclusively():\n                    self._publish(work, node.path)",
+        "if True:\n                    self._publish(work, node.path)",
+        "the lease was held a moment ago",
+        ("test_fencing.py", "test_leases.py"),
     ),
     Mutant(
-        "a release deletes the successor's lease", "store.py",
+        "a release deletes the successor's lease", "leases.py",
         "            if self.held():\n", "            if self.path.exists():\n",
         "right for whoever still has it",
+        ("test_fencing.py",),
     ),
     Mutant(
-        "zombies are alive", "store.py",
+        "zombies are alive", "leases.py",
         'None if fields[0] == "Z" else fields[19]', "fields[19]",
         "a zombie has a start time as well",
+        ("test_store.py",),
+    ),
+    Mutant(
+        "a waiter counts its own stall", "leases.py",
+        "self._silence += min(now - self._seen_at, LOOK)", "self._silence += now - self._seen_at",
+        "right for whoever is never stopped",
+    ),
+    Mutant(
+        "kept states are superseded", "training/checkpoints.py",
+        "others = [s for s in self.steps() if s not in self.keep_steps]", "others = self.steps()",
+        "a run resumes all the same, and an epoch that is missing is replayed",
+        ("test_training.py", "test_masks.py"),
+    ),
+    Mutant(
+        "resumed from the oldest state", "training/checkpoints.py",
+        "for step in reversed(self.steps()):", "for step in self.steps():",
+        "ends where the unbroken run ends, later",
+        ("test_training.py", "test_kill.py"),
     ),
     # -- selection, transfer, telemetry
     Mutant(
@@ -239,25 +261,24 @@ MUTANTS = [
     ),
     Mutant(
         "accuracy before density", "analysis/selection.py",
-        "return -(j.point.density or 0.0), accuracy,",
-        "return accuracy, -(j.point.density or 0.0),",
+        "return -(j.share or 0.0), accuracy,",
+        "return accuracy, -(j.share or 0.0),",
         "the best matching ticket, not the sparsest",
     ),
     Mutant(
-        "two-sided bound", "analysis/selection.py",
-        "critical = float(stats.t.isf(level, n - 1))",
-        "critical = float(stats.t.isf(level / 2, n - 1))",
+        "two-sided bound", "analysis/comparison.py",
+        "tail = min(level, 1 - level)", "tail = min(level, 1 - level) / 2",
         "the usual confidence interval",
     ),
     Mutant(
         "whole examples are not told apart", "analysis/verdict.py",
-        "return loss * 100 <= Fraction", "return loss * 100 < Fraction",
+        "share(ticket) <= points(tolerance)", "share(ticket) < points(tolerance)",
         "only a loss of exactly the tolerance tells",
     ),
     Mutant(
         "a dense control without its head's rate", "transfer.py",
-        "return Variant(name, low, about, trained_before, {}, head_only, head_rate)",
-        "return Variant(name, low, about, trained_before, {}, head_only)",
+        "trained_before, {}, head_only, head_rate, pristine=False)",
+        "trained_before, {}, head_only, pristine=False)",
         "its key says that it has one",
     ),
     Mutant(
@@ -265,6 +286,179 @@ MUTANTS = [
         "sum(map(pynvml.nvmlDeviceGetPowerUsage, devices)) / 1000",
         "statistics.fmean(map(pynvml.nvmlDeviceGetPowerUsage, devices)) / 1000",
         "right for one GPU",
+    ),
+    # -- keys
+    Mutant(
+        "options without effect in keys", "config.py",
+        " and _matters(f, config)", "",
+        "the same network trained again: slow, not wrong",
+        ("test_keys.py",),
+    ),
+    Mutant(
+        "a rewinding by its name alone", "lineage.py",
+        "about = identity(replace(config.rewind, name=rewinding_name))",
+        'about = {"name": rewinding_name}',
+        "right for the controls, a line above",
+        ("test_keys.py",),
+    ),
+    Mutant(
+        "what a score imports is not its code", "choices.py",
+        'waiting += [m for m in _imports(tree, package) if m.startswith(f"{kind}.")]', "",
+        "most scores import nothing of their own",
+    ),
+    Mutant(
+        "a comment is another score", "choices.py",
+        "ast.unparse(_WithoutDocstrings().visit(tree))", "path.read_text()",
+        "the simplest hash of a source",
+    ),
+    Mutant(
+        "contents known by their sizes", "data/contents.py",
+        "{file.path}\\0{content}\\n", "{file.path}\\0{file.bytes}\\n",
+        "equal sizes are rare among JPEGs",
+    ),
+    # -- transfer
+    Mutant(
+        "moved tickets count as untrained", "transfer.py",
+        '== "rewound" and ticket.pristine', '== "rewound"',
+        "right for a ticket that was never moved and is rewound to its initialisation",
+        ("test_transfer.py",),
+    ),
+    Mutant(
+        "images seen in selection are new", "data/overlap.py",
+        'SEEN, HELD_OUT = ("train", "validation"),', 'SEEN, HELD_OUT = ("train",),',
+        "no gradient was ever taken on them",
+        ("test_seen_images.py",),
+    ),
+    Mutant(
+        "a transfer to seen images goes on", "transfer.py",
+        'if found.any and config.transfer.seen_images == "refuse":', "if False:",
+        "the count is in the result",
+        ("test_seen_images.py",),
+    ),
+    # -- the verdict
+    Mutant(
+        "a network at chance is matched", "analysis/verdict.py",
+        "return not at_chance(dense) and ", "return ",
+        "right for dense networks that have learnt something",
+    ),
+    Mutant(
+        "images are all there are", "analysis/comparison.py",
+        "+ (z * sampling) ** 2)", "+ 0 * (z * sampling) ** 2)",
+        "the usual paired t-test",
+    ),
+    Mutant(
+        "a control sets the number of seeds", "analysis/selection.py",
+        "for point in candidates or finished)", "for point in finished)",
+        "right where all cells have the same seeds",
+    ),
+    Mutant(
+        "the worst dense network is the best", "analysis/selection.py",
+        "mean > best[data].top1", "mean < best[data].top1",
+        "right for a sweep with one dense network",
+    ),
+    # -- sweeps
+    Mutant(
+        "an ellipsis gives its end twice", "sweep/progression.py",
+        "while (end - at) * step > 0:", "while (end - at) * step >= 0:",
+        "right where the end is between two steps",
+        ("test_config.py",),
+    ),
+    Mutant(
+        "every ticket costs all epochs", "sweep/plan.py",
+        "self.config.trainer.epochs - step.first_epoch", "self.config.trainer.epochs",
+        "right for tickets rewound to 0",
+        ("test_sweep.py",),
+    ),
+    Mutant(
+        "each array runs as many as all", "sweep/arrays.py",
+        "share = max(1, self.spare // (arrays + later))", "share = self.spare",
+        "right for a sweep of one array",
+        ("test_sweep.py", "test_detached.py"),
+    ),
+    # -- input and optimizers
+    Mutant(
+        "each step draws the same crops", "data/preprocessing.py",
+        "tf.cast(step, tf.int64)]),", "tf.cast(0 * step, tf.int64)]),",
+        "each example of a batch has a crop of its own",
+        ("test_data.py",),
+    ),
+    Mutant(
+        "a mean that is not scaled", "data/preprocessing.py",
+        "scale, shift = 1 / (255 * std), -mean / std", "scale, shift = 1 / (255 * std), -mean",
+        "right for a standard deviation of 1",
+        ("test_data.py",),
+    ),
+    Mutant(
+        "evaluated on a corner", "data/preprocessing.py",
+        "(images.shape[1] - height) // 2, (images.shape[2] - width) // 2", "0, 0",
+        "right without a crop",
+        ("test_data.py",),
+    ),
+    Mutant(
+        "a milestone one step late", "training/optimizers.py",
+        "- warmup - 1 for m in", "- warmup for m in",
+        "Keras's boundaries read as if they were exclusive",
+        ("test_training.py",),
+    ),
+    Mutant(
+        "biases decay", "training/optimizers.py",
+        'var_names=["bias", "gamma", "beta"]', 'var_names=["gamma", "beta"]',
+        "a part of the networks have no biases to speak of",
+        ("test_training.py",),
+    ),
+    Mutant(
+        "equal logits are hits", "training/metrics.py",
+        "(logits > own) | ((logits == own) & (classes < labels[:, None]))", "logits > own",
+        "ties are rare in networks that have learnt",
+        ("test_training.py", "test_peer_bugs.py"),
+    ),
+    Mutant(
+        "seconds of the last attempt", "training/tally.py",
+        "seconds=self._start.seconds + time.perf_counter()", "seconds=time.perf_counter()",
+        "right for a run that was never interrupted",
+        ("test_training.py",),
+    ),
+    Mutant(
+        "another kind of device repeats exactly", "training/setting.py",
+        "if was != now:", 'if was != now and name == "replicas":',
+        "the number of devices is what matters most",
+    ),
+    # -- images and files
+    Mutant(
+        "photographs lie on their side", "data/images.py",
+        "ImageOps.exif_transpose(image, in_place=True)", "pass",
+        "most files have no orientation",
+        ("test_data.py", "test_preprocess.py"),
+    ),
+    Mutant(
+        "shrunk without averaging", "data/images.py",
+        "interpolation=area if short >= side else linear", "interpolation=linear",
+        "sizes are right",
+        ("test_data.py", "test_preprocess.py"),
+    ),
+    Mutant(
+        "folded without epsilon", "export/folding.py",
+        'arrays["moving_variance"] + node.config["epsilon"]', 'arrays["moving_variance"]',
+        "small beside most variances",
+        ("test_compaction.py",),
+    ),
+    Mutant(
+        "empty rows at the end are lost", "export/sparsity.py",
+        "np.bincount(row, minlength=len(rows))", "np.bincount(row)",
+        "right where the last row has a weight",
+        ("test_litert.py",),
+    ),
+    Mutant(
+        "a ticket's digest without its mask", "tickets/ticket.py",
+        'for name in ("mask", *WEIGHTS):', "for name in WEIGHTS:",
+        "pruned weights are zero, so the weights tell the mask",
+    ),
+    # -- the report
+    Mutant(
+        "a script of the page is not escaped", "analysis/page.py",
+        'for c in "<>&"})', 'for c in ""})',
+        "JSON is JavaScript, nearly",
+        ("test_verdict.py", "test_report.py"),
     ),
 ]  # fmt: skip
 
