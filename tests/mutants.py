@@ -331,7 +331,7 @@ MUTANTS = [
     ),
     Mutant(
         "a transfer to seen images goes on", "transfer.py",
-        'if found.any and config.transfer.seen_images == "refuse":', "if False:",
+        'if found.spoils and config.transfer.seen_images == "refuse":', "if False:",
         "the count is in the result",
         ("test_seen_images.py",),
     ),

@@ -240,7 +240,8 @@ def seen_images(config: TransferConfig, ticket: Ticket) -> list[dict[str, Any]]:
     on (``train``) or judged by (``validation``); or why they could not be compared, which is only
     warned of. See :mod:`lottery.data.overlap` for what is compared, and what that costs.
 
-    Raises :class:`ConfigError` if there are any, unless ``transfer.seen_images=report``.
+    Raises :class:`ConfigError` if it was trained on any of them, or judged by test images, unless
+    ``transfer.seen_images=report``.
     """
     entries = []
     for before in ticket.provenance["seen"]:
@@ -255,7 +256,7 @@ def seen_images(config: TransferConfig, ticket: Ticket) -> list[dict[str, Any]]:
             entries.append({"data": name, "unknown": str(error)})
             continue
         entries.append({"data": name, **found.summary})
-        if found.any and config.transfer.seen_images == "refuse":
+        if found.spoils and config.transfer.seen_images == "refuse":
             raise ConfigError(
                 f"the ticket has seen images of {describe(config.data).name} that are held out "
                 f"here: {found}; choose images that are new to it (data.classes, another data "

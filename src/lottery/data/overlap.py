@@ -71,6 +71,16 @@ class Overlap:
         """Whether an image was seen."""
         return any(count for of_split in self.seen.values() for count in of_split.values())
 
+    @property
+    def spoils(self) -> bool:
+        """Whether accuracy on ``after`` says too much.
+
+        It does for images that ``before`` was trained on, and for test images that chose among
+        tickets. Validation images may choose twice.
+        """
+        trained_on = any(of_split["train"] for of_split in self.seen.values())
+        return trained_on or self.seen["test"]["validation"] > 0
+
 
 def overlap(before: Data, fingerprint: Mapping[str, Any], after: Data) -> Overlap:
     """Compare what ``before``, whose source had ``fingerprint``, trained with and ``after`` tests.
