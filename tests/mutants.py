@@ -258,17 +258,20 @@ MUTANTS = [
         "a tie goes to the later epoch", "analysis/selection.py",
         "0 if epoch is None else -epoch", "0 if epoch is None else epoch",
         "ties are rare",
+        ("test_verdict.py",),
     ),
     Mutant(
         "accuracy before density", "analysis/selection.py",
         "return -(j.share or 0.0), accuracy,",
         "return accuracy, -(j.share or 0.0),",
         "the best matching ticket, not the sparsest",
+        ("test_verdict.py",),
     ),
     Mutant(
         "two-sided bound", "analysis/comparison.py",
         "tail = min(level, 1 - level)", "tail = min(level, 1 - level) / 2",
         "the usual confidence interval",
+        ("test_verdict.py",),
     ),
     Mutant(
         "whole examples are not told apart", "analysis/verdict.py",
@@ -345,16 +348,19 @@ MUTANTS = [
         "images are all there are", "analysis/comparison.py",
         "+ (z * sampling) ** 2)", "+ 0 * (z * sampling) ** 2)",
         "the usual paired t-test",
+        ("test_verdict.py",),
     ),
     Mutant(
         "a control sets the number of seeds", "analysis/selection.py",
         "for point in candidates or finished)", "for point in finished)",
         "right where all cells have the same seeds",
+        ("test_verdict.py",),
     ),
     Mutant(
         "the worst dense network is the best", "analysis/selection.py",
         "mean > best[data].top1", "mean < best[data].top1",
         "right for a sweep with one dense network",
+        ("test_verdict.py",),
     ),
     # -- sweeps
     Mutant(

@@ -27,6 +27,7 @@ RUN_FIELDS = {
     "seconds", "images_per_second",
 }  # fmt: skip
 OF_DATA = {"val_examples", "val_majority", "test_examples", "classes"}
+SETTING = {"replicas", "devices", "deterministic", "jit_compile", "tensorflow", "per_replica"}
 MASK_FIELDS = {
     "percentile", "prunable", "kept", "density", "kernels", "density_of_kernels", "left_out",
     "total_parameters", "density_of_all", "layers",
@@ -126,7 +127,7 @@ def test_a_run_leaves_exactly_the_contracts_files_and_fields(finished):
     }  # fmt: skip
     for kind in ("dense", "ticket"):
         # What the shares are of, in addition to the contract.
-        assert set(result[kind]) == RUN_FIELDS | OF_DATA
+        assert set(result[kind]) == RUN_FIELDS | OF_DATA | SETTING
         assert all(0 <= result[kind][f"{s}_top{k}"] <= 1 for s in ("val", "test") for k in (1, 5))
     assert (result["dense"]["epochs"], result["ticket"]["epochs"]) == (2, 1)
     mask = result["mask"]

@@ -11,7 +11,7 @@ from lottery import cli, store
 from lottery.errors import StoppedError
 from lottery.files import read_json
 from lottery.leases import Lease
-from lottery.lineage import dense_identity
+from lottery.lineage import training_identity
 from lottery.store import Store
 
 
@@ -22,7 +22,7 @@ def status_of(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_it_waits_for_another_process(tmp_path, signum):
     config = composed(*TINY, f"paths.outputs={tmp_path}")
-    node = Store(tmp_path / "store").node("dense", dense_identity(config))
+    node = Store(tmp_path / "store").node("dense", training_identity(config))
     path = tmp_path / "store" / "leases" / f"dense-{node.key}"
     path.parent.mkdir(parents=True)
     lease = Lease(path, heartbeat=store.HEARTBEAT, timeout=store.LEASE_TIMEOUT)

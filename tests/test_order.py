@@ -9,7 +9,7 @@ from lottery import data
 from lottery.config import Data
 from lottery.data import Share
 from lottery.data.streams import DecodedSplit
-from lottery.lineage import dense_identity
+from lottery.lineage import training_identity
 from lottery.preprocess import job
 from lottery.store import key_of
 
@@ -48,7 +48,7 @@ def test_how_images_are_held_changes_neither_the_order_nor_the_key(kind, stored)
         config.data = Data(**stored[kind], **changes)
         split = data.load(config.data).train
         pixels, labels = batches(split, chunked(5, 9, 3, 6), batch_size=6, per_epoch=6, seed=3)
-        key = key_of("dense", dense_identity(config))
+        key = key_of("dense", training_identity(config))
         seen.append((key, pixels.tobytes(), labels.tobytes()))
     assert len(set(seen)) == 1
 

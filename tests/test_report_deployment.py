@@ -428,7 +428,8 @@ def of_sweep(*folders: Path) -> str:
 def ticket_file(path: Path, seed: int, epoch: int = 1) -> dict[str, Any]:
     """A ticket of 80 % on disk, and what a transfer says of it."""
     kernel = np.zeros((5, 2), np.float32)
-    config = {"seed": seed, "mask": {"percentile": 80}, "paths": {"outputs": str(path)}}
+    config = {"seed": seed, "mask": {"percentile": 80}, "paths": {"outputs": str(path)},
+              "data": {"source": "digits"}}  # fmt: skip
     made = Ticket(
         Network("lenet_300_100", (8, 8, 1)), ("0", "1"), (0.5,), (0.5,),
         {"a/kernel": kernel == 1}, {"a/kernel": kernel}, {"a/kernel": kernel},

@@ -11,7 +11,7 @@ from slurm_cluster import Cluster, free_ports
 from lottery import store
 from lottery.files import read_json
 from lottery.leases import Lease
-from lottery.lineage import dense_identity
+from lottery.lineage import training_identity
 from lottery.store import Store
 
 TRAIN = (*TINY, "trainer.epochs=1", "rewind.epoch=0")
@@ -67,7 +67,7 @@ def test_processes_with_different_commands_all_refuse(tmp_path):
 def test_a_signal_reaches_the_first_of_several_processes_while_it_waits(tmp_path):
     outputs = f"paths.outputs={tmp_path}"
     store_of_runs = Store(tmp_path / "store")
-    node = store_of_runs.node("dense", dense_identity(composed(*TRAIN, outputs)))
+    node = store_of_runs.node("dense", training_identity(composed(*TRAIN, outputs)))
     path = store_of_runs.root / "leases" / f"dense-{node.key}"
     path.parent.mkdir(parents=True)
     lease = Lease(path, heartbeat=store.HEARTBEAT, timeout=store.LEASE_TIMEOUT)

@@ -294,7 +294,9 @@ def test_result_is_measured_on_all_examples(dense):
 
 def test_config_and_network_are_recorded(dense):
     assert dense.config["model"]["name"] == "resnet20"
-    assert dense.parameters == sum(w.size for w in dense.weights().values()) - 2  # dropout's state
+    assert (
+        dense.whole.parameters == sum(w.size for w in dense.weights().values()) - 2
+    )  # dropout's state
     assert files.read_json(dense.path / "done.json")["key"] == dense.key
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from lottery.config import Data
 from lottery.errors import DataError
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from lottery.config import Data
 
 Images = npt.NDArray[np.uint8]  # [N, S, S, C]
 Labels = npt.NDArray[np.int32]  # [N]
@@ -58,7 +59,7 @@ class Description:
     """Examples in ``train``, ``validation`` and ``test``."""
     fingerprint: dict[str, Any]
     """JSON values that tell apart different contents under the same name, e.g. a subset."""
-    effective: Data
+    effective: "Data"
     """The options, with those at their defaults that have no effect on this data set."""
 
 

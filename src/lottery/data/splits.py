@@ -51,7 +51,8 @@ def stratified(
     )
     quotas = np.array([held_out(int(count), fraction) for count in counts], np.int64)
     lots = _mixed(mixed[order][first], f"{seed} rounding") / 2.0**64  # in [0, 1), one a class
-    rounded_up = [small(int(count), fraction) for count in counts] & (lots < counts * fraction)
+    of_few = np.array([small(int(count), fraction) for count in counts], bool)
+    rounded_up = of_few & (lots < counts * fraction)
     rank = np.arange(len(labels)) - first[classes]
     chosen = np.zeros(len(labels), bool)
     chosen[order] = rank < (quotas + rounded_up)[classes]

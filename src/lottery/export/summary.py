@@ -11,18 +11,20 @@ from rich.console import Console
 from rich.table import Table
 
 from lottery.analysis.latencies import RUNTIMES
-from lottery.analysis.table import show_whole, terminal
+from lottery.analysis.table import show_whole, shows_top5, terminal
 
 
 def show_export(about: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
     """Print the files with their sizes and accuracies, and what compaction did."""
     console = console or terminal()
-    table = _table(_ticket(about["ticket"]), "", "size", "gzip", "test top-1", "top-5")
-    reference = about["ticket_accuracy"]
-    table.add_row("the ticket in Keras", "", "", *_accuracy(reference), end_section=True)
+    shown = ("test top-1", "top-5")[: 2 if shows_top5(about["ticket"]["classes"]) else 1]
+    table = _table(_ticket(about["ticket"]), "", "size", "gzip", *shown)
+    reference = _accuracy(about["ticket_accuracy"])[: len(shown)]
+    table.add_row("the ticket in Keras", "", "", *reference, end_section=True)
     for file in about["files"].values():
         sizes = _bytes(file["bytes"]), _bytes(file["gzip"])
-        table.add_row(Path(file["path"]).name, *sizes, *_accuracy(file["accuracy"]))
+        accuracy = _accuracy(file["accuracy"])[: len(shown)]
+        table.add_row(Path(file["path"]).name, *sizes, *accuracy)
     show_whole(table, console)
     console.print(_compaction(about))
     console.print(f"result: {path}")

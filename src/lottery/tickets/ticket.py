@@ -112,6 +112,7 @@ class Ticket:
             "density": self.density,
             "network": self.network.name,
             "data": self.data,
+            "classes": len(self.classes),
         }
 
     @property

@@ -81,6 +81,7 @@ class Loop:
     jit_compile: bool = False
     mask: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     head_rate: float = 1.0
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         self.replicas: int = self.strategy.num_replicas_in_sync
@@ -133,7 +134,7 @@ class Loop:
         layers = self.model._flatten_layers()
         norms = [n for n in layers if isinstance(n, keras.layers.BatchNormalization)]
         parts = {
-            "batch normalisation": any(n.trainable and not n.synchronized for n in norms),
+            "batch normalisation": not self.sync_batch_norm and any(n.trainable for n in norms),
             "dropout": bool(self._seeds),
         }
         here = devices.setting(self.strategy, jit_compile=self.jit_compile)

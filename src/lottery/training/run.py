@@ -326,5 +326,6 @@ def build(
         jit_compile=trainer.jit_compile,
         mask=mask,
         head_rate=head_rate,
+        sync_batch_norm=trainer.sync_batch_norm,
     )
     return loop, Length(last_epoch * spe, spe, trainer.steps_per_call)
