@@ -287,6 +287,7 @@ def test_a_browser_asked_for_is_looked_at_first(study, tmp_path, unwritable_cach
 # -- as a user types it ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_command_exports_and_the_report_draws_what_it_measured(study, tmp_path):
     """With a list of formats as the issue of a shell would have it, without brackets."""
     outputs = study[0].store.root.parent

@@ -317,6 +317,7 @@ def test_litert_files_are_timed(lenet, batch, threads):
     assert 0 < got.ticket.low_ms <= got.ticket.median_ms <= got.ticket.high_ms
 
 
+@pytest.mark.slow
 def test_keras_files_are_timed_in_a_process_of_their_own(tmp_path, monkeypatch):
     for name, width in (("dense", 1.0), ("ticket", 0.1)):
         network("lenet_300_100", width=width).save(tmp_path / f"{name}.keras")
@@ -340,6 +341,7 @@ def test_sizes(tmp_path, lenet):
     assert memory.sizes(lenet).raw == lenet.stat().st_size
 
 
+@pytest.mark.slow
 def test_memory_counts_weights_and_activations(tmp_path):
     weights = 4 * 3072 * 3000
     image = keras.Input((32, 32, 3))

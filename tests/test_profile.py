@@ -34,6 +34,7 @@ def profiled(folder: Path, *overrides: str) -> tuple[str, dict]:
     return process.stdout, found
 
 
+@pytest.mark.slow
 def test_of_data_in_memory(tmp_path):
     said, found = profiled(tmp_path, "trainer.steps_per_call=3", "trainer.batch_size=100")
     assert set(found["stages"]) == STAGES
@@ -42,6 +43,7 @@ def test_of_data_in_memory(tmp_path):
     assert "preprocess.py" not in said
 
 
+@pytest.mark.slow
 def test_of_images_that_are_decoded_anew(real_data, tmp_path):
     folder = tmp_path / "images"
     originals = sorted((real_data / "imagenet_sample" / "train").glob("*/*.*"))[:40]

@@ -36,6 +36,7 @@ def commands(script: str = "prune.py") -> list[tuple[str, ...]]:
     return found
 
 
+@pytest.mark.slow
 def test_commands_are_valid(real_data, tmp_path, monkeypatch):
     """Composed and checked like a sweep's cells, with data of this machine."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(real_data / "tensorflow_datasets"))
@@ -76,6 +77,7 @@ def test_commands_that_move_and_export_tickets_have_options_that_exist():
                 assert typed(config)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 def test_a_clean_clone_runs(tmp_path):
     """Nothing that a run needs is missing from git; the lines on Python work on what it left."""

@@ -66,6 +66,7 @@ def test_a_network_names_what_its_replicas_change():
     assert loop.setting.deterministic
 
 
+@pytest.mark.slow
 def test_a_replay_and_another_number_of_devices_are_said(lab, monkeypatch, caplog):
     network = (*TINY, "model.dropout=0.5")
     late = composed(*network, "rewind.epoch=2", "mask.percentile=50")

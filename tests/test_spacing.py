@@ -47,6 +47,7 @@ def test_crowded_layers_get_zeros_and_the_network_computes_the_same():
     assert np.abs(np.asarray(spaced(x)) - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_a_file_has_the_zeros(tmp_path):
     """Seen in its size: three crowded layers, and all their readers, are a little larger."""
     model, x = mobilenet(), images(2)

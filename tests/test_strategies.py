@@ -162,6 +162,7 @@ def facts() -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_two_replicas_agree_with_one_device(facts):
     """Augmentation, synchronised BatchNorm, clipping and weight decay included, over 20 steps."""
     assert facts["replicas"] == 2
@@ -171,20 +172,24 @@ def test_two_replicas_agree_with_one_device(facts):
     assert facts["examples"]
 
 
+@pytest.mark.slow
 def test_replicas_hold_the_same_network(facts):
     assert facts["replicas_agree"] == [True, True]  # unsynchronised BatchNorm's statistics too
     assert facts["pruned"] == [0.0] * 4  # kernel and momentum, on both
 
 
+@pytest.mark.slow
 def test_several_steps_a_call_change_nothing(facts):
     assert facts["steps_per_call"]
 
 
+@pytest.mark.slow
 def test_checkpoints_fit_other_strategies(facts):
     assert facts["one_then_mirrored"] < 1e-5
     assert facts["mirrored_then_one"] < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["one", "mirrored"])
 def test_mixed_precision(facts, strategy):
     half, brain = (facts[f"mixed_{kind}_{strategy}"] for kind in ("float16", "bfloat16"))
@@ -196,12 +201,14 @@ def test_mixed_precision(facts, strategy):
     assert brain["scale"] == 0
 
 
+@pytest.mark.slow
 def test_each_replica_has_dropout_of_its_own(facts):
     first, second = facts["seeds"]
     assert first != second
     assert facts["seed_of_one"] == facts["seed_stored"] == first
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(facts):
     assert facts["refused"] == (
         "trainer.batch_size=33 does not divide over 2 devices: take 32 or 34, "

@@ -61,6 +61,7 @@ class Trained:
         return [(question, int(device)) for pid, question, device in lines if pid == ours]
 
 
+@pytest.mark.slow
 def test_a_run_reports_the_gpus_it_may_use_and_no_others(library, tmp_path):
     trained = Trained(library, tmp_path, devices="1")
     expected = {"gpu_utilisation": 40, "gpu_memory_gib": 2, "gpu_power_watts": 150}

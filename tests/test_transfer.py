@@ -377,6 +377,7 @@ def test_without_its_parent_the_other_controls_are_run(study, tmp_path):
 # -- as a user types it --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_command_moves_a_ticket_and_a_sweep_moves_it_again(study, tmp_path):
     common = (f"ticket={study[2]}", f"paths.outputs={tmp_path}", *TARGET, "trainer.epochs=1")
     process = run("transfer.py", *common, "transfer.controls=[fresh]")
