@@ -281,14 +281,16 @@ def find_kernels_by_name(patch):
 
 
 def judge_by_test(patch):
-    patch.setattr(verdict, "_share", lambda result: Fraction(result["test_top1"]))
+    patch.setattr(verdict, "share", lambda result: Fraction(result["test_top1"]))
 
 
 def drop_the_last_batch(patch):
     original = ArraySplit.evaluation
-    patch.setattr(
-        ArraySplit, "evaluation", lambda self, size: original(self, size).take(self.size // size)
-    )
+
+    def evaluation(self, size, share):
+        return original(self, size, share).take(self.size // size)
+
+    patch.setattr(ArraySplit, "evaluation", evaluation)
 
 
 def keep_trained_statistics(patch):
