@@ -566,7 +566,6 @@ def test_the_same_command_follows_what_was_detached(limited, submit):
     [
         (["hydra.launcher.partition=nope"], "invalid partition specified: nope"),
         (["hydra.launcher.gpus_per_node=99"], "asked for by hydra.launcher.nodes=1"),
-        (["hydra.launcher.cpus_per_task=99"], "hydra.launcher.cpus_per_task=99"),
         (["+hydra.launcher.colour=red"], "hydra.launcher.colour is unknown"),
     ],
 )
