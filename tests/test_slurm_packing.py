@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 
 import pytest
 from conftest import REPOSITORY, TINY, command, composed, environment
@@ -76,6 +77,7 @@ def test_a_signal_reaches_the_first_of_several_processes_while_it_waits(tmp_path
     try:
         assert first.stdout is not None
         assert any("waiting for process" in line for line in first.stdout)
+        time.sleep(2)  # TensorFlow takes SIGTERM at some moment; a poll takes it back
         first.terminate()
         first.communicate(timeout=120)
     finally:

@@ -32,6 +32,7 @@ from typing import Any
 from lottery.errors import StoreError
 from lottery.files import naming, read_json, refresh, sync, write_json
 from lottery.leases import LOOK, POLL, Lease
+from lottery.training.interrupts import keep_hearing
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +205,7 @@ class Store:
         lease = self._lease_of(node)
         announced = False
         while not lease.acquire():
+            keep_hearing()
             if node.done:  # nothing left to compute: no need to wait for the lease to go
                 break
             if not announced:

@@ -2,8 +2,6 @@
 
 import functools
 import platform
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +81,6 @@ def _multiworker(task: cluster.Task) -> Any:
         heartbeat_timeout_in_ms=1000 * HEARTBEAT_TIMEOUT,
         coordinated_jobs=jobs,
     )
-    heard = signal.getsignal(signal.SIGTERM)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except (tf.errors.OpError, RuntimeError) as error:
@@ -91,9 +88,6 @@ def _multiworker(task: cluster.Task) -> Any:
             f"process {task.rank} of {len(task.addresses)} at {task.addresses[task.rank]} cannot "
             f"meet the others: {str(error).splitlines()[0]}"
         ) from error
-    finally:
-        if heard is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, heard)  # TensorFlow has taken it, to ignore it
 
 
 def configure(*, precision: str, deterministic: bool | None) -> None:

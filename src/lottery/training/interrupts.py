@@ -32,6 +32,18 @@ def stoppable() -> Iterator[None]:
             signal.signal(signum, signal.SIG_DFL)
 
 
+def keep_hearing() -> None:
+    """Install the handlers of :data:`SIGNALS` once more, where they are Python's.
+
+    TensorFlow's coordination service takes SIGTERM to ignore it, at some moment after several
+    processes have begun to meet, and Python does not notice. To be called while waiting.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for signum in SIGNALS:
+            if callable(handler := signal.getsignal(signum)):
+                signal.signal(signum, handler)
+
+
 class StopSignals:
     """A context in which :data:`SIGNALS` are only noted, in :attr:`received`.
 

@@ -32,6 +32,7 @@ from tensorflow.python.eager import context
 
 from lottery.errors import ClusterError, DivergedError, StoppedError
 from lottery.training import cluster, devices
+from lottery.training.interrupts import keep_hearing
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def lead() -> None:
         return
     devices.strategy("multiworker")
     _compare(task)
+    keep_hearing()
     _chief = _Chief(followers=len(task.addresses) - 1)
     atexit.register(_dismiss, _chief)
 
