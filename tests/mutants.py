@@ -519,7 +519,7 @@ def verdict(mutant: Mutant, tree: Path, selected: Sequence[str]) -> str:
         file.write_text(original)
     if done.returncode == 0:
         return "SURVIVED"
-    if done.returncode != 1:
+    if done.returncode != 1 and not (done.returncode == 2 and "FAILED" in done.stdout):
         return f"no verdict, exit code {done.returncode}: {done.stdout[-500:]}{done.stderr[-500:]}"
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
     return f"caught by {failed[1] if failed else 'pytest'}"

@@ -549,3 +549,9 @@ def test_a_name_leaves_no_plot_empty_in_a_browser(tmp_path):
         assert f'data.name: "{HOSTILE[:13]}' in tab.inner_text("#run-config")
         browser.close()
     assert complaints == []
+
+
+def test_a_loss_of_exactly_the_tolerance_matches():
+    dense, ticket = ({"val_examples": 1000, "val_top1": top1} for top1 in (0.9, 0.89))
+    assert verdict.matches(dense, ticket, 1.0)
+    assert not verdict.matches(dense, ticket, 0.99)
