@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import REPOSITORY, SMALL, composed, run
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import lottery
-from lottery.config import typed
 from lottery.data import load
 from lottery.errors import BrowserError, ConfigError, ExportError, TicketError
 from lottery.export import browser, interpreter, job
@@ -32,9 +30,8 @@ def study(ticket_study, shallow):
 
 def options(study, *overrides):
     lab, _, file, _ = study
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        config = compose("export", [f"ticket={file}", f"paths.store={lab.store.root}", *overrides])
-    return job.checked(typed(config))
+    own = f"ticket={file}", f"paths.store={lab.store.root}"
+    return job.checked(composed(*own, *overrides, name="export"))
 
 
 @pytest.fixture(scope="module")

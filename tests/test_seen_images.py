@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, TINY, composed, laboratory
-from hydra import compose, initialize_config_dir
+from conftest import TINY, composed, laboratory
 from PIL import Image
 from rich.console import Console
 
 import lottery
 from lottery import tickets, transfer, validation
 from lottery.analysis import table
-from lottery.config import Data, typed
+from lottery.config import Data
 from lottery.data import describe, overlap, tfrecord
 from lottery.data.loading import split_members
 from lottery.data.sources import open_source
@@ -160,8 +159,7 @@ def moving(found, *overrides: str):
         f"ticket={file}", f"paths.store={lab.store.root}", "logger=csv", "trainer.epochs=1",
         "trainer.batch_size=64", *overrides,
     ]  # fmt: skip
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return typed(compose("transfer", options))
+    return composed(*options, name="transfer")
 
 
 def folder_of(copies) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ the channels, the shortcut has no parameters (option A): every other pixel, and 
 import keras
 from keras import layers
 
-_BLOCKS = 3
+_CHANNELS = (16, 32, 64)  # of each stage
+_BLOCKS = 3  # in each stage
 
 
 def build(
@@ -22,7 +23,7 @@ def build(
     image = keras.Input(input_shape, name="image")
     x = _conv(image, _channels(16, width), 1, batch_norm_momentum, name="stem")
     x = layers.ReLU(name="stem_relu")(x)
-    for stage, base in enumerate((16, 32, 64), start=1):
+    for stage, base in enumerate(_CHANNELS, start=1):
         for i in range(_BLOCKS):
             stride = 2 if stage > 1 and i == 0 else 1
             name = f"stage_{stage}_block_{i}"

@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from lottery import models
 from lottery.data import Chunk, Share, Split, Splits
-from lottery.data.preprocessing import Preprocessing
+from lottery.data.preprocessing import Preprocessing, compiled_augmentation
 from lottery.errors import CheckpointError
 from lottery.training import devices, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
@@ -119,9 +119,8 @@ class Loop:
         # Nothing here needs AutoGraph, which takes a second to rewrite the source.
         self._train_call = tf.function(self._distributed_steps, autograph=False)
         self._evaluate_call = tf.function(self._distributed_evaluation, autograph=False)
-        # Always with XLA, which makes augmentation several times as fast on any device and takes a
-        # moment to compile it; the whole step is compiled only on request.
-        self._prepare_call = tf.function(self._prepare, autograph=False, jit_compile=True)
+        classes = self.model.output_shape[-1]
+        self._augment = compiled_augmentation(self.preprocessing, classes, self.batch_size)
         self._gradients_call = (
             tf.function(self._gradients, autograph=False, jit_compile=True)
             if self.jit_compile
@@ -371,7 +370,8 @@ class Loop:
     def _step(self, images: Any, labels: Any, step: Any) -> Any:
         context = tf.distribute.get_replica_context()
         first_row = context.replica_id_in_sync_group * (self.batch_size // self.replicas)
-        inputs, targets = self._prepare_call(images, labels, step, first_row)
+        seed = tf.constant(self.seed, tf.int64)
+        inputs, targets = self._augment(images, labels, seed, step, tf.convert_to_tensor(first_row))
         gradients, losses, logits = self._gradients_call(inputs, targets)
         if self.replicas > 1:
             gradients = self._all_reduce(context, gradients)
@@ -382,13 +382,6 @@ class Loop:
         self._optimizer.apply(gradients, self.model.trainable_variables)
         tf.__internal__.distribute.interim.maybe_merge_call(self._zero_pruned, self.strategy)
         return sums_of(losses, logits, labels, tf.ones_like(losses))
-
-    def _prepare(self, images: Any, labels: Any, step: Any, first_row: Any) -> tuple[Any, Any]:
-        """Augmented images and, as mixup blends classes, targets [B, classes]."""
-        rows = {"first_row": first_row, "global_batch": self.batch_size}
-        inputs = self.preprocessing.training(images, seed=self.seed, step=step, **rows)
-        targets = tf.one_hot(labels, self.model.output_shape[-1])
-        return self.preprocessing.mixed(inputs, targets, seed=self.seed, step=step, **rows)
 
     def _all_reduce(self, context: Any, gradients: list[Any]) -> list[Any]:
         """The gradients summed over replicas; moving statistics become their mean on the way."""
