@@ -33,7 +33,7 @@ THOROUGH = bool(os.environ.get("CI"))  # more examples of what is drawn at rando
 
 # A network with everything that has state: BatchNorm, momentum, dropout; augmented digits.
 SMALL = (
-    "model=resnet20", "model.width=0.25", "model.dropout=0.2", "model.batch_norm_momentum=0.9",
+    "model=resnet20", "model.dropout=0.2", "model.batch_norm_momentum=0.9",
     "data.classes=[0,1,2,3,4,5]", "trainer.batch_size=128", "trainer.epochs=3", "logger=csv",
     "schedule.warmup=0.3", "mask.percentile=80", "rewind.epoch=1", "rewind.keep=[2]",
 )  # fmt: skip
@@ -111,6 +111,18 @@ def ticket_study(tmp_path_factory) -> TicketStudy:
 
 
 @pytest.fixture(scope="session")
+def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of four cells that prune.py left."""
+    outputs = tmp_path_factory.mktemp("real")
+    process = run(
+        "prune.py", "-m", *TINY, "mask.percentile=50,80", "rewind.epoch=0,1",
+        f"paths.outputs={outputs}",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    return next((outputs / "prune").iterdir())
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The development data set folder, or a skip."""
     root = Path(os.environ.get("LOTTERY_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -162,10 +174,10 @@ def run(
     """An entry script, run to its end in a process of its own; nobody answers prompts.
 
     ``before`` is a command that starts it, such as ``nice``; ``extra`` is added to the environment.
-    Without either, and without options of the interpreter, the process is a fork (:mod:`forks`).
+    Without ``before`` and options of the interpreter, the process is a fork (:mod:`forks`).
     """
-    if not (python or before or extra):
-        return forks().run(command(script, *arguments)[1:], environment())
+    if not (python or before):
+        return forks().run(command(script, *arguments)[1:], environment(**extra))
     return subprocess.run(
         [*before, *command(script, *arguments, python=python)],
         env=environment(**extra),
@@ -205,11 +217,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 
 class ByFile(LoadFileScheduling):
-    """A file at a time on each core; those that need the cluster, of which there is one, as one."""
+    """A file at a time on each core; those that share the cluster or a costly fixture as one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0]).stem
-        return "cluster" if file.startswith("test_slurm") else file
+        shared = ("test_slurm", "test_report")
+        return next((start for start in shared if file.startswith(start)), file)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -182,6 +182,7 @@ def test_the_same_command_again_answers_from_the_store_without_tensorflow(finish
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_training_does_not_wait_for_packages_that_it_does_not_use():
     check = (
         "import sys; from lottery import cli, experiment; from lottery.config import Data;"
@@ -473,6 +474,7 @@ def test_undecodable_images_of_a_single_run_are_one_clear_line(tmp_path):
     assert error_line(process) == "2 of 60 images cannot be decoded: a/00.png, b/01.png"
 
 
+@pytest.mark.slow
 def test_undecodable_images_that_are_streamed_are_named_even_in_the_test_split(tmp_path):
     class_folders(tmp_path / "images" / "train")
     bad = class_folders(tmp_path / "images" / "test") / "b" / "01.png"
@@ -511,6 +513,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_clearly_and_it_goes_on_when_there_is_space(small_disk):
     # A checkpoint of the whole LeNet takes 0.4 MB: the third one does not fit.
     arguments = (*TINY, "model.width=1", "trainer.epochs=3", f"paths.outputs={small_disk}")
@@ -557,6 +560,7 @@ def run_on_a_terminal(script: str, *arguments: str) -> tuple[int, str]:
     return process.wait(), shown.decode()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(finished, tmp_path):
     original = load_run(result_folder(finished.stdout)).parent
     assert original is not None

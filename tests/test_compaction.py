@@ -29,7 +29,7 @@ OWN = {
     "mobilenet_32": ("mobilenet_v2", (32, 32, 3), 0.35),
     "mobilenet_96": ("mobilenet_v2", (96, 96, 3), 0.35),
 }
-LARGE = ("mobilenet_32", "mobilenet_96")
+LARGE = ("mobilenet_8", "mobilenet_32", "mobilenet_96")
 
 
 @functools.cache
@@ -184,7 +184,7 @@ def test_own_networks_keep_their_function(case, mask):
 
 @pytest.mark.parametrize(
     ("case", "mask"),
-    [("conv_6", "weights_99"), ("resnet20", "weights_99"), ("mobilenet_8", "channels_50")],
+    [("conv_6", "weights_99"), ("resnet20", "weights_99"), zoo("mobilenet_8", "channels_50")],
 )
 def test_compaction_is_exact_but_for_rounding_and_leaves_nothing_to_do(case, mask):
     model = randomise(network(case), MASKS[mask])
@@ -193,7 +193,7 @@ def test_compaction_is_exact_but_for_rounding_and_leaves_nothing_to_do(case, mas
     assert size(compact(smaller)) == size(smaller)
 
 
-@pytest.mark.parametrize("case", ["lenet", "conv_2", "resnet20", "mobilenet_8"])
+@pytest.mark.parametrize("case", ["lenet", "conv_2", "resnet20", zoo("mobilenet_8")])
 def test_a_network_with_nothing_pruned_only_loses_what_inference_does_not_need(case):
     model = randomise(network(case))
     smaller = compact(model)
@@ -337,6 +337,7 @@ def test_a_shift_does_not_move_into_a_layer_that_others_read():
     assert removed(model, smaller)["dead"] == (4, 0)
 
 
+@pytest.mark.slow
 def test_half_of_the_channels_is_less_than_half_of_the_work():
     model = models.build("mobilenet_v2", (32, 32, 3), 10)
     randomise(model)
@@ -404,7 +405,7 @@ def test_what_is_no_functional_model_of_fixed_size_is_refused():
 # Folding.
 
 
-@pytest.mark.parametrize("case", ["resnet20", "mobilenet_8"])
+@pytest.mark.parametrize("case", ["resnet20", zoo("mobilenet_8")])
 def test_folding_removes_batch_norm_and_keeps_every_zero(case):
     model = randomise(network(case), MASKS["weights_80"])
     folded = fold(model)

@@ -1,5 +1,6 @@
 """How a process ends: its status tells the truth, and nothing it prints is a traceback."""
 
+import logging
 import signal
 import subprocess
 from pathlib import Path
@@ -64,6 +65,26 @@ def test_a_signal_in_any_other_moment(tmp_path, signum):
     assert status_of(tmp_path)["status"] == "failed"
     assert signal.Signals(signum).name in status_of(tmp_path)["error"]
     assert signal.getsignal(signum) == before
+
+
+def test_a_signal_while_a_line_is_logged(tmp_path):
+    """logging goes on after any Exception of its handlers."""
+
+    class Interrupting(logging.Handler):
+        def emit(self, record):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except Exception:
+                self.handleError(record)
+
+    logger = logging.getLogger("lottery.test")
+    logger.addHandler(handler := Interrupting())
+    try:
+        with pytest.raises(StoppedError), cli.status(tmp_path):
+            logger.error("a line")
+    finally:
+        logger.removeHandler(handler)
+    assert status_of(tmp_path)["status"] == "failed"
 
 
 def test_a_signal_that_is_handled_already_stays_so(tmp_path):

@@ -87,6 +87,7 @@ def test_files_take_pixels_and_answer_as_the_ticket_does(study, exported):
     assert details.scale == pytest.approx(1, rel=0.01)
 
 
+@pytest.mark.slow
 def test_sparse_and_lower_precision_files_are_smaller_than_dense_ones(exported, measured):
     """Which of them is the smallest depends on the network: bitmaps have their price."""
     size = {name: file["bytes"] for name, file in exported[0]["files"].items()}
@@ -135,6 +136,7 @@ def measured(study, tmp_path_factory):
     return read_json(folder / "benchmark.json"), folder
 
 
+@pytest.mark.slow
 def test_dense_and_ticket_are_counted_and_measured_side_by_side(study, measured):
     found, folder = measured
     dense, ticket = found["models"]["dense"], found["models"]["ticket"]
@@ -159,6 +161,7 @@ def test_dense_and_ticket_are_counted_and_measured_side_by_side(study, measured)
     assert (folder / "dense" / "model-float32.tflite").exists()
 
 
+@pytest.mark.slow
 def test_without_its_parent_the_dense_twin_has_no_accuracy(study, tmp_path, caplog):
     chosen = options(
         study, "benchmark=true", "seconds=0.05", "browser=false", "format=[litert]",
@@ -258,6 +261,7 @@ def unwritable_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
 
+@pytest.mark.slow
 def test_a_browser_that_fails_costs_no_other_measurement(study, tmp_path, unwritable_cache, caplog):
     """Nobody asked for it; then somebody did, and it failed when all else was measured."""
     ticket, folder = lottery.load_ticket(study[2]), tmp_path / "export"
@@ -269,6 +273,7 @@ def test_a_browser_that_fails_costs_no_other_measurement(study, tmp_path, unwrit
     assert "LiteRT.js cannot be kept in the cache" in found["browser"]["missing"]
 
 
+@pytest.mark.slow
 def test_a_browser_asked_for_is_looked_at_first(study, tmp_path, unwritable_cache, monkeypatch):
     ticket, folder = lottery.load_ticket(study[2]), tmp_path / "export"
     chosen = options(study, "benchmark=true", "seconds=0.01", "format=[litert]", "browser=true")
@@ -334,6 +339,7 @@ def test_bad_input_is_one_line(tmp_path):
         assert re.fullmatch(rf"error: {message}\n", process.stderr), process.stderr
 
 
+@pytest.mark.slow
 def test_an_output_that_is_a_file_and_a_sweep_of_exports(study, tmp_path):
     """Two exports at once get a folder each, and the working directory stays as it is."""
     (tmp_path / "file").touch()

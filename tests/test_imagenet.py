@@ -30,6 +30,7 @@ def records(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "records"
 
 
+@pytest.mark.slow
 def test_the_grid_is_planned(records, tmp_path):
     done = run("prune.py", "-m", "experiment=imagenet_mobilenet_v2", f"data.dir={records}",
                "data.image_size=32", "trainer.batch_size=16", "sweep.dry_run=true",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import wandb_workspaces.workspaces
 import yaml
-from conftest import TINY, composed, run
+from conftest import composed, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -36,18 +36,6 @@ from lottery.errors import LotteryError
 
 EXAMPLES = 10_000
 LAYERS = {"conv/kernel": {"size": 400, "kept": 0}, "classifier/kernel": {"size": 600, "kept": 0}}
-
-
-@pytest.fixture(scope="session")
-def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep of four cells that prune.py left."""
-    outputs = tmp_path_factory.mktemp("real")
-    process = run(
-        "prune.py", "-m", *TINY, "mask.percentile=50,80", "rewind.epoch=0,1",
-        f"paths.outputs={outputs}",
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    return next((outputs / "prune").iterdir())
 
 
 def outcome(val: float, test: float = 0.5, seconds: float = 90.0) -> dict[str, Any]:
@@ -214,7 +202,7 @@ def test_a_real_sweep_is_reported(real_sweep: Path, tmp_path: Path) -> None:
     assert process.stdout.rstrip().endswith(f"report: {tmp_path / 'report.html'}")
 
 
-@pytest.mark.parametrize("source", ["sweep", "store"])
+@pytest.mark.parametrize("source", ["sweep", pytest.param("store", marks=pytest.mark.slow)])
 def test_the_printed_command_repeats_the_winner(
     real_sweep: Path, tmp_path: Path, source: str
 ) -> None:
@@ -597,7 +585,11 @@ def test_means_are_over_the_seeds_of_a_point(sweep: Sweep) -> None:
         ),
         (["sweep={sweep}", "level=high"], "could not be converted to Float"),
         (["sweep={sweep}", "where={model.nam: x}"], "did you mean model.name"),
-        (["sweep={sweep}", "logger.mode=online"], "the report is written, but W&B did not take"),
+        pytest.param(
+            ["sweep={sweep}", "logger.mode=online"],
+            "the report is written, but W&B did not take",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_bad_input_is_one_line(

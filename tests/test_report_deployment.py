@@ -13,7 +13,6 @@ from conftest import run
 from omegaconf import OmegaConf
 from pyarrow import parquet
 from test_report import Sweep, reported, rows
-from test_report import real_sweep as real_sweep
 from test_report import sweep as sweep
 
 from lottery import files, tickets

@@ -172,7 +172,7 @@ def test_iterative_rounds_chain_in_one_job(submit):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory) -> Run:
     outputs = tmp_path_factory.mktemp("unbroken")
-    done = run("train.py", *LONG, "trainer.epochs=200", f"paths.outputs={outputs}")
+    done = run("train.py", *LONG, "trainer.epochs=100", f"paths.outputs={outputs}")
     assert done.returncode == 0, done.stderr
     (path,) = (outputs / "store" / "dense").iterdir()
     return Run(path)
@@ -185,8 +185,8 @@ def only_run(sweep: Sweep, kind: str = "dense") -> Run:
 
 def test_the_signal_of_a_time_limit_again_and_again(submit, unbroken):
     """Each time the job saves, queues again, and goes on in its folder and its W&B run."""
-    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=200", "logger=wandb")
-    for goal in (20, 90):
+    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=100", "logger=wandb")
+    for goal in (10, 45):
         sweep.reach("dense", goal)
         (job,) = jobs_of(sweep)
         sweep.cluster.run("scancel", "--signal=USR2", job["job"])
@@ -201,7 +201,7 @@ def test_the_signal_of_a_time_limit_again_and_again(submit, unbroken):
     assert len(slices) == 3
     assert {s.run.run_id for s in slices} == {unbroken.key}
     logged = [row["epoch"] for s in slices for row in s.history]
-    assert logged == list(range(1, 201))  # each epoch once
+    assert logged == list(range(1, 101))  # each epoch once
 
 
 def test_a_time_limit_that_strikes(submit):
@@ -224,8 +224,8 @@ def test_a_time_limit_that_strikes(submit):
 
 
 def test_preemption(submit, unbroken):
-    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=200", "+hydra.launcher.nodelist=n1")
-    sweep.reach("dense", 20)
+    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=100", "+hydra.launcher.nodelist=n1")
+    sweep.reach("dense", 10)
     sweep.cluster.run(
         "sbatch", "--partition=urgent", "--nodelist=n1", "--gpus-per-node=4", "--wrap=sleep 1",
         "--output=/dev/null",
@@ -240,8 +240,8 @@ def test_preemption(submit, unbroken):
 
 def test_a_node_that_fails(submit, unbroken):
     """No signal, no warning: at most one epoch is lost."""
-    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=200")
-    sweep.reach("dense", 20)
+    sweep = submit("train.py", *LONG, "seed=0", "trainer.epochs=100")
+    sweep.reach("dense", 10)
     (job,) = jobs_of(sweep)
     node = sweep.cluster.run("squeue", "--noheader", "--format=%N", f"--jobs={job['job']}").strip()
     reached = sweep.epochs("dense")
@@ -257,9 +257,9 @@ def test_a_node_that_fails(submit, unbroken):
 
 
 def test_a_job_killed_outright_is_noticed_and_the_same_command_goes_on(submit, unbroken):
-    arguments = ("train.py", *LONG, "seed=0,1", "trainer.epochs=200")
+    arguments = ("train.py", *LONG, "seed=0,1", "trainer.epochs=100")
     sweep = submit(*arguments)
-    sweep.reach("dense", 20)
+    sweep.reach("dense", 10)
     killed = jobs_of(sweep)[0]["job"]
     sweep.cluster.run("scancel", "--signal=KILL", killed)
     code, said = sweep.end()

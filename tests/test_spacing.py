@@ -57,12 +57,14 @@ def test_a_file_has_the_zeros(tmp_path):
     assert litert.convert(model) == litert.convert(space(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_networks_that_are_not_computed_sparsely_stay(share):
     model = mobilenet(share=share)
     assert space(model) is model
 
 
+@pytest.mark.slow
 def test_networks_without_crowded_layers_stay():
     model = mobilenet(dense=())
     assert space(model) is model

@@ -43,7 +43,7 @@ class Trained:
     def __init__(self, library: Path, folder: Path, devices: str, mode: str = "") -> None:
         self.log = folder / "nvml.log"
         process = run(
-            "train.py", *OFFLINE, f"paths.outputs={folder}",
+            "train.py", *OFFLINE, f"paths.outputs={folder}", before=("env",),
             LD_LIBRARY_PATH=str(library), CUDA_VISIBLE_DEVICES=devices,
             FAKE_NVML=mode, FAKE_NVML_LOG=str(self.log),
         )  # fmt: skip

@@ -156,7 +156,12 @@ class StopAt:
 
 # Five steps an epoch. The last step of an epoch, and of all, are where a stop is easily lost.
 @pytest.mark.parametrize(
-    ("signum", "steps"), [(signal.SIGTERM, (3, 2)), (signal.SIGINT, (8,)), (signal.SIGUSR2, (15,))]
+    ("signum", "steps"),
+    [
+        pytest.param(signal.SIGTERM, (3, 2), marks=pytest.mark.slow),
+        (signal.SIGINT, (8,)),
+        (signal.SIGUSR2, (15,)),
+    ],
 )
 def test_a_stopped_run_continues_as_if_unbroken(dense, tmp_path, monkeypatch, signum, steps):
     # A shell without job control starts background commands with SIGINT ignored.
@@ -320,17 +325,27 @@ def test_a_head_that_learns_faster_takes_steps_as_much_larger(name):
 # -- every optimizer and precision ---------------------------------------------------------------
 
 
+@pytest.fixture
+def precision():
+    """What is tested next in this process has the precision that it always had."""
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         ("optimizer=adam", "optimizer.clip_norm=0.5"),
-        ("optimizer=adamw",),
+        pytest.param(("optimizer=adamw",), marks=pytest.mark.slow),
         ("optimizer=sgd", "trainer.precision=mixed_float16"),
-        ("optimizer=sgd", "trainer.precision=mixed_bfloat16", "trainer.label_smoothing=0.1"),
+        pytest.param(
+            ("optimizer=sgd", "trainer.precision=mixed_bfloat16", "trainer.label_smoothing=0.1"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda overrides: " ".join(overrides),
 )
-def test_every_optimizer_and_precision_obeys_the_laws(lab, overrides):
+def test_every_optimizer_and_precision_obeys_the_laws(lab, precision, overrides):
     whole = experiment.find_ticket(composed(*TINY, *overrides, "mask.percentile=0"), lab)
     dense, same = (Run(lab.store.root / k / whole[k]["key"]) for k in ("dense", "ticket"))
     assert equal(same.state(), dense.state())

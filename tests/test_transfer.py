@@ -225,6 +225,7 @@ def test_a_crop_is_resized_after_it_is_cut():
         assert min(np.abs(trained[i] - w[i]).max() for w in windows) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_ticket_takes_images_of_another_size(study, real_data):
     tfds = real_data / "tensorflow_datasets"
     config = moving(

@@ -248,7 +248,7 @@ def explain(error: BaseException, schema: type = Config) -> str | None:
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         where = error.filename or "a file in paths.outputs or the temporary folder"
         return f"cannot write or read {where}: {error.strerror}"
-    if isinstance(error, LotteryError):
+    if isinstance(error, LotteryError | StoppedError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command goes on from there"

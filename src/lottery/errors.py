@@ -37,8 +37,12 @@ class DivergedError(LotteryError):
     """The loss is no longer a finite number."""
 
 
-class StoppedError(LotteryError):
-    """A signal asked the run to stop; its state is saved, the same command goes on from there."""
+class StoppedError(BaseException):
+    """A signal asked the run to stop; its state is saved, the same command goes on from there.
+
+    Like :class:`KeyboardInterrupt` no :class:`Exception`: it may be raised anywhere, and what goes
+    on after an error, such as :mod:`logging` while it writes a line, must not go on after a stop.
+    """
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
