@@ -22,9 +22,9 @@ from lottery.config import Data
 from lottery.data import Description, Splits
 from lottery.data.arrays import ArraySplit
 from lottery.data.preprocessing import Preprocessing
+from lottery.interrupts import StopSignals
 from lottery.training import devices
 from lottery.training.checkpoints import CheckpointFolder, Progress
-from lottery.training.interrupts import StopSignals
 from lottery.training.loop import Length, Loop
 from lottery.training.optimizers import constant
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from forks import SHALLOW, Forks
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 from slurm_cluster import cluster as cluster
 from xdist.scheduler import LoadFileScheduling
 
@@ -29,7 +30,10 @@ assert cli
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 REPOSITORY = Path(__file__).parents[1]
-THOROUGH = bool(os.environ.get("CI"))  # more examples of what is drawn at random, if they cost
+THOROUGH = bool(os.environ.get("CI"))  # more examples of what is drawn at random
+settings.register_profile("quick", max_examples=25)
+if not THOROUGH:
+    settings.load_profile("quick")
 
 # A network with everything that has state: BatchNorm, momentum, dropout; augmented digits.
 SMALL = (

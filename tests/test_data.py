@@ -866,7 +866,7 @@ def test_undecodable_images_are_named_and_counted(tmp_path: Path, side: int) -> 
 # --- Real data
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
+@pytest.mark.parametrize("name", [pytest.param("fashion_mnist", marks=pytest.mark.slow), "cifar10"])
 def test_real_tfds(name: str) -> None:
     tfds = pytest.importorskip("tensorflow_datasets")
     root = real("tensorflow_datasets")

@@ -198,7 +198,7 @@ def test_resnet20_shortcut_subsamples_and_adds_zero_channels():
 # What every network promises.
 
 
-@pytest.mark.parametrize("name", [*EACH, "MobileNet", *zoo("ConvNeXtTiny", "MobileNetV3Small")])
+@pytest.mark.parametrize("name", [*BUILT, "MobileNet", *zoo("ConvNeXtTiny", "MobileNetV3Small")])
 def test_outputs_are_logits(name):
     keras.utils.set_random_seed(0)
     model = models.build(name, (32, 32, 3), 7)
@@ -264,7 +264,7 @@ def test_initial_kernels_have_the_scale_they_should(name):
             np.testing.assert_allclose(np.std(variable), expected, rtol=0.2, err_msg=variable.path)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet20", "MobileNet"])
+@pytest.mark.parametrize("name", [*zoo("mobilenet_v2"), "resnet20", "MobileNet"])
 def test_batch_norm_momentum_reaches_every_batch_norm(name):
     model = models.build(name, (32, 32, 3), 10, batch_norm_momentum=0.9)
     norms = [x for x in model.layers if isinstance(x, layers.BatchNormalization)]
@@ -272,7 +272,7 @@ def test_batch_norm_momentum_reaches_every_batch_norm(name):
     assert {x.momentum for x in norms} == {0.9}
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", BUILT)
 def test_dropout_is_there_only_if_asked_and_right_before_the_classifier(name):
     def dropouts(model):
         return [i for i, x in enumerate(model.layers) if isinstance(x, layers.Dropout)]
@@ -283,7 +283,7 @@ def test_dropout_is_there_only_if_asked_and_right_before_the_classifier(name):
     assert model.layers[-2].rate == 0.3
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", BUILT)
 def test_logits_stay_float32_in_mixed_precision(name):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
@@ -295,7 +295,7 @@ def test_logits_stay_float32_in_mixed_precision(name):
     assert model.layers[1].compute_dtype == "float16"
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet20"])
+@pytest.mark.parametrize("name", [*zoo("mobilenet_v2"), "resnet20"])
 def test_a_network_survives_its_config(name):
     model = network(name)
     copy = keras.Model.from_config(model.get_config())

@@ -1,5 +1,6 @@
 """report.py: what it collects, whom it declares the winner, and what it writes."""
 
+import copy
 import csv
 import dataclasses
 import functools
@@ -60,7 +61,18 @@ def mask_of(percentile: float) -> dict[str, Any]:
 
 @functools.cache
 def plain(model: str) -> Any:
-    return composed(f"model={model}", "logger=csv")
+    config = OmegaConf.structured(composed(f"model={model}", "logger=csv"))
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def configured(model: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A config with options by their dotted names, without OmegaConf, which takes a while."""
+    config: dict[str, Any] = copy.deepcopy(plain(model))
+    for name, value in options.items():
+        *groups, option = name.split(".")
+        group = functools.reduce(dict.__getitem__, groups, config)
+        group[option] = float(value) if isinstance(group.get(option), float) else value
+    return config
 
 
 class Sweep:
@@ -106,10 +118,8 @@ class Sweep:
         (folder / ".hydra").mkdir(parents=True)
         typed = ["model=lenet_300_100", *overrides]
         (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(typed))
-        config = OmegaConf.structured(plain(str(swept.pop("model", "lenet_300_100"))))
-        for name, value in swept.items():
-            OmegaConf.update(config, name, value)
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+        config = configured(str(swept.pop("model", "lenet_300_100")), swept)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         about = {"status": status, "started": 1.0, "updated": 2.0}
         files.write_json(folder / "status.json", about | ({"error": error} if error else {}))
         if val is None:
@@ -125,7 +135,7 @@ class Sweep:
                 identity = {"dense": keys["dense"], "mask": "m", "rewind": rewind}
                 files.write_json(path / "done.json", {"key": keys[kind], "identity": identity})
                 files.write_json(path / "result.json", runs[kind])
-                files.write_json(path / "config.json", OmegaConf.to_container(config))
+                files.write_json(path / "config.json", config)
                 rows = ["epoch,loss,val_top1,input_wait,gpu_utilisation"]
                 final = runs[kind]["val_top1"]
                 rows += [f"{e + 1},1.0,{final},0.02," for e in range(first, 2)]
@@ -340,7 +350,7 @@ def test_curves_survive_the_loss_of_the_store(sweep: Sweep) -> None:
 
 def test_a_round_on_the_way_is_the_ticket_it_is_not_the_one_asked_for(sweep: Sweep) -> None:
     """Iterative rounds carry the config of the study that asked: its final percentile, control."""
-    sweep.add(50, 1, 0.9, **{"mask.rate": 20, "rewind.name": "reinit", "mask.shuffle": True})
+    sweep.add(50, 1, 0.9, **{"mask.rate": 20.0, "rewind.name": "reinit", "mask.shuffle": True})
     (run_folder,) = (sweep.store / "ticket").iterdir()
     files.write_json(run_folder / "mask.json", mask_of(36.0))
     about = json.loads((run_folder / "done.json").read_text())

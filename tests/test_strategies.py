@@ -30,7 +30,7 @@ from lottery.data.preprocessing import Preprocessing
 from lottery.errors import ConfigError
 from lottery.training import devices
 from lottery.training.checkpoints import CheckpointFolder, Progress, equal
-from lottery.training.interrupts import StopSignals
+from lottery.interrupts import StopSignals
 from lottery.training.loop import Length, Loop
 
 devices._strategies["mirrored"] = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

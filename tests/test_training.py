@@ -197,7 +197,7 @@ def test_a_stopped_run_continues_as_if_unbroken(dense, tmp_path, monkeypatch, si
 
 
 def test_a_stop_leaves_the_previous_handlers_in_place_and_calls_them():
-    from lottery.training.interrupts import StopSignals
+    from lottery.interrupts import StopSignals
 
     heard = []
     previous = signal.signal(signal.SIGUSR2, lambda *_: heard.append("USR2"))

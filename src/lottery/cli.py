@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lottery import files
 from lottery.config import Config, Training, TransferConfig, did_you_mean, typed
 from lottery.errors import ConfigError, LotteryError, StoppedError
-from lottery.training.interrupts import stoppable
+from lottery.interrupts import stoppable
 
 log = logging.getLogger(__name__)
 

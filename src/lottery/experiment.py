@@ -19,6 +19,7 @@ from lottery.analysis.verdict import doubt, matches
 from lottery.config import Config, Data, Training
 from lottery.data import EncodedSplit, Splits, load
 from lottery.errors import CheckpointError, ConfigError
+from lottery.interrupts import StopSignals
 from lottery.lineage import (
     Round,
     lineage,
@@ -35,7 +36,6 @@ from lottery.store import Node, Store
 from lottery.tracking import Tracker
 from lottery.training import cluster
 from lottery.training.checkpoints import CheckpointFolder, State, same_network
-from lottery.training.interrupts import StopSignals
 from lottery.training.setting import Setting, inexact
 
 log = logging.getLogger(__name__)

@@ -31,8 +31,8 @@ from typing import Any
 
 from lottery.errors import StoreError
 from lottery.files import naming, read_json, refresh, sync, write_json
+from lottery.interrupts import keep_hearing
 from lottery.leases import LOOK, POLL, Lease
-from lottery.training.interrupts import keep_hearing
 
 log = logging.getLogger(__name__)
 

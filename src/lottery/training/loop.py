@@ -27,9 +27,9 @@ from lottery import models
 from lottery.data import Chunk, Share, Split, Splits
 from lottery.data.preprocessing import Preprocessing, compiled_augmentation
 from lottery.errors import CheckpointError
+from lottery.interrupts import StopSignals
 from lottery.training import devices, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
-from lottery.training.interrupts import StopSignals
 from lottery.training.metrics import Metrics, sums_of
 from lottery.training.setting import Setting
 from lottery.training.tally import Tally, refuse_divergence

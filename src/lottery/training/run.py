@@ -18,6 +18,7 @@ from lottery.data import Description, EncodedSplit, Splits, crop_size
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
 from lottery.files import read_json, write_json
+from lottery.interrupts import StopSignals
 from lottery.models.cost import whole
 from lottery.models.kernels import kernels
 from lottery.pruning import masks
@@ -25,7 +26,6 @@ from lottery.rewinding import Start, owner, without_slots
 from lottery.training import devices, optimizers, setting, workers
 from lottery.training.callbacks import InputBound, MetricsFile
 from lottery.training.checkpoints import CheckpointFolder, NoCheckpoints, Progress, State
-from lottery.training.interrupts import StopSignals
 from lottery.training.loop import Length, Loop
 from lottery.training.setting import Setting
 

@@ -31,8 +31,8 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from lottery.errors import ClusterError, DivergedError, StoppedError
+from lottery.interrupts import keep_hearing
 from lottery.training import cluster, devices
-from lottery.training.interrupts import keep_hearing
 
 log = logging.getLogger(__name__)
 
