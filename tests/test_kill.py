@@ -18,7 +18,7 @@ from lottery.training.checkpoints import equal
 # Long enough to be interrupted: 24 epochs of 76 steps, with augmentation, momentum and dropout.
 LONG = (
     *TINY, "model.dropout=0.3", "trainer.epochs=24", "trainer.batch_size=16", "rewind.epoch=3",
-    "rewind.keep=[]", "mask.percentile=80",
+    "rewind.keep=[]", "mask.percentile=80", "trainer.steps_per_call=4",
 )  # fmt: skip
 STEPS_PER_EPOCH = 76
 TIMINGS = {"images_per_second", "step_seconds", "input_wait"}

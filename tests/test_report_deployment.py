@@ -18,6 +18,7 @@ from test_report import sweep as sweep
 from lottery import files, tickets
 from lottery.analysis import (
     deployment,
+    deployment_page,
     deployment_tables,
     latencies,
     plots,
@@ -269,6 +270,7 @@ def test_damaged_and_foreign_files_become_notes(
         (("runs", 0, "name"), "another", "runs has none of the ticket"),
         (("data", "name"), 5, "name is no text"),
         (("transfer", "train"), "tail", "transfer.train=tail is unknown"),
+        (("seen",), [{"data": "digits"}], "an entry of seen has no 'told'"),
     ],
 )
 def test_a_transfer_of_another_schema_is_a_note(
@@ -323,6 +325,19 @@ def test_tickets_of_several_seeds_are_one_table(sweep: Sweep) -> None:
     assert scratch.difference is not None
     assert scratch.difference.mean == pytest.approx(-49)
     assert scratch.difference.sd == pytest.approx(0, abs=1e-9)  # paired by seed
+
+
+def test_images_that_a_ticket_had_seen_are_said_with_its_accuracies(sweep: Sweep) -> None:
+    outputs = seeded(sweep, seeds=2)
+    for seed, told in enumerate(("3 of 50 test images", "")):
+        path = moved(outputs, f"ticket-80-1-{seed}", stamp=f"2026-01-01_12-00-00/{seed}", seed=seed)
+        _changed(path, ("seen",), [{"data": "digits", "told": told}])
+    (one,) = transfers.tables(found(sweep).transfers)
+    words = "seen by the ticket before, with digits: 3 of 50 test images"
+    assert one.seen == (words,)
+    assert words in " ".join(printed(sweep).split())
+    assert words in "".join(deployment_page.transfers_of(found(sweep), None))
+    assert [r["seen"] for r in transfers.rows(found(sweep).transfers)][::6] == [words, ""]
 
 
 @pytest.mark.parametrize(

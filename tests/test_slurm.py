@@ -35,7 +35,8 @@ SLURM = (
     "hydra.launcher.signal_delay_s=20",
 )  # fmt: skip
 # Long enough to be interrupted: many short epochs, with dropout and momentum.
-LONG = (*TINY, "model.dropout=0.3", "trainer.batch_size=16", "rewind.epoch=0", "rewind.keep=[]")
+LONG = (*TINY, "model.dropout=0.3", "trainer.batch_size=16", "trainer.steps_per_call=4",
+        "rewind.epoch=0", "rewind.keep=[]")  # fmt: skip
 
 
 @dataclass

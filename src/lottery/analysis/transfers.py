@@ -11,6 +11,7 @@ from typing import Any
 from lottery.analysis import fields
 from lottery.analysis.collect import Cell
 from lottery.analysis.selection import Judged
+from lottery.analysis.table import seen
 from lottery.transfer import TITLES
 
 ORDER = tuple(TITLES)
@@ -49,6 +50,8 @@ class Transfer:
     classes: tuple[str, ...]
     settings: Mapping[str, Any]
     runs: tuple[Trained, ...]
+    seen: tuple[str, ...] = ()
+    """Lines on held-out images that the ticket had seen before."""
 
     @property
     def target(self) -> str:
@@ -111,10 +114,11 @@ class Table:
     seeds: tuple[int, ...]
     transfers: int
     rows: tuple[Row, ...]
+    seen: tuple[str, ...] = ()
 
     @property
     def setting(self) -> str:
-        """How the ticket was moved, in words."""
+        """How the ticket was moved, in words, and what it had seen before of the images."""
         words = []
         if weights := self.settings.get("weights"):
             words.append(f"{weights} weights")
@@ -124,7 +128,7 @@ class Table:
         words.append(f"seed{'s' if len(self.seeds) > 1 else ''} {seeds}")
         if self.transfers > len(self.seeds):
             words.append(f"{self.transfers} transfers")
-        return ", ".join(words)
+        return "; ".join([", ".join(words), *self.seen])
 
 
 def parse(about: Any, file: Path, judged: Judged, cell: Cell) -> list[Transfer]:
@@ -144,8 +148,17 @@ def parse(about: Any, file: Path, judged: Judged, cell: Cell) -> list[Transfer]:
             tuple(map(str, fields.entries(data, "classes"))) if data.get("classes") else (),
             settings,
             _in_order(runs),
+            _seen(about),
         )
     ]
+
+
+def _seen(about: Any) -> tuple[str, ...]:
+    entries = fields.entries(about, "seen") if "seen" in about else []
+    try:
+        return tuple(seen({"seen": entries}))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"an entry of seen has no {error}") from None
 
 
 def merged(found: Iterable[Transfer]) -> list[Transfer]:
@@ -201,6 +214,7 @@ def rows(found: Iterable[Transfer]) -> list[dict[str, Any]]:
             "missing": run.missing,
             "key": run.key,
             "ticket": (transfer.cell.ticket or {})["key"],
+            "seen": "; ".join(transfer.seen),
             "folder": str(run.file.parent.resolve()),
         }
         for transfer in found
@@ -233,6 +247,7 @@ def _table(group: Sequence[Transfer]) -> Table:
         tuple(sorted({transfer.cell.seed for transfer in group})),
         len(group),
         tuple(_row(name, titles[name], group) for name in sorted(titles, key=_order)),
+        tuple(dict.fromkeys(line for transfer in group for line in transfer.seen)),
     )
 
 
