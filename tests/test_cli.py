@@ -236,6 +236,7 @@ def sweep(tmp_path_factory) -> tuple[subprocess.CompletedProcess[str], Path]:
     return process, outputs
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_one_dense_network_for_all_its_tickets(sweep):
     process, outputs = sweep
     assert process.stdout.count("training dense") == 1
@@ -257,6 +258,7 @@ def test_a_sweep_trains_one_dense_network_for_all_its_tickets(sweep):
     assert all(read_json(folder / f"{job}/status.json")["status"] == "done" for job in range(6))
 
 
+@pytest.mark.slow
 def test_an_ellipsis_is_logged_expanded_and_kept_as_typed(sweep):
     process, outputs = sweep
     assert "mask.percentile=70,80,90\n" in process.stdout
@@ -269,6 +271,7 @@ def test_an_ellipsis_is_logged_expanded_and_kept_as_typed(sweep):
     assert "mask.percentile=70" in overrides
 
 
+@pytest.mark.slow
 def test_a_sweep_repeated_trains_nothing(sweep):
     _, outputs = sweep
     before = store_of(outputs)
@@ -337,6 +340,7 @@ def class_folders(root: Path, classes: str = "ab", images: int = 30) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_failing_job_says_why_and_its_siblings_finish(tmp_path):
     """A loss that is no number, images that cannot be decoded, and a job without fault."""
     good, bad = (class_folders(tmp_path / name) for name in ("good", "bad"))

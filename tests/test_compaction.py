@@ -209,7 +209,7 @@ APPLICATIONS = (
     zoo("VGG16", 32, 1.0),
     zoo("ResNet50", 32, 1.0),
     zoo("ResNet50V2", 32, 1.0),
-    ("MobileNet", 32, 0.5),
+    zoo("MobileNet", 32, 0.5),
     zoo("MobileNetV2", 64, 0.35),
     zoo("MobileNetV3Small", 32, 1.0),
     zoo("EfficientNetB0", 32, 1.0),
@@ -297,6 +297,7 @@ def test_a_constant_that_a_padded_convolution_reads_takes_one_channel(padding, k
     assert_same_function(model, smaller)
 
 
+@pytest.mark.zoo
 def test_a_dead_residual_branch_disappears():
     model = randomise(network("mobilenet_8"))
     emptied(

@@ -344,7 +344,8 @@ def test_a_config_edited_while_its_job_is_queued_changes_nothing(submit, tmp_pat
 # -- several nodes -------------------------------------------------------------------------------
 
 # No dropout, which differs between replicas.
-ON_TWO = (*TINY, "trainer.batch_size=16", "rewind.epoch=0", "rewind.keep=[]", "trainer.epochs=30")
+ON_TWO = (*TINY, "trainer.batch_size=16", "rewind.epoch=0", "rewind.keep=[]", "trainer.epochs=30",
+          "trainer.steps_per_call=4")  # fmt: skip
 NODES = ("seed=0", "hydra.launcher.nodes=2")
 
 

@@ -33,6 +33,7 @@ def pointwise(model):
     }
 
 
+@pytest.mark.slow
 def test_crowded_layers_get_zeros_and_the_network_computes_the_same():
     model, x = mobilenet(), images(2)
     before, after = pointwise(model), pointwise(spaced := space(model))

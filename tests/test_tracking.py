@@ -17,6 +17,8 @@ from lottery.files import read_csv, read_json
 from lottery.tracking import Tracker
 from lottery.training import telemetry
 
+pytestmark = pytest.mark.slow
+
 EPOCH_METRICS = {
     "epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate",
     "images_per_second", "step_seconds", "input_wait",
