@@ -446,6 +446,7 @@ def test_a_store_of_a_newer_version_is_left_alone(tmp_path):
     assert snapshot(store) == before
 
 
+@pytest.mark.slow
 def test_a_half_written_tfds_directory(real_data, tmp_path):
     source = real_data / "tensorflow_datasets" / "cifar10"
     if not source.is_dir():

@@ -90,6 +90,7 @@ def test_a_file_computes_what_keras_does_at_any_batch(name, tmp_path):
         assert np.abs(got - expected).max() < 1e-4 * max(1, np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_lower_precisions_keep_the_accuracy(precision, share, trained, tmp_path):
@@ -108,6 +109,7 @@ def test_lower_precisions_keep_the_accuracy(precision, share, trained, tmp_path)
     assert abs(after - before) < {"float16": 0.005, "int8": 0.015}[precision]
 
 
+@pytest.mark.slow
 def test_int8_takes_pixels_as_they_are(trained, tmp_path):
     model, pixels, _ = trained
     file = saved(tmp_path, litert.convert(model, "int8", calibration=pixels[:200]))

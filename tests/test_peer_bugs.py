@@ -29,6 +29,8 @@ from lottery.training import run as training
 from lottery.training.checkpoints import CheckpointFolder
 from lottery.training.loop import Loop
 
+pytestmark = pytest.mark.slow
+
 # Rewound to its last epoch a ticket trains nothing: enough, and quick, where only masks matter.
 UNTRAINED = (*TINY, "rewind.epoch=2")
 BATCH_NORM = (
@@ -394,7 +396,6 @@ def test_ours_is_free_of_it(shared_lab, check):
     check(shared_lab)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("check", "mutate"), [pytest.param(c, m, id=n) for n, c, m in BUGS])
 def test_the_check_notices_it(mutant_lab, monkeypatch, check, mutate):
     mutate(monkeypatch)

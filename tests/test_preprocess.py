@@ -388,6 +388,7 @@ def test_work_of_other_options_is_not_used(
     assert same(tmp_path / "out", tmp_path / "reference")
 
 
+@pytest.mark.kill
 def test_killed_the_job_goes_on(real_data: Path, tmp_path: Path) -> None:
     source, output = tmp_path / "source", tmp_path / "out"
     for folder in sorted((real_data / "imagenet_sample" / "train").iterdir())[:40]:

@@ -68,6 +68,7 @@ def built(**options):
     return models.build("lenet_300_100", (8, 8, 1), CLASSES, **options)
 
 
+@pytest.mark.slow
 def test_attention_is_pruned_and_what_is_left_out_is_named(known_vit, lab, tmp_path, caplog):
     config = composed(*TINY, "mask.percentile=90", "data.classes=[0,1,2,3]", "trainer.epochs=1")
     experiment._warn_of_left_out.cache_clear()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import wandb_workspaces.workspaces
 import yaml
-from conftest import composed, run
+from conftest import THOROUGH, composed, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -25,6 +25,7 @@ from pyarrow import parquet
 from lottery import files
 from lottery.analysis import (
     collect,
+    plots,
     report,
     selection,
     table,
@@ -155,10 +156,13 @@ def sweep(tmp_path: Path) -> Sweep:
     return Sweep(tmp_path)
 
 
-def reported(folder: Path, mode: str = "disabled") -> Path:
-    """The folder of a whole report on a sweep, made in this process."""
+def reported(folder: Path, mode: str = "disabled", pictures: bool = THOROUGH) -> Path:
+    """The folder of a report on a sweep, made in this process; its pictures take seconds."""
     options = report.Options(sweep=str(folder), logger=report.Wandb(mode=mode))
-    report.main(OmegaConf.structured(options))
+    with pytest.MonkeyPatch.context() as patch:
+        if not pictures:
+            patch.setattr(plots, "write", lambda *_: [])
+        report.main(OmegaConf.structured(options))
     return folder / "report"
 
 
@@ -212,7 +216,8 @@ def test_a_real_sweep_is_reported(real_sweep: Path, tmp_path: Path) -> None:
     assert process.stdout.rstrip().endswith(f"report: {tmp_path / 'report.html'}")
 
 
-@pytest.mark.parametrize("source", ["sweep", pytest.param("store", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["sweep", "store"])
 def test_the_printed_command_repeats_the_winner(
     real_sweep: Path, tmp_path: Path, source: str
 ) -> None:
@@ -555,7 +560,7 @@ def test_no_winner_says_why_and_names_the_nearest_miss(sweep: Sweep) -> None:
 def test_a_sweep_that_failed_whole_is_reported(sweep: Sweep) -> None:
     for percentile in (50, 80):
         sweep.add(percentile, 0, status="failed", error="the disk is full")
-    output = reported(sweep.folder)
+    output = reported(sweep.folder, pictures=True)
     found = json.loads((output / "winning_ticket.json").read_text())
     assert (found["winner"], found["nearest_miss"]) == (None, None)
     assert found["reason"] == "no cell has a result yet"

@@ -586,7 +586,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     damaged = outputs / "export" / "damaged"
     damaged.mkdir()
     (damaged / "benchmark.json").write_text("{")
-    return reported(sweep.folder)
+    return reported(sweep.folder, pictures=True)
 
 
 def test_tables_and_pictures_are_written(deployed: Path) -> None:

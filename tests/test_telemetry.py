@@ -175,6 +175,7 @@ def test_it_is_told_of_in_the_first_epoch_that_shows_it_and_at_the_end(caplog):
     assert sentences(caplog, []) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_training_is_judged_by_how_its_images_are_read(
     lab, config, tmp_path, monkeypatch, in_memory

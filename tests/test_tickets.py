@@ -194,6 +194,7 @@ def test_a_report_that_was_copied_leads_to_its_own_ticket(file, tmp_path):
     assert lottery.load_ticket(second).classes == tuple("abcdef")
 
 
+@pytest.mark.slow
 def test_prune_leaves_a_ticket_file_beside_its_result(tmp_path):
     options = ("model=lenet_300_100", "model.width=0.1", "trainer.epochs=2", "rewind.epoch=1")
     process = run("prune.py", *options, "logger=csv", f"paths.outputs={tmp_path}")

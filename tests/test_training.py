@@ -337,7 +337,7 @@ def precision():
     [
         ("optimizer=adam", "optimizer.clip_norm=0.5"),
         pytest.param(("optimizer=adamw",), marks=pytest.mark.slow),
-        ("optimizer=sgd", "trainer.precision=mixed_float16"),
+        pytest.param(("optimizer=sgd", "trainer.precision=mixed_float16"), marks=pytest.mark.slow),
         pytest.param(
             ("optimizer=sgd", "trainer.precision=mixed_bfloat16", "trainer.label_smoothing=0.1"),
             marks=pytest.mark.slow,
