@@ -93,23 +93,27 @@ class Restless(keras.optimizers.SGD):
         variable.assign_add(tf.ones_like(variable) * tf.cast(learning_rate, variable.dtype))
 
 
+def loop_of(optimizer, preprocessing, seed=0, **options) -> Loop:
+    """One dense layer on the pixels, in batches of four."""
+
+    def network() -> keras.Model:
+        image = keras.Input(preprocessing.input_shape, name="image")
+        x = keras.layers.Flatten(name="flatten")(image)
+        head = keras.layers.Dense(3, kernel_initializer="ones", name="head")
+        return keras.Model(image, head(x), name="small")
+
+    return Loop(
+        network=network, optimizer=optimizer, preprocessing=preprocessing, batch_size=4,
+        eval_batch_size=4, seed=seed, strategy=devices.strategy("one"), **options,
+    )  # fmt: skip
+
+
 def test_pruned_weights_are_zero_after_a_step_that_moves_them():
     mask = np.arange(12).reshape(4, 3) % 2 == 0
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.1, 0.1])
-
-    def network() -> keras.Model:
-        image = keras.Input((2, 2, 1), name="image")
-        x = keras.layers.Flatten(name="flatten")(image)
-        return keras.Model(image, keras.layers.Dense(3, name="head")(x), name="small")
-
-    loop = Loop(
-        network=network,
-        optimizer=lambda: Restless(rate, name="optimizer"),
-        preprocessing=Preprocessing((2, 2, 1), 0, False, (0.5,), (0.5,)),
-        batch_size=4,
-        eval_batch_size=4,
-        seed=0,
-        strategy=devices.strategy("one"),
+    loop = loop_of(
+        lambda: Restless(rate, name="optimizer"),
+        Preprocessing((2, 2, 1), 0, False, (0.5,), (0.5,)),
         mask={"head/kernel": mask},
     )
     before = loop.state()["model/head/kernel"]
@@ -118,3 +122,22 @@ def test_pruned_weights_are_zero_after_a_step_that_moves_them():
     after = loop.state()["model/head/kernel"]
     assert not after[~mask].any()
     np.testing.assert_allclose(after[mask], before[mask] + 0.1, atol=1e-6)
+
+
+def test_trainings_that_share_a_compiled_augmentation_draw_by_their_own_seeds_and_steps():
+    images = np.random.default_rng(0).integers(0, 256, (1, 4, 8, 8, 1), np.uint8)
+    chunk = tf.constant(images), tf.constant(np.arange(4, dtype=np.int32)[None] % 3)
+
+    def after_a_step(seed: int, step: int) -> np.ndarray:
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.1, 0.1])
+        loop = loop_of(
+            lambda: keras.optimizers.SGD(rate, name="optimizer"),
+            Preprocessing((8, 8, 1), 4, True, (0.5,), (0.5,)), seed,
+        )  # fmt: skip
+        loop.train(*chunk, step)
+        return loop.state()["model/head/kernel"]
+
+    one = after_a_step(0, 0)
+    assert (one == after_a_step(0, 0)).all()
+    assert (one != after_a_step(1, 0)).any()
+    assert (one != after_a_step(0, 1)).any()
