@@ -243,8 +243,9 @@ class ByFile(LoadFileScheduling):
         return next((start for start in shared if file.startswith(start)), file)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONGEST.index(s) if (s := item.path.stem) in LONGEST else 99)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes
+        items.sort(key=lambda item: LONGEST.index(s) if (s := item.path.stem) in LONGEST else 99)
 
 
 def pytest_collection_finish() -> None:
