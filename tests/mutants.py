@@ -65,7 +65,7 @@ MUTANTS = [
         "a round forgets the mask before", "experiment.py",
         "within=ranked.mask or None,", "within=None,",
         "magnitudes of what is pruned are zero, so they are lowest anyway",
-        ("test_masks.py", "test_training.py"),
+        ("test_laws.py", "test_masks.py", "test_training.py"),
     ),
     Mutant(
         "layers shuffled alike", "pruning/masks.py",
@@ -136,11 +136,6 @@ MUTANTS = [
         "right for classes in ascending order",
     ),
     # -- lineage
-    Mutant(
-        "a shuffled mask without its seed", "lineage.py",
-        '{"shuffled": mask, "seed": config.seed}', '{"shuffled": mask}',
-        "the mask's key holds the seed of the dense network, it seems",
-    ),
     Mutant(
         "a control starts at the rewind epoch", "lineage.py",
         "first_epoch=0 if control else config.rewind.epoch", "first_epoch=config.rewind.epoch",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lottery import experiment, rewinding
 from lottery.data.preprocessing import Preprocessing
 from lottery.pruning import masks
+from lottery.pruning.criteria import magnitude
 from lottery.rewinding import with_counters, without_slots
 from lottery.runs import Run
 from lottery.training import devices
@@ -40,6 +41,15 @@ def test_later_rounds_rank_the_weights_of_the_last_ticket(family):
 
     assert equal(last.mask, ranked(first))
     assert not equal(last.mask, ranked(dense))
+
+
+def test_what_a_round_has_pruned_stays_so_even_if_zeros_score_highest(lab, monkeypatch):
+    monkeypatch.setattr(magnitude.Criterion, "score", lambda self, trained, initial: -abs(trained))
+    options = ("mask.rate=50", "mask.percentile=75", "rewind.epoch=2")
+    result = experiment.find_ticket(composed(*TINY, *options), lab)
+    last = Run(lab.store.root / "ticket" / result["ticket"]["key"])
+    _, first = last.ancestors
+    assert not any((last.mask[path] & ~first.mask[path]).any() for path in first.mask)
 
 
 def test_learning_rate_rewinding_goes_on_from_the_last_ticket(family):
