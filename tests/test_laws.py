@@ -8,12 +8,13 @@ from conftest import TINY, composed, laboratory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lottery import experiment, rewinding
+from lottery import experiment, lineage, rewinding
 from lottery.data.preprocessing import Preprocessing
 from lottery.pruning import masks
 from lottery.pruning.criteria import magnitude
 from lottery.rewinding import with_counters, without_slots
 from lottery.runs import Run
+from lottery.store import Store
 from lottery.training import devices
 from lottery.training.checkpoints import equal
 from lottery.training.loop import Loop
@@ -151,3 +152,16 @@ def test_trainings_that_share_a_compiled_augmentation_draw_by_their_own_seeds_an
     assert (one == after_a_step(0, 0)).all()
     assert (one != after_a_step(1, 0)).any()
     assert (one != after_a_step(0, 1)).any()
+
+
+def test_a_control_replaces_the_last_retraining_only_and_starts_it_afresh(tmp_path):
+    store, iterative = Store(tmp_path), ("mask.rate=50", "mask.percentile=75", "rewind.epoch=1")
+    weights, reinit = (
+        lineage.lineage(composed(*TINY, *iterative, f"rewind={name}"), store).rounds
+        for name in ("weights", "reinit")
+    )
+    assert weights[0].ticket == reinit[0].ticket
+    assert weights[1].mask == reinit[1].mask
+    assert weights[1].ticket != reinit[1].ticket
+    assert [r.first_epoch for r in weights] == [1, 1]
+    assert [r.first_epoch for r in reinit] == [1, 0]
