@@ -1,10 +1,12 @@
 """What a mask costs in a training step: ours, a Keras constraint, a callback with get/set_weights.
 
 python benchmarks/masked_step.py [--rounds 10] [--size 96] [--batch 128]
+    [--precision mixed_bfloat16] [--jit-compile] [--only dense ours]
 """
 
 import argparse
 import os
+from functools import partial
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -33,7 +35,7 @@ class Masked(keras.constraints.Constraint):
         return weights * self.mask
 
 
-def loop(size, batch, mask=None, strategy="one"):
+def loop(size, batch, mask=None, strategy="one", jit_compile=False):
     """A training loop over MobileNetV2 at ``size`` pixels with 1,000 classes."""
     keras.utils.set_random_seed(0)
     return Loop(
@@ -45,6 +47,7 @@ def loop(size, batch, mask=None, strategy="one"):
         seed=0,
         strategy=devices.strategy(strategy),
         mask=mask or {},
+        jit_compile=jit_compile,
     )
 
 
@@ -65,26 +68,33 @@ def magnitude_mask(network):
 
 
 def options(batch):
-    """Rounds, size and batch from the command line; ``batch`` is the default."""
+    """A parser of rounds, size and batch; ``batch`` is the default."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--batch", type=int, default=batch)
-    found = parser.parse_args()
-    return found.rounds, found.size, found.batch
+    return parser
 
 
 def main():
-    rounds, size, batch = options(batch=128)
+    parser = options(batch=128)
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--jit-compile", action="store_true")
+    ways = ["dense", "ours", "constraint", "callback"]
+    parser.add_argument("--only", nargs="+", default=ways, choices=ways)
+    given = parser.parse_args()
+    size, batch = given.size, given.batch
+    devices.configure(precision=given.precision, deterministic=False)
+    build = partial(loop, size, batch, jit_compile=given.jit_compile)
     images, labels = random_batch(size, batch)
-    dense = loop(size, batch)
+    dense = build()
     mask = magnitude_mask(dense.model)
-    ours = loop(size, batch, mask)
-    constrained = loop(size, batch)
+    ours = build(mask)
+    constrained = build()
     for v in constrained.model.trainable_variables:
         if v.path in mask:
             v.constraint = Masked(mask[v.path])
-    called_back = loop(size, batch)
+    called_back = build()
 
     def step(network):
         return lambda: network._train_call(images, labels, tf.constant(0, tf.int64)).numpy()
@@ -99,16 +109,17 @@ def main():
                     [w * mask[p] if p in mask else w for p, w in zip(paths, values, strict=True)]
                 )
 
-    seconds = alternating(
-        {
-            "dense": step(dense),
-            "ours": step(ours),
-            "constraint": step(constrained),
-            "callback": step_and_callback,
-        },
-        rounds,
-    )
-    report("masked_step", "dense", seconds, size=size, batch=batch, percentile=PERCENTILE)
+    steps = {
+        "dense": step(dense),
+        "ours": step(ours),
+        "constraint": step(constrained),
+        "callback": step_and_callback,
+    }
+    seconds = alternating({name: steps[name] for name in given.only}, given.rounds)
+    report(
+        "masked_step", given.only[0], seconds, size=size, batch=batch, percentile=PERCENTILE,
+        precision=given.precision, jit_compile=given.jit_compile,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ def on_replicas(strategy, part):
 
 
 def main():
-    rounds, size, batch = options(batch=64)
+    given = options(batch=64).parse_args()
+    size, batch = given.size, given.batch
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * REPLICAS
@@ -36,7 +37,7 @@ def main():
     def step(network):
         return lambda: network._train_call(images, labels, tf.constant(0, tf.int64)).numpy()
 
-    seconds = alternating({"dense": step(dense), "masked": step(masked)}, rounds)
+    seconds = alternating({"dense": step(dense), "masked": step(masked)}, given.rounds)
     report(
         "mirrored_step", "dense", seconds, size=size, batch=batch, replicas=REPLICAS,
         percentile=PERCENTILE,

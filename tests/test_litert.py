@@ -149,6 +149,32 @@ def test_any_kernel_survives_its_sparse_form(side, inputs, outputs, share, preci
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+def row_bounds(model: bytes) -> list[list[int]]:
+    """Of each sparse kernel: where its rows begin among its values, and where the last ends."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0]
+    return [
+        list(t.sparsity.dimMetadata[-1].arraySegments.values) for t in graph.tensors if t.sparsity
+    ]
+
+
+def test_outputs_without_a_weight_come_last_too(tmp_path):
+    """The rows of the sparse form that are empty have their place in it, the last ones too."""
+    image = keras.Input((64,))
+    layer = layers.Dense(40)
+    model = keras.Model(image, layer(image))
+    kernel = np.zeros(layer.kernel.shape, "float32")
+    kernel[3, [1, 7]] = 2.0
+    layer.kernel.assign(kernel)
+    written = litert.convert(model)
+    assert len(written) < kernel.nbytes
+    (segments,) = row_bounds(written)
+    assert segments == [*[0] * 2, *[1] * 6, *[2] * 33], "a bound for each of 40 outputs"
+    x = np.random.default_rng(0).random((5, 64), "float32")
+    np.testing.assert_allclose(predict(saved(tmp_path, written), x), np.asarray(model(x)))
+
+
 def test_a_nearly_empty_wide_layer_is_right(tmp_path):
     image = keras.Input((1278,))
     layer = layers.Dense(1000)

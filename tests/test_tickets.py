@@ -81,13 +81,15 @@ def test_provenance_says_where_it_comes_from_and_what_it_cost(study, file):
     assert about["seconds"] == pytest.approx(cost)
 
 
-def test_the_digest_tells_weights_apart_and_nothing_else(study, file):
+def test_the_digest_tells_what_a_ticket_is_and_nothing_else(study, file):
     ticket = lottery.load_ticket(file)
     assert ticket.digest == tickets.of_run(study[-1]).digest
     assert replace(ticket, provenance={"runs": {}}).digest == ticket.digest
     path = next(iter(ticket.mask))
     other = {**ticket.rewound, path: ticket.rewound[path] * np.float32(1.5)}
     assert replace(ticket, rewound=other).digest != ticket.digest
+    wider = {**ticket.mask, path: np.ones_like(ticket.mask[path])}  # survivors that are at zero
+    assert replace(ticket, mask=wider).digest != ticket.digest
     assert replace(ticket, classes=tuple("543210")).digest != ticket.digest
 
 

@@ -194,6 +194,8 @@ def test_a_stopped_run_continues_as_if_unbroken(dense, tmp_path, monkeypatch, si
     run = experiment.train_dense(config, lab)
     assert equal(run.state(), dense.state())
     assert figures(run) == figures(dense)
+    images = 15 * config.trainer.batch_size
+    assert run.result["seconds"] > images / run.result["images_per_second"], "all attempts count"
 
 
 def test_a_stop_leaves_the_previous_handlers_in_place_and_calls_them():

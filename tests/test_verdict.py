@@ -288,6 +288,13 @@ def test_a_dense_network_at_chance_is_matched_by_nothing():
     assert "dense: 11.11; at chance" in text
 
 
+def test_a_single_run_matches_within_the_tolerance_in_whole_images_above_chance():
+    dense = result(4000)
+    lost = {50: True, 51: False, 0: True, -500: True}  # an image is 0.02 points
+    assert {n: verdict.matches(dense, result(4000 - n), 1.0) for n in lost} == lost
+    assert not verdict.matches(result(500), result(4000), 1.0)
+
+
 def test_one_collapsed_seed_is_enough_to_match_nothing():
     cells = [cell(80, d, d + 200, seed=s) for s, d in enumerate((560, 510))]
     assert [verdict.at_chance(result(d)) for d in (560, 510)] == [False, True]
