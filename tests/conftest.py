@@ -31,6 +31,8 @@ from lottery.tracking import Tracker
 
 assert cli
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Most laws hold bit for bit, which a GPU keeps only with trainer.deterministic=true.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 REPOSITORY = Path(__file__).parents[1]
 THOROUGH = bool(os.environ.get("CI"))  # more examples of what is drawn at random

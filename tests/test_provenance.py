@@ -1,6 +1,7 @@
 """Which code computed something: every file that can change a result counts as a change."""
 
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,12 @@ def test_a_changed_or_new_file_is_said(repository, file):
 
 def test_there_need_not_be_a_repository(tmp_path):
     assert provenance.describe(tmp_path) is None
+
+
+def test_code_that_is_on_the_path_but_not_installed_can_still_write_a_ticket(monkeypatch):
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    assert provenance.version() == metadata.version("lottery")
+    monkeypatch.setattr(provenance.metadata, "version", missing)
+    assert provenance.version() == "not installed"

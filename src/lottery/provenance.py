@@ -18,7 +18,15 @@ log = logging.getLogger(__name__)
 @functools.cache
 def revision() -> str:
     """The git commit of this code, ``-dirty`` if files differ from it; else the version."""
-    return describe(Path(__file__).parent) or f"version {metadata.version('lottery')}"
+    return describe(Path(__file__).parent) or f"version {version()}"
+
+
+def version() -> str:
+    """The installed version of this package; ``not installed`` if ``src`` is merely on the path."""
+    try:
+        return metadata.version("lottery")
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def describe(folder: Path) -> str | None:

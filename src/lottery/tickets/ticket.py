@@ -5,12 +5,11 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lottery import files
+from lottery import files, provenance
 from lottery.errors import ConfigError, TicketError
 from lottery.runs import Run
 
@@ -283,7 +282,7 @@ def _facts(run: Run) -> dict[str, Any]:
     return {
         "data": data_name(run.config["data"]),
         "config": run.config,
-        "versions": {"lottery": metadata.version("lottery"), **versions},
+        "versions": {"lottery": provenance.version(), **versions},
         "mask": {k: v for k, v in mask.items() if k != "layers"},
         "rewound_to_epoch": run.epochs[0],
         "pristine": files.read_json(run.path / "start.json")["pristine"],
