@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 import lottery
 from lottery.data import load
 from lottery.errors import BrowserError, ConfigError, ExportError, TicketError
-from lottery.export import browser, interpreter, job
+from lottery.export import browser, interpreter, job, summary
 from lottery.files import read_json, write_json
 
 job.register_schema()
@@ -66,6 +66,15 @@ def test_accuracy_is_that_of_the_files_and_float32_loses_nothing(study, exported
     images = study[3].test.images.astype(np.float32)
     logits = interpreter.predict(folder / "model-float32.tflite", images)
     assert np.mean(logits.argmax(1) == study[3].test.labels) == pytest.approx(expected)
+
+
+def test_the_table_has_top_5_only_where_it_says_something(exported, capsys):
+    about, folder = exported
+    for classes, shown in ((6, True), (5, False)):
+        summary.show_export(about | {"ticket": about["ticket"] | {"classes": classes}}, folder)
+        text = capsys.readouterr().out
+        assert ("top-5" in text) is shown
+        assert text.count(" %") == len(about["files"]) * (1 + shown) + 2 + shown
 
 
 def test_files_take_pixels_and_answer_as_the_ticket_does(study, exported):

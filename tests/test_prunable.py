@@ -103,6 +103,18 @@ def test_multiply_adds_of_attention(known_vit):
     ) + 6 * CLASSES  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["MultiHeadAttention", "GroupQueryAttention"])
+def test_every_attention_has_the_kernels_of_its_projections(kind):
+    heads = {"GroupQueryAttention": (4, 4, 2), "MultiHeadAttention": (4, 4)}[kind]
+    tokens = keras.Input((5, 8))
+    model = keras.Model(tokens, getattr(layers, kind)(*heads, name="attention")(tokens, tokens))
+    found = kernels.kernels(model)
+    matrices = [v.path for v in model.trainable_variables if v.path.endswith("/kernel")]
+    assert sorted(k.path for k in found) == sorted(matrices)
+    assert len(found) == 4
+    assert kernels.left_out(model) == []
+
+
 def test_layers_inside_others_are_normalised_and_frozen_like_the_rest(known_vit):
     model = built(sync_batch_norm=True, head_only=True)
     inside = {layer.name: layer for layer in kernels.flat_layers(model)}
