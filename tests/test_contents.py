@@ -1,6 +1,7 @@
 """What is in the files of a data set decides which data set it is."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,19 +69,23 @@ def test_a_prepared_tensorflow_data_set_is_known_by_its_records(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["array", "tfrecord"])
-def test_records_that_were_changed_since_are_refused(tmp_path, kind):
+def test_records_that_were_changed_since_are_refused(tmp_path, kind, caplog):
+    """Whatever time the new content bears."""
     job.preprocess(
         job.Options(source=str(write_folder(tmp_path / "images")), output=str(tmp_path / "r"),
                     size=9, engine="processes", format=kind)
     )  # fmt: skip
-    (file, *_) = sorted((tmp_path / "r").glob("train*images*" if kind == "array" else "*.tfrecord"))
+    caplog.set_level("INFO")
     before = fingerprint(source="records", dir=str(tmp_path / "r"))
-    status = (tmp_path / "r" / "manifest.json").stat()
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))  # as copying may do
-    assert fingerprint(source="records", dir=str(tmp_path / "r")) == before
-    with file.open("r+b") as changed:
-        changed.seek(-99, os.SEEK_END)
-        changed.write(bytes(10))
+    assert "comparing" not in caplog.text  # who prepared it has told
+    shutil.copytree(tmp_path / "r", tmp_path / "copy")
+    assert fingerprint(source="records", dir=str(tmp_path / "copy")) == before
+    assert "copy is not as preprocess.py has left it" in caplog.text
+    (file, *_) = sorted((tmp_path / "r").glob("train*images*" if kind == "array" else "*.tfrecord"))
+    status, content = file.stat(), bytearray(file.read_bytes())
+    content[-99:-89] = bytes(10)
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns - 1))
     with pytest.raises(DataError, match=rf"was changed after it was prepared: {file.name} does"):
         fingerprint(source="records", dir=str(tmp_path / "r"))
 

@@ -10,7 +10,7 @@ from test_data import write_folder
 from lottery import data, validation
 from lottery.config import Data
 from lottery.data.sources import tfds
-from lottery.errors import DataError
+from lottery.errors import ConfigError, DataError
 from lottery.preprocess import ilsvrc, sources
 
 
@@ -28,6 +28,20 @@ def test_a_test_split_that_is_not_there_is_an_error_naming_those_that_are(tmp_pa
     with pytest.raises(DataError, match=rf"data.test={name}: there is no folder"):
         data.describe(folder(tmp_path / "train", test=name))
     assert data.describe(folder(tmp_path / "train")).sizes["test"] > 0  # cut off
+
+
+@pytest.mark.parametrize("name", ["./train", "train/", "holdout/../train", "/tmp", "", ".", ".."])
+def test_the_test_split_is_no_path(tmp_path, name):
+    with pytest.raises(ConfigError, match="is not the name of a folder"):
+        data.describe(folder(tmp_path, test=name))
+
+
+@pytest.mark.parametrize("name", ["test", "again"])
+def test_the_test_split_is_not_train_by_another_name(tmp_path, name):
+    write_folder(tmp_path / "train")
+    (tmp_path / name).symlink_to(tmp_path / "train")
+    with pytest.raises(DataError, match="by another name"):
+        data.describe(folder(tmp_path, test=name))
 
 
 def latin(root: Path, what: str) -> Path:

@@ -57,7 +57,7 @@ def remembered(kind: str, listed: Sequence[File], compute: Callable[[], str]) ->
 
     ``kind`` tells apart different questions about the same files.
     """
-    key = hashlib.sha256(os.fsencode(repr((kind, *map(tuple, listed))))).hexdigest()
+    key = _key(kind, listed)
     if key in _known:
         return _known[key]
     entry = cache() / key
@@ -74,6 +74,17 @@ def remembered(kind: str, listed: Sequence[File], compute: Callable[[], str]) ->
         _known[key] = found
         _keep(entry, found)
     return found
+
+
+def remember(kind: str, listed: Sequence[File], found: str) -> None:
+    """What is known of these files, because this process has written them."""
+    key = _key(kind, listed)
+    _known[key] = found
+    _keep(cache() / key, found)
+
+
+def _key(kind: str, listed: Sequence[File]) -> str:
+    return hashlib.sha256(os.fsencode(repr((kind, *map(tuple, listed))))).hexdigest()
 
 
 def cache() -> Path:

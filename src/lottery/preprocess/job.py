@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from lottery import config, files
 from lottery.config import option
 from lottery.data.manifest import MANIFEST
-from lottery.data.sources.records import check_files, read_manifest
+from lottery.data.sources.records import check_files, read_manifest, trust
 from lottery.errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # --help shall not wait for them
@@ -118,6 +118,7 @@ def preprocess(options: Options) -> None:
             _check_unreadable(shards, options.max_unreadable, work)
             assembly.assemble(source, _layout(options, work), shards, about)
         assembly.publish(work, output)
+    trust(output)
     _show(output)
 
 

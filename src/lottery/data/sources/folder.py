@@ -72,16 +72,18 @@ def open_source(config: Data) -> Folder:
     """The images below ``config.dir``, always RGB.
 
     Without ``config.test`` the test split is the first of :data:`TEST_FOLDERS` that is there.
-    Raises :class:`ConfigError` if there is no ``dir``, and :class:`DataError` if it does not
-    exist, if there is no folder ``config.test``, if a class has no images, if ``test`` has a class
-    that ``train`` has not, if a name is not UTF-8, or if images differ in size and no
-    ``stored_size`` says what to do.
+    Raises :class:`ConfigError` if there is no ``dir`` or ``config.test`` is a path, and
+    :class:`DataError` if it does not exist, if there is no folder ``config.test`` or it is
+    ``train`` by another name, if a class has no images, if ``test`` has a class that ``train`` has
+    not, if a name is not UTF-8, or if images differ in size and no ``stored_size`` says what to do.
     """
     if not config.dir:
         raise ConfigError("data.source=folder needs data.dir=<folder of class folders of images>")
     root = Path(config.dir).expanduser()
     if not root.is_dir():
         raise DataError(f"there is no folder {root} (data.dir)")
+    if config.test in ("", "..") or Path(config.test).name != config.test:
+        raise ConfigError(f"data.test={config.test} is not the name of a folder in {root}")
     found = find(root, TEST_FOLDERS if config.test == Data.test else (config.test,))
     if config.test != Data.test and "test" not in found:
         beside = [name for name in subfolders(root) if name != "train"]
@@ -111,14 +113,19 @@ def find(
     """The image files of each class of each part, both sorted by name.
 
     ``test`` is the first of ``test_folders`` with folders in it that stands beside ``train``.
-    Raises :class:`DataError` for a class without images, for one of ``test`` alone, and for names
-    that are not UTF-8.
+    Raises :class:`DataError` for a class without images, for one of ``test`` alone, for a ``test``
+    that is ``train`` by another name, and for names that are not UTF-8.
     """
     train = root / "train" if (root / "train").is_dir() else root
     found: dict[Part, dict[str, list[File]]] = {"train": class_folders(root, train)}
     beside = [root / name for name in test_folders if (root / name).is_dir()]
     test = next((folder for folder in beside if subfolders(folder)), next(iter(beside), None))
     if train != root and test is not None:
+        if test.samefile(train):
+            raise DataError(
+                f"{test} is {train} by another name: test accuracy would be that on training "
+                "examples"
+            )
         found["test"] = class_folders(root, test)
     classes = tuple(found["train"])
     for unknown in set(found.get("test", ())) - set(classes):

@@ -11,7 +11,7 @@ import numpy as np
 
 from lottery.config import Data
 from lottery.data import contents, images, tfrecord
-from lottery.data.images import Decode
+from lottery.data.images import Decode, File
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.manifest import MANIFEST, problems
 from lottery.data.sources import Part
@@ -159,25 +159,36 @@ def check_files(directory: Path, manifest: dict[str, Any]) -> None:
                 )
 
 
-def _check_changed(directory: Path, manifest: dict[str, Any]) -> None:
-    """Raise :class:`DataError` if files changed after the manifest was written, not as it says.
+def trust(directory: Path) -> None:
+    """Remember that the files of a folder, just written, are those that its manifest tells of."""
+    manifest = read_manifest(directory)
+    contents.remember("records", _stamps(directory, manifest), _checked(manifest))
 
-    A key holds what the manifest says of the content. Files that are older than it are trusted;
-    copying may have made them newer, and then they are read, once.
+
+def _check_changed(directory: Path, manifest: dict[str, Any]) -> None:
+    """Raise :class:`DataError` if files are not what the manifest says, by which keys know them.
+
+    Who prepared the folder knows. A copy of it, or a file that was replaced, is read once.
     """
-    names = [entry["name"] for split in manifest["splits"].values() for entry in split["files"]]
-    listed = [contents.stamped(directory, name) for name in (*names, MANIFEST)]
-    if max(file.modified for file in listed) == listed[-1].modified:
-        return
 
     def compare() -> str:
-        log.info("%s has files that are newer than its %s: comparing them", directory, MANIFEST)
+        log.info("%s is not as preprocess.py has left it: comparing it with its %s, once",
+                 directory, MANIFEST)  # fmt: skip
         wrong = [found for found in problems(directory, manifest) if isinstance(found, str)]
         if wrong:
             raise DataError(
                 f"{directory} was changed after it was prepared: {wrong[0]}; prepare it again with "
                 "preprocess.py force=true"
             )
-        return hashlib.sha256(manifest["content"].encode()).hexdigest()
+        return _checked(manifest)
 
-    contents.remembered("records", listed, compare)
+    contents.remembered("records", _stamps(directory, manifest), compare)
+
+
+def _stamps(directory: Path, manifest: dict[str, Any]) -> list[File]:
+    names = [entry["name"] for split in manifest["splits"].values() for entry in split["files"]]
+    return [contents.stamped(directory, name) for name in (*names, MANIFEST)]
+
+
+def _checked(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(manifest["content"].encode()).hexdigest()
