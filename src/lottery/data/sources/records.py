@@ -141,10 +141,14 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             f"{directory} is no output of preprocess.py: it has no {MANIFEST}"
         ) from None
     except (ValueError, TypeError, KeyError):
-        raise DataError(f"{path} is damaged; prepare the folder again") from None
+        raise _damaged(path) from None
     if version != VERSION:
         raise DataError(f"{path} has version {version}; this code reads {VERSION}")
     return manifest
+
+
+def _damaged(manifest: Path) -> DataError:
+    return DataError(f"{manifest} is damaged; prepare the folder again")
 
 
 def check_files(directory: Path, manifest: dict[str, Any]) -> None:
@@ -174,7 +178,10 @@ def _check_changed(directory: Path, manifest: dict[str, Any]) -> None:
     def compare() -> str:
         log.info("%s is not as preprocess.py has left it: comparing it with its %s, once",
                  directory, MANIFEST)  # fmt: skip
-        wrong = [found for found in problems(directory, manifest) if isinstance(found, str)]
+        try:
+            wrong = [found for found in problems(directory, manifest) if isinstance(found, str)]
+        except (KeyError, TypeError, ValueError):
+            raise _damaged(directory / MANIFEST) from None
         if wrong:
             raise DataError(
                 f"{directory} was changed after it was prepared: {wrong[0]}; prepare it again with "
