@@ -124,10 +124,29 @@ def test_of_many_images_a_sample_is_compared(copies, monkeypatch) -> None:
     monkeypatch.setattr(overlap, "LIMIT", 60)
     overlap._overlap.cache_clear()
     found = compared(ALL, copies["folder"])
-    overlap._overlap.cache_clear()
+    none = compared(replace(ALL, classes=[0, 1, 2, 3, 4]), copies["folder"])
     assert found.sampled
     assert max(found.examples.values()) <= 60
     assert "(of a sample)" in str(found)
+    assert none.summary["told"] == "none in a sample of up to 60"
+    overlap._overlap.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "another size"])
+def test_images_that_nothing_could_be_equal_to_are_not_known(kind, copies, tmp_path) -> None:
+    chosen = {"size": 8, "format": "tfrecord", "encoding": "jpeg"}
+    chosen = chosen if kind == "jpeg" else {"size": 12}
+    own = {"engine": "processes", "workers": 1, "output": str(tmp_path / "r")}
+    job.preprocess(job.Options(source=copies["folder"].dir, **own, **chosen))
+    made = Data(source="records", dir=str(tmp_path / "r"))
+    if kind == "jpeg":
+        with pytest.raises(DataError, match="JPEG has compressed once more"):
+            compared(copies["folder"], made)
+        assert compared(made, replace(made, split_seed=1)).any  # by their places
+    else:
+        with pytest.raises(DataError, match=r"another size, 8 pixels, than r, 12 pixels"):
+            compared(made, copies["records"])
+        assert compared(copies["folder"], made).any  # which can be read in that size
 
 
 def test_images_that_moved_are_found_where_the_others_are_or_it_is_said(copies, tmp_path) -> None:
@@ -228,11 +247,13 @@ def test_the_same_digits_in_a_folder_are_refused_too(found, copies) -> None:
         transfer.seen_images(folder, ticket)
 
 
-def test_what_cannot_be_compared_is_said_and_runs(found, tmp_path, caplog) -> None:
+def test_what_cannot_be_compared_is_refused_or_said(found, tmp_path, caplog) -> None:
     ticket = lottery.load_ticket(found[1])
     gone = {"data": {**ticket.provenance["seen"][0]["data"], "source": "folder"}, "fingerprint": {}}
     other = replace(ticket, provenance={**ticket.provenance, "seen": [gone]})
-    (entry,) = transfer.seen_images(moving(found), other)
+    with pytest.raises(ConfigError, match=r"is not known: .*data.dir.*transfer.seen_images=report"):
+        transfer.seen_images(moving(found), other)
+    (entry,) = transfer.seen_images(moving(found, "transfer.seen_images=report"), other)
     assert "data.dir" in entry["unknown"]
     assert "is not known" in caplog.text
     assert list(table.seen({"seen": [entry]})) == [

@@ -320,8 +320,8 @@ class Transfer:
     )
     seen_images: str = option(
         "refuse",
-        "test or validation images that the ticket was trained on, or test images that it was "
-        "judged by: refuse to run, or run and report how many they are",
+        "test or validation images that the ticket was trained on, test images that it was judged "
+        "by, or nobody can tell: refuse to run, or run and report it",
         identity=False,
         choices=("refuse", "report"),
     )

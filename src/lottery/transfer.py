@@ -237,26 +237,33 @@ def seen_images(config: TransferConfig, ticket: Ticket) -> list[dict[str, Any]]:
 
     One entry for each data set that it was found on or moved to before: of ``test`` and
     ``validation`` the number of ``examples`` compared, and how many of them the ticket was trained
-    on (``train``) or judged by (``validation``); or why they could not be compared, which is only
-    warned of. See :mod:`lottery.data.overlap` for what is compared, and what that costs.
+    on (``train``) or judged by (``validation``); or why that is not known. See
+    :mod:`lottery.data.overlap` for what is compared, and what that costs.
 
-    Raises :class:`ConfigError` if it was trained on any of them, or judged by test images, unless
-    ``transfer.seen_images=report``.
+    Raises :class:`ConfigError` if it was trained on any of them, or judged by test images, or if
+    that is not known, unless ``transfer.seen_images=report``.
     """
+    refused = config.transfer.seen_images == "refuse"
     entries = []
     for before in ticket.provenance["seen"]:
         name = data_name(before["data"])
         try:
             found = overlap(Data(**before["data"]), before["fingerprint"], config.data)
         except (DataError, TypeError) as error:  # TypeError: options that are gone
-            log.warning(
-                "whether the ticket has seen images of %s that are held out here is not known: %s",
-                name, error,
-            )  # fmt: skip
+            message = (
+                f"whether the ticket, found with {name}, has seen images that are held out here is "
+                f"not known: {error}"
+            )
+            if refused:
+                raise ConfigError(
+                    f"{message}; transfer.seen_images=report runs all the same and says so with "
+                    "the result"
+                ) from None
+            log.warning("%s", message)
             entries.append({"data": name, "unknown": str(error)})
             continue
         entries.append({"data": name, **found.summary})
-        if found.spoils and config.transfer.seen_images == "refuse":
+        if found.spoils and refused:
             raise ConfigError(
                 f"the ticket has seen images of {describe(config.data).name} that are held out "
                 f"here: {found}; choose images that are new to it (data.classes, another data "

@@ -3,9 +3,10 @@
 Two configs of the same source (the same fingerprint) are compared by positions: exact, and at the
 cost of reading labels. Others are compared by pixels: images count as one if they are equal once
 both are stored in the same size, grey or RGB alike. That finds the same files in another folder,
-format or source, and neither near-duplicates nor what JPEG has compressed once more. It costs a
-tenth of a millisecond per small image and a few per photograph and core; of more than
-:data:`LIMIT` images a random sample is compared, so that it never takes more than minutes.
+format or source, but no near-duplicates; where it would find nothing for sure (what JPEG has
+compressed once more, two prepared copies of different sizes) it is not known. It costs a tenth of a
+millisecond per small image and a few per photograph and core; of more than :data:`LIMIT` images a
+random sample is compared, so that it never takes more than minutes.
 """
 
 import functools
@@ -24,6 +25,7 @@ from lottery.data import images
 from lottery.data.interface import Images, Rows
 from lottery.data.loading import Members, split_members
 from lottery.data.sources import Source, open_source
+from lottery.data.sources.records import Records
 from lottery.errors import DataError, LotteryError
 
 log = logging.getLogger(__name__)
@@ -57,11 +59,13 @@ class Overlap:
             for by, count in of_split.items()
             if count
         )
-        return f"{told} (of a sample)" if told and self.sampled else told
+        if self.sampled:
+            return f"{told} (of a sample)" if told else f"none in a sample of up to {LIMIT:,}"
+        return told
 
     @property
     def summary(self) -> dict[str, Any]:
-        """JSON values; ``told`` are the words for people, none if no image was seen."""
+        """JSON values; ``told`` are the words for people, none if surely no image was seen."""
         counts = {name: {"examples": self.examples[name], **self.seen[name]} for name in HELD_OUT}
         how = {"compared": self.compared, "sampled": self.sampled}
         return {**counts, **how, "told": str(self)}
@@ -86,7 +90,7 @@ def overlap(before: Data, fingerprint: Mapping[str, Any], after: Data) -> Overla
     """Compare what ``before``, whose source had ``fingerprint``, trained with and ``after`` tests.
 
     Raises :class:`DataError` if the images of ``before`` are not on this machine any more, or
-    cannot be brought to the size of the others.
+    cannot be known again in the form in which they are stored.
     """
     arguments = (json.dumps(asdict(before)), json.dumps(fingerprint), json.dumps(asdict(after)))
     return _overlap(*arguments)
@@ -158,6 +162,10 @@ def _sized(before: Data, after: Data) -> tuple[Source, Source, int]:
     """
     configs = [before, after]
     sources = [open_source(config) for config in configs]
+    prepared = [source for source in sources if isinstance(source, Records)]
+    for source in prepared:
+        if not source.raw:
+            raise DataError(f"{source.name} holds images that JPEG has compressed once more")
     sides = [source.image_shape[0] for source in sources]
     if sides[0] != sides[1]:
         small, large = (0, 1) if sides[0] < sides[1] else (1, 0)
@@ -167,6 +175,12 @@ def _sized(before: Data, after: Data) -> tuple[Source, Source, int]:
             except LotteryError:  # its size is fixed
                 continue
             break
+        else:
+            if sources[small] in prepared:  # not the originals, so that nothing would be equal
+                raise DataError(
+                    f"{sources[small].name} was prepared in another size, {sides[small]} pixels, "
+                    f"than {sources[large].name}, {sides[large]} pixels"
+                )
     return sources[0], sources[1], max(source.image_shape[0] for source in sources)
 
 
