@@ -136,6 +136,30 @@ def test_what_a_choice_imports_from_its_own_folder_is_part_of_it(drop):
     assert choices.code(kind, "mine") != mine
 
 
+def test_what_a_choice_imports_from_elsewhere_is_part_of_it_unless_it_is_installed(
+    drop, tmp_path, monkeypatch
+):
+    kind, lab = "lottery.pruning.criteria", tmp_path / "elsewhere" / "my_lab"
+    lab.mkdir(parents=True)
+    monkeypatch.syspath_prepend(lab.parent)
+    (lab / "__init__.py").write_text("UNIT = 1\n")
+    (lab / "scores.py").write_text("from my_lab import deeper\n")
+    (lab / "deeper.py").write_text("def size(x):\n    return abs(x)\n")
+    (lab / "unused.py").write_text("")
+    codes = []
+    for file, text in {
+        "unused.py": "1", "scores.py": "import numpy, json\nfrom my_lab import deeper\n",
+        "deeper.py": "def size(x):\n    return -abs(x)\n", "__init__.py": "UNIT = 2\n",
+    }.items():  # fmt: skip
+        drop(kind, "mine", f"import my_lab.scores\n{SCORE}")
+        codes.append(choices.code(kind, "mine"))
+        (lab / file).write_text(text)
+    drop(kind, "mine", f"import my_lab.scores\n{SCORE}")
+    codes.append(choices.code(kind, "mine"))
+    assert codes[0] == codes[1]
+    assert len(set(codes)) == 4
+
+
 def test_a_raised_version_is_part_of_the_key(monkeypatch):
     before = keys()
     raised = {**choices.VERSIONS, "lottery.pruning.criteria": {"magnitude": 2}}

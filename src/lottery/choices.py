@@ -45,8 +45,8 @@ def code(kind: str, name: str) -> int | str | None:
     """What identifies the code of a choice in keys; None if its name is enough.
 
     Of a choice that comes with this package its version, from 2 on. Of any other module a SHA-256
-    of its source and of what it imports from its own folder, comments and docstrings left out. Read
-    once in a process, because a module is imported once.
+    of its source and of what it imports that is neither installed nor part of this package,
+    comments and docstrings left out. Read once in a process, because a module is imported once.
 
     Raises :class:`ConfigError` if a source is not valid Python.
     """
@@ -80,19 +80,39 @@ def _digest(kind: str, name: str) -> str | None:
     file = Path(spec.origin)
     if file.suffix != ".py":  # compiled
         return hashlib.sha256(file.read_bytes()).hexdigest()
-    folder = file.parent.parent if spec.submodule_search_locations else file.parent
+    own = file.parent.parent if spec.submodule_search_locations else file.parent
     sources: dict[str, str] = {}
     waiting = [f"{kind}.{name}"]
     while waiting:
         full = waiting.pop()
-        path = _file(folder, full.removeprefix(f"{kind}."))
+        inside = full.startswith(f"{kind}.")
+        folder = own if inside else _folder(full.partition(".")[0])
+        path = folder and _file(folder, full.removeprefix(f"{kind}.") if inside else full)
         if full in sources or path is None:
             continue
         tree = _parsed(path)
         package = full if path.stem == "__init__" else full.rpartition(".")[0]
-        waiting += [m for m in _imports(tree, package) if m.startswith(f"{kind}.")]
+        for found in _imports(tree, package):  # and the packages around them, which are imported
+            parts = found.split(".")
+            waiting += [".".join(parts[: i + 1]) for i in range(len(parts))]
         sources[full] = ast.unparse(_WithoutDocstrings().visit(tree))
     return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
+
+
+@functools.cache
+def _folder(top: str) -> Path | None:
+    """Where a module or package of the user's own lies; None for Python's, what is installed, and
+    this package."""
+    if top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
+        return None
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    places = [*(spec.submodule_search_locations or ()), spec.origin or ""] if spec else [""]
+    if not places[0] or {"site-packages", "dist-packages"} & set(Path(places[0]).parts):
+        return None
+    return Path(places[0]).parent
 
 
 def _file(folder: Path, dotted: str) -> Path | None:
