@@ -133,16 +133,18 @@ def test_labels_are_read_without_tensorflow_as_tensorflow_reads_them(real_data) 
         assert np.array_equal(source.labels("test"), raw["label"].numpy())
 
 
-def unlabelled(root: Path, split: str) -> Path:
-    """A data set whose ``split`` has the label -1 everywhere, as TFDS writes for competitions."""
+def unlabelled(root: Path, split: str, first: int = 0) -> Path:
+    """A data set whose ``split`` has the label -1, as TFDS writes for competitions; in each shard
+    but for the ``first`` examples."""
     folder = write_tfds(root)
     for shard in sorted(folder.glob(f"tiny-{split}.tfrecord*")):
         from lottery.data import tfrecord
 
         records = [tfrecord.decode(record) for record in tfrecord.read(shard)]
         with shard.open("wb") as file:
-            for record in records:
-                tfrecord.write(file, tfrecord.encode(record | {"label": -1}))
+            for i, record in enumerate(records):
+                label = {} if i < first else {"label": -1}
+                tfrecord.write(file, tfrecord.encode(record | label))
     info = json.loads((folder / "dataset_info.json").read_text())
     of_split = next(s for s in info["splits"] if s["name"] == split)
     size = sum(p.stat().st_size for p in folder.glob(f"tiny-{split}.tfrecord*"))
@@ -155,13 +157,15 @@ def unlabelled(root: Path, split: str) -> Path:
     return root
 
 
-def test_a_test_split_without_labels_is_found_before_training(tmp_path: Path) -> None:
-    root = unlabelled(tmp_path, "test")
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_test_split_without_labels_is_found_before_training(tmp_path: Path, first: int) -> None:
+    root = unlabelled(tmp_path, "test", first)
     config = Data(source="tfds", name="tiny", root=str(root))
     with pytest.raises(DataError) as caught:
         data.describe(config)
     message = str(caught.value)
-    assert "the test split of tiny has no labels (9 of 9 are -1)" in message
+    count = 7 if first else 9
+    assert f"the test split of tiny has no labels ({count} of 9 are -1)" in message
     assert "with labels: train, validation (data.test=validation)" in message
     assert "\n" not in message
     usable = Data(source="tfds", name="tiny", root=str(root), test="validation")

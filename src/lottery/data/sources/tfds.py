@@ -56,7 +56,7 @@ class Tfds:
             raise DataError(
                 f"the {self.splits[part]} split of {self.name} has no labels "
                 f"({np.count_nonzero(labels < 0)} of {len(labels)} are -1)"
-                f"{_labelled(self.directory)}"
+                f"{_labelled(self.directory, self.splits[part])}"
             )
         if len(labels) != self.sizes[part] or labels.max(initial=0) >= len(self.classes):
             raise half_written(
@@ -95,10 +95,12 @@ class Tfds:
         return split
 
 
-def _labelled(directory: Path) -> str:
-    """The end of a message: which splits have labels, by their first records."""
+def _labelled(directory: Path, refused: str) -> str:
+    """The end of a message: which splits but ``refused`` have labels, by their first records."""
     info, names = read_json(directory, "dataset_info.json"), []
     for split in info.get("splits", []):
+        if split["name"] == refused:
+            continue
         with contextlib.suppress(DataError):  # of one that is not on this machine
             if is_labelled(find_shards(directory, info, split)):
                 names.append(str(split["name"]))
