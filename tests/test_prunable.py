@@ -188,6 +188,22 @@ def test_a_wrong_score_is_refused_before_anything_is_stored(lab, monkeypatch):
     assert experiment.find_ticket(config, lab)["mask"]["density"] == 0.5  # the corrected command
 
 
+class Logarithms:
+    def score(self, trained, initial):
+        return np.log(np.abs(trained))
+
+
+def test_a_score_of_what_is_pruned_already_may_be_anything(lab, monkeypatch):
+    """Minus infinity for a weight that is zero: the same weights go as by magnitude."""
+    config = composed(
+        *TINY, "mask=iterative", "mask.rate=50", "mask.percentile=75", "rewind.epoch=0",
+        "trainer.epochs=1", "seed=3",
+    )  # fmt: skip
+    monkeypatch.setattr(criteria, "find", lambda name: Logarithms())
+    mask = experiment.find_ticket(config, lab)["mask"]
+    assert mask["kept"] == mask["prunable"] - mask["prunable"] * 3 // 4
+
+
 @pytest.fixture
 def mixed_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -11,7 +11,7 @@ from conftest import SMALL, TINY, composed, laboratory
 
 from lottery import experiment, files, rewinding
 from lottery.errors import CheckpointError, DivergedError, StoppedError
-from lottery.runs import Run
+from lottery.runs import Run, runs_of
 from lottery.training import optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, equal
 
@@ -390,3 +390,16 @@ def test_clipping_and_decay_never_see_a_pruned_weight(lab):
     small = after_two_steps(np.ones((2, 1), np.float32), gradients[kept])
     np.testing.assert_allclose(full[kept], small, rtol=1e-6)
     assert not full[~kept].any()
+
+
+def test_a_rewinding_with_weights_of_its_own_is_not_pristine(tmp_path, monkeypatch):
+    """They may be trained ones, as here: nobody else can know."""
+    from lottery.rewinding import Start, reinit
+
+    lab, config = laboratory(tmp_path), composed(*TINY, "rewind=reinit", "rewind.epoch=0")
+    monkeypatch.setattr(
+        reinit, "rewind",
+        lambda origin: Start(0, None, weights=experiment._weights(origin.final())),
+    )  # fmt: skip
+    ticket = runs_of(experiment.find_ticket(config, lab))["ticket"]
+    assert files.read_json(ticket.path / "start.json")["pristine"] is False

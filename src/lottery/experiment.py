@@ -110,7 +110,7 @@ def make_mask(config: Config, lab: Laboratory, dense: Run, ranked: Run, step: Ro
             raise ConfigError("the mask options leave no layer to prune")
         trained, initial = ranked.weights(), _weights(_dense_state(config, lab, dense, 0))
         mask = masks.prune(
-            criteria.scores(options.criterion, trained, initial, paths),
+            criteria.scores(options.criterion, trained, initial, paths, ranked.mask or None),
             step.percentile,
             scope=options.scope,
             within=ranked.mask or None,
@@ -153,9 +153,9 @@ def retrain(
 
     def start() -> Start:
         begin: Start = rewinding.find(step.rewinding).rewind(origin)
-        return dataclasses.replace(
-            begin, pristine=begin.state is None or same_network(begin.state, origin.dense(0))
-        )
+        fresh = begin.state is None and begin.weights is None  # else weights say it themselves
+        same = begin.state is not None and same_network(begin.state, origin.dense(0))
+        return dataclasses.replace(begin, pristine=fresh or (same and begin.weights is None))
 
     return trained(
         config,

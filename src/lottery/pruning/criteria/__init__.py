@@ -43,23 +43,33 @@ def find(name: str) -> Criterion:
 
 
 def scores(
-    name: str, trained: Mapping[str, Array], initial: Mapping[str, Array], paths: Iterable[str]
+    name: str,
+    trained: Mapping[str, Array],
+    initial: Mapping[str, Array],
+    paths: Iterable[str],
+    within: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
     """The scores of the kernels at ``paths`` by the criterion ``name``.
 
-    ``trained`` and ``initial`` hold weights by path. Raises :class:`ConfigError` unless there is
-    one finite number for each weight.
+    ``trained`` and ``initial`` hold weights by path. What the mask ``within`` has pruned before
+    scores 0, whatever the criterion says of zeros, as log |w| says minus infinity. Raises
+    :class:`ConfigError` unless there is one finite number for each other weight.
     """
     criterion = find(name)
-    return {
-        path: _checked(name, path, trained[path], criterion.score(trained[path], initial[path]))
-        for path in paths
-    }
+    found = {}
+    for path in paths:
+        with np.errstate(all="ignore"):  # what comes of it is checked
+            given = criterion.score(trained[path], initial[path])
+        alive = within[path] if within else None
+        found[path] = _checked(name, path, trained[path], given, alive)
+    return found
 
 
-def _checked(name: str, path: str, weights: Array, given: Any) -> Array:
+def _checked(name: str, path: str, weights: Array, given: Any, alive: Array | None) -> Array:
     score: Array = np.asarray(given)
     wrong = None
+    if alive is not None and score.shape == alive.shape:
+        score = np.where(alive, score, np.zeros((), score.dtype))
     if score.shape != weights.shape:
         wrong = f"in shape {score.shape}, but its weights have shape {weights.shape}"
     elif score.dtype.kind not in "biuf":
