@@ -1,6 +1,8 @@
 """What a training ran on: recorded, and said where it is more than rounding."""
 
 import logging
+import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +52,7 @@ def test_replicas_matter_where_the_network_sees_their_parts_of_a_batch():
     assert (continued["replicas"], continued["deterministic"]) == (4, False)
 
 
-def test_a_network_names_what_its_replicas_change():
+def test_a_network_names_what_its_replicas_change(monkeypatch):
     from lottery.training import run
 
     norm = ("model=resnet20", "model.width=0.1")
@@ -62,8 +64,11 @@ def test_a_network_names_what_its_replicas_change():
         named.append(loop.setting.per_replica)
     assert named == ["", "dropout", "batch normalisation", ""]
     assert (loop.setting.replicas, loop.setting.tensorflow) == (1, tf.__version__)
-    assert loop.setting.devices
     assert loop.setting.deterministic
+    here = loop.setting.devices
+    assert re.search(r", \d+ threads?$", here)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # threads divide sums
+    assert loop.setting.devices == re.sub(r", \d+ threads?$", ", 1 thread", here)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The devices a run uses, and how exactly it repeats."""
 
 import functools
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,9 @@ def setting(strategy: Any, *, jit_compile: bool) -> Setting:
         details = tf.config.experimental.get_device_details(gpus[0])
         name = details.get("device_name", "GPU")
     else:
-        name = _cpu()
+        threads = tf.config.threading.get_intra_op_parallelism_threads()
+        threads = threads or len(os.sched_getaffinity(0))  # among which sums are divided
+        name = f"{_cpu()}, {threads} thread{'' if threads == 1 else 's'}"
     return Setting(
         replicas=strategy.num_replicas_in_sync,
         devices=name,

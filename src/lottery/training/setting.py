@@ -16,7 +16,7 @@ class Setting:
     replicas: int
     """Devices that shared each batch."""
     devices: str
-    """Their name."""
+    """Their name; of a processor with the number of threads."""
     deterministic: bool
     """Whether it repeats bit for bit on the same devices."""
     jit_compile: bool
