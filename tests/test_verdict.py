@@ -351,6 +351,19 @@ def test_another_data_set_s_best_network_is_no_measure():
     assert percentile(chosen(cells).winner) == 95
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_same_images_under_two_paths_are_one_data_set(known):
+    """A sweep whose jobs copy their data to a node's own disk has another folder in each."""
+    cells = [
+        cell(80, 4600, 4600, **{"data.dir": "/scratch/1"}),
+        cell(95, 3000, 3000, **{"data.dir": "/scratch/2"}),
+    ]
+    for c in cells:
+        assert c.dense is not None
+        c.dense.update({"val_images": "0123"} if known else {})
+    assert percentile(chosen(cells).winner) == (80 if known else 95)
+
+
 # Coarse validation sets
 
 
@@ -403,6 +416,30 @@ def test_a_control_with_more_seeds_disqualifies_no_ticket(control):
     alone = chosen([c for c in cells if c.control])
     assert alone.winner is None
     assert str(alone.reason).startswith("only controls")
+
+
+def test_cells_that_lack_seeds_are_named_where_nothing_wins():
+    cells = [cell(98, 500, 500, seed=s, lr=1e-6) for s in range(3)]
+    cells += [cell(98, 4900, 4900, seed=s, lr=1e-2) for s in range(2)]
+    reason = str(chosen(cells).reason)
+    assert "the dense networks are at chance" in reason
+    assert reason.endswith("1 cell with results of fewer seeds is left out")
+    cells = [cell(99, 4900, 4000, seed=s) for s in range(3)]
+    cells += [cell(p, 4900, 4900, seed=s) for p in (70, 80) for s in range(2)]
+    reason = str(chosen(cells).reason)
+    assert reason.endswith("below dense on validation; 2 cells with results of fewer seeds are "
+                           "left out")  # fmt: skip
+
+
+def test_a_result_from_other_devices_is_told_as_such():
+    dense = result(4000, replicas=8, per_replica="batch normalisation")
+    own = result(4000, replayed="operations here are not deterministic", mixed="trained on 1 and 8")
+    text = shown(report(dense, own))
+    assert "dense: trained on 8 devices, and batch normalisation depends on their number" in text
+    assert "ticket: trained on 1 and 8" in text
+    assert "not exactly one of the dense run: operations here are not deterministic" in text
+    alike = result(4000, replicas=8, per_replica=""), result(4000, replayed="exactly", replicas=1)
+    assert not any(word in shown(report(*alike)) for word in ("devices", "exactly"))
 
 
 FIRST_SKIPPED = mask(90, prunable=612, kernels=1000)  # 62 + 388 = 45 % of all kernels

@@ -34,7 +34,7 @@ SAME_DATA = (
     "split_seed",
     "classes",
 )
-"""Options of ``data`` that say which validation images there are."""
+"""Options of ``data`` that say which validation images there are, where no result does."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,10 @@ class Point:
 
     @property
     def data(self) -> tuple[Any, ...]:
-        """What tells validation images apart."""
+        """What tells validation images apart: themselves, or the options that choose them."""
+        told = (c.dense.get("val_images") for c in self.cells if c.dense)
+        if found := next(filter(None, told), None):
+            return (found,)
         config = self.cells[0].config
         return tuple(repr(config.get(f"data.{name}")) for name in SAME_DATA)
 
@@ -317,15 +320,23 @@ def _why_none(judged: Sequence[Judged], tickets: Sequence[Judged], tolerance: fl
         return "no cell has a result yet"
     if not tickets:
         return "only controls (random masks, fresh weights) have results, and they cannot win"
+    later = [j for j in judged if j.comparison and not j.complete and not j.point.control]
+    some = len(later) > 1
+    left = (
+        f"; {len(later)} cell{'s' * some} with results of fewer seeds {'are' if some else 'is'} "
+        "left out"
+        if later
+        else ""
+    )
     if all(j.at_chance for j in tickets):
         return (
             "the dense networks are at chance (no better than always naming the most frequent "
-            "class), so there is nothing to match"
+            f"class), so there is nothing to match{left}"
         )
     points = f"{tolerance:g} point{'' if tolerance == 1 else 's'}"
     if max(j.comparison.n for j in tickets if j.comparison) == 1:
-        return f"no cell is at most {points} below dense on validation"
-    return f"no cell is shown to be at most {points} below dense on validation"
+        return f"no cell is at most {points} below dense on validation{left}"
+    return f"no cell is shown to be at most {points} below dense on validation{left}"
 
 
 def _around(values: Sequence[T], value: T, names: tuple[str, str]) -> list[tuple[str, T]]:

@@ -36,6 +36,8 @@ def show(result: Mapping[str, Any], path: Path, console: Console | None = None) 
         console.print(_table(result))
         if of_kernels := _of_kernels(result.get("mask")):
             console.print(of_kernels, style="dim")
+        for line in _trained_on(result):
+            console.print(line)
         if "ticket" in result:
             console.print(_verdict(result))
     console.print(f"result: {path}")
@@ -144,6 +146,25 @@ def seen(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"not known: whether images were seen with {entry['data']} ({entry['unknown']})"
         elif entry["told"]:
             yield f"seen by the ticket before, with {entry['data']}: {entry['told']}"
+
+
+def _trained_on(result: Mapping[str, Any]) -> Iterator[str]:
+    """What there is to say of the devices, where their number or an inexact replay changes more
+    than rounding: a stored result may come from elsewhere."""
+    runs = {name: result[name] for name in ("dense", "ticket") if name in result}
+    for name, run in runs.items():
+        if "mixed" in run:
+            yield f"{name}: {run['mixed']}"
+        elif run.get("replicas", 1) > 1 and run.get("per_replica"):
+            yield (
+                f"{name}: trained on {run['replicas']} devices, and {run['per_replica']} depends "
+                "on their number"
+            )
+        if run.get("replayed", "exactly") != "exactly":
+            yield (
+                f"{name}: starts from a state that is not exactly one of the dense run: "
+                f"{run['replayed']}"
+            )
 
 
 def _named(data: Mapping[str, Any]) -> str:

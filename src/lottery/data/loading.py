@@ -1,5 +1,7 @@
 """From a data config to a description or to splits."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -102,6 +104,16 @@ def split_members(config: Data, source: Source) -> dict[str, Members]:
         labels = source.labels("test")
         found["test"] = _filtered("test", np.arange(len(labels)), labels, config.classes)
     return found
+
+
+def validation_images(config: Data) -> str:
+    """Which images ``validation`` holds, as a hash; however their source is spelled or found."""
+    source = open_source(config)
+    members = split_members(config, source)["validation"]
+    about = json.dumps([source.fingerprint, members.part], sort_keys=True)
+    digest = hashlib.sha256(about.encode())
+    digest.update(np.sort(members.rows).astype("<i8").tobytes())
+    return digest.hexdigest()[:20]
 
 
 def _filtered(part: Part, rows: Rows, labels: Labels, classes: Sequence[int] | None) -> Members:
