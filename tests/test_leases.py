@@ -1,18 +1,24 @@
 """Who holds a lease, by clocks that differ, machines that resemble each other, and file systems."""
 
+import contextlib
 import errno
 import fcntl
 import os
+import signal
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lottery import leases, store
-from lottery.errors import StoreError
+from lottery import files, leases, store
+from lottery.errors import LotteryError, StoreError
 from lottery.files import read_json, refresh, write_json
 from lottery.leases import Lease
+from lottery.preprocess import job
 from lottery.store import Node, Store
+from lottery.sweep import claims
 
 ELSEWHERE = {"host": "elsewhere", "pid": 1, "started": "0", "attempt": "theirs"}
 
@@ -100,13 +106,83 @@ def test_a_process_of_this_machine_that_is_gone_holds_nothing(node, tmp_path):
 # -- file systems ------------------------------------------------------------------------------
 
 
-def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda folder: Store(folder).compute("dense", {}, lambda work: None),
+        lambda folder: claims.submitting(Store(folder)).__enter__(),
+        lambda folder: job._lock(folder).__enter__(),
+    ],
+    ids=["compute", "submit", "preprocess"],
+)
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, act):
     def flock(file: object, how: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(StoreError, match=r"does not support flock; choose a paths\.store"):
-        Store(tmp_path).compute("dense", {}, lambda work: None)
+    with pytest.raises(LotteryError, match=rf"^the file system of {tmp_path}.* support flock; cho"):
+        act(tmp_path)
+
+
+@pytest.fixture
+def stopped(tmp_path) -> Iterator[int]:
+    """A process that was stopped in the moment in which nobody may take its lease over."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            lease = waiter(Store(tmp_path).node("dense", {}))
+            lease.acquire()
+            with lease.exclusively():
+                os.write(theirs, b"!")
+                os.kill(os.getpid(), signal.SIGSTOP)
+            lease.release()
+        os._exit(0)
+    os.close(theirs)
+    os.read(ours, 1)
+    os.waitpid(child, os.WUNTRACED)
+    yield child
+    os.close(ours)
+    os.kill(child, signal.SIGCONT)
+    os.waitpid(child, 0)
+
+
+def test_who_is_stopped_while_it_publishes_keeps_only_its_own_node(node, tmp_path, stopped):
+    assert Store(tmp_path).compute("dense", {"seed": 1}, lambda work: None).done
+    assert {p.name for p in lease_of(node).parent.iterdir()} == {
+        lease_of(node).name, f".{lease_of(node).name}.guard",
+    }  # fmt: skip
+
+
+def test_who_waits_for_a_process_that_is_stopped_says_so(node, tmp_path, stopped, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(files, "LOCK_TELL", 0.1)
+    monkeypatch.setattr(store, "LEASE_TIMEOUT", 0.1)
+    monkeypatch.setattr(
+        files.log, "warning",
+        lambda text, *values: (said.append(text % values), os.kill(stopped, signal.SIGCONT)),
+    )  # fmt: skip
+    assert Store(tmp_path).compute("dense", {}, lambda work: None).done
+    (line,) = said
+    assert f"waiting for process {stopped} on {socket.gethostname()}, which holds the lock" in line
+    assert not list(lease_of(node).parent.iterdir())
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_no_lock(tmp_path):
+    """Its holder took it along; somebody else may hold the one that took its place."""
+    path = tmp_path / "lock"
+    flock = fcntl.flock
+
+    def late(fd: int, how: int) -> None:
+        monkeypatch.undo()
+        path.unlink()
+        path.touch()
+        flock(fd, how)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(fcntl, "flock", late)
+        with files.locked(path), pytest.raises(BlockingIOError), files.locked(path, wait=False):
+            pass
 
 
 def test_a_lease_that_is_replaced_while_we_look_is_looked_at_again(node, tmp_path, monkeypatch):

@@ -1,14 +1,25 @@
-"""Writing files so that a reader never sees half of one, on any crash."""
+"""Writing files so that a reader never sees half of one, on any crash; and locks."""
 
 import csv
+import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
+import socket
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from lottery.errors import LotteryError
+
+log = logging.getLogger(__name__)
+
+LOCK_POLL, LOCK_TELL = 0.05, 5.0  # seconds between tries of a lock; until one says that it waits
 
 
 @contextmanager
@@ -56,6 +67,64 @@ def refresh(folder: Path) -> float:
             return os.fstat(file.fileno()).st_mtime
     finally:
         probe.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file ``path``, which is made if need be, so that nobody else holds it.
+
+    Who holds it may remove it. It says which process that is, for those who wait: a process that
+    is stopped while it holds a lock keeps it, and waiting in silence would look like hanging.
+
+    Raises :class:`BlockingIOError` if another holds it and ``wait`` is false, and
+    :class:`LotteryError` if the file system has no locks.
+    """
+    begun, told = time.monotonic(), False
+    while True:
+        with path.open("a") as file:
+            try:
+                mine = _lock(file.fileno(), path)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                mine = False
+            if mine:
+                with suppress(OSError):  # a full disk, say; it is for people only
+                    os.ftruncate(file.fileno(), 0)
+                    os.write(file.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode())
+                yield
+                return
+        if not told and time.monotonic() - begun > LOCK_TELL:
+            told = True
+            with suppress(OSError):  # it is gone
+                log.warning(
+                    "waiting for process %s, which holds the lock %s; if it was stopped (Ctrl-Z), "
+                    "let it go on (kill -CONT) or end it",
+                    path.read_text() or "(unknown)", path,
+                )  # fmt: skip
+        time.sleep(LOCK_POLL)
+
+
+def _lock(fd: int, path: Path) -> bool:
+    """Lock the open file ``path``; False if the path is another file by now, or gone.
+
+    Raises :class:`BlockingIOError` if another has the lock.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        refresh(path.parent)
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # another machine removed it
+            return False
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise LotteryError(
+                f"the file system of {path.parent} does not support flock; choose a folder "
+                "(paths.store, or the output of preprocess.py) on one that does"
+            ) from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,6 @@
 """Leases: who may compute something, of any number of processes on any number of machines."""
 
 import errno
-import fcntl
 import functools
 import json
 import logging
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery.errors import StoreError
-from lottery.files import refresh
+from lottery.files import locked
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +30,9 @@ class Lease:
     It is the file ``path``, touched every ``heartbeat`` seconds; after ``timeout`` seconds without
     a touch its owner counts as dead.
 
+    Looking at the lease and replacing it is one indivisible act under a lock file beside it, which
+    goes with it.
+
     The owner touches the file through its own descriptor, so a paused owner whose lease was
     taken never touches its successor's. Who waits judges by whether the modification time *moves*
     from look to look; who looks once compares it to the time of the same file server. So the clocks
@@ -42,7 +44,7 @@ class Lease:
         self.owner = "another process"
         self.attempt = uuid.uuid4().hex[:12]
         self._heartbeat, self._timeout = heartbeat, timeout
-        self._guard = path.with_name(".guard")
+        self._guard = path.with_name(f".{path.name}.guard")
         self._fd: int | None = None
         self._stop = threading.Event()
         self._heart: threading.Thread | None = None
@@ -54,8 +56,7 @@ class Lease:
         """Take the lease if it is free or its owner is dead; False if somebody alive holds it."""
         if not self._abandoned():
             return False
-        with self._guarded():
-            refresh(self.path.parent)
+        with locked(self._guard):
             if not self._abandoned():
                 return False
             new = self.path.with_name(f".{self.path.name}.{self.attempt}")
@@ -92,7 +93,7 @@ class Lease:
 
         Raises :class:`StoreError` if somebody has.
         """
-        with self._guarded():
+        with locked(self._guard):
             if not self.held():
                 raise StoreError(f"this process has lost its lease {self.path}")
             yield
@@ -104,9 +105,10 @@ class Lease:
         self._stop.set()
         if self._heart is not None:
             self._heart.join()  # or it might touch a file that gets the number of ours
-        with self._guarded():
+        with locked(self._guard):
             if self.held():
                 self.path.unlink()
+            self._guard.unlink(missing_ok=True)
         os.close(self._fd)
         self._fd = None
 
@@ -131,21 +133,6 @@ class Lease:
             self._silence += min(now - self._seen_at, LOOK)
         self._seen_at = now
         return found.dead or self._silence > self._timeout
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Make looking at the lease and replacing it one indivisible act."""
-        with self._guard.open("a") as guard:
-            try:
-                fcntl.flock(guard, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                    raise StoreError(
-                        f"the file system of {self._guard.parent} does not support flock; "
-                        "choose a paths.store on one that does"
-                    ) from error
-                raise
-            yield
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ On disk, below the store's root::
     work/<kind>-<key>.<attempt>/
                                a node being computed; survives a kill, so the next owner resumes
     leases/<kind>-<key>        who is computing it; its modification time is the heartbeat
+    leases/.<kind>-<key>.guard the lock under which that changes hands; goes with it
 
 A node appears under its final name by one rename, complete, or not at all.
 

@@ -1,6 +1,5 @@
 """What preprocess.py does: find the images, spread shards over an engine, publish; or verify."""
 
-import fcntl
 import logging
 import shutil
 import sys
@@ -209,9 +208,9 @@ def _check_apart(source: Path, output: Path) -> None:
 def _lock(work: Path) -> Iterator[Path]:
     """The work folder, for one job at a time; it goes with the lock if nothing is in it."""
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(files.locked(work / "lock", wait=False))
         except BlockingIOError:
             raise DataError(f"another preprocess.py is writing to {work.parent}") from None
         yield work

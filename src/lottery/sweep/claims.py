@@ -1,7 +1,6 @@
 """Which SLURM job was submitted for which node: so that no sweep submits another's work."""
 
 import contextlib
-import fcntl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,9 +53,11 @@ def underway(store: Store, apart: str | None = None) -> Callable[[Node], str | N
 
 @contextlib.contextmanager
 def submitting(store: Store) -> Iterator[None]:
-    """Let no other process look for what is missing, submit and claim it, meanwhile."""
+    """Let no other process look for what is missing, submit and claim it, meanwhile.
+
+    Raises :class:`LotteryError` if the file system has no locks.
+    """
     folder = store.root / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.locked(folder / ".lock"):
         yield
