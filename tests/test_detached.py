@@ -1,8 +1,9 @@
-"""A sweep that nobody waits for, handed to a queue with few places; no cluster, no training."""
+"""A sweep handed to a queue with few places, that nobody waits for, or no longer; no cluster."""
 
 import functools
 import itertools
 import pickle
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ class Slurm:
     """The queue: array sizes and places are bounded; jobs end when told."""
 
     parallel = 4
+    params: dict[str, object] = {}  # noqa: RUF012
     config = OmegaConf.create({"hydra": {"launcher": {"array_parallelism": 4}}})
 
     def __init__(self, size: int, places: int) -> None:
@@ -151,6 +153,40 @@ def test_cells_of_a_dense_network_that_failed_are_not_submitted(tmp_path, cluste
         about = read_json(sweep.folder / str(cell) / "status.json")
         assert about["status"] == "failed"
         assert about["error"].startswith("its dense network failed")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("detach", [False, True])
+def test_who_stops_the_submission_leaves_no_cell_queued_without_a_job(
+    tmp_path, cluster, monkeypatch, capsys, signum, detach
+):
+    queue = cluster(size=2, places=4)
+    sweep = sweep_of(tmp_path, queue, seeds=range(8))
+    if detach:
+        submit = queue.submit
+
+        def interrupted(*arguments, **options):
+            if sweep.jobs:
+                signal.raise_signal(signum)
+            return submit(*arguments, **options)
+
+        monkeypatch.setattr(queue, "submit", interrupted)
+    else:
+        monkeypatch.setattr(slurm, "look", lambda jobs: signal.raise_signal(signum))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as left:
+            (Detached(sweep).start if detach else sweep.run)()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert left.value.code == 128 + signum
+    told = [read_json(path) for path in sweep.folder.glob("*/status.json")]
+    assert [about["status"] for about in told] == ["queued"] * len(sweep.jobs)
+    assert 0 < len(sweep.jobs) < 8
+    assert signum == signal.SIGINT or signal.getsignal(signum) == signal.SIG_DFL
+    said = capsys.readouterr().err
+    assert "here; the submitted jobs go on" in said
+    assert "resume:  the same command" in said
 
 
 def test_families_share_what_may_run(tmp_path, cluster):

@@ -48,13 +48,15 @@ class Detached:
     def start(self) -> None:
         """Write what the sweep is, and submit the first round.
 
-        Raises :class:`LotteryError` if SLURM takes nothing or refuses the jobs.
+        Raises :class:`LotteryError` if SLURM takes nothing or refuses the jobs. Signals end it as
+        they end :meth:`StagedSweep.run`.
         """
         if not hasattr(self.sweep.launcher_of(_nothing, []), "submit_call"):
             raise ConfigError("sweep.detach=true needs hydra/launcher=submitit_slurm")
         self.sweep.begin()
         try:
-            place = self.submit()
+            with self.sweep.interruptible():
+                place = self.submit()
         except FullError as full:
             raise LotteryError(
                 f"SLURM takes no more of your jobs now ({full}): the same command, when some have "
@@ -200,7 +202,7 @@ class Detached:
         self.sweep.queue(jobs)
         try:
             arrays.fill(waiting, submit, later=later)
-        except LotteryError:  # refused
+        except BaseException:  # refused, or interrupted
             self.sweep.unqueue([jobs[number] for number in waiting])
             raise
         return [jobs[number] for number in waiting]

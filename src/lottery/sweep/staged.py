@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lottery import cli, files, provenance
 from lottery.config import Config
-from lottery.errors import LotteryError
+from lottery.errors import LotteryError, StoppedError
+from lottery.interrupts import stoppable
 from lottery.store import Node, Store
 from lottery.sweep import claims
 from lottery.sweep.feed import Feed, Hooks
@@ -69,11 +71,11 @@ class StagedSweep:
     def run(self) -> None:
         """Compute everything and wait for it.
 
-        Raises :class:`LotteryError` if a cell failed, and exits 130 after Ctrl-C, which leaves
-        SLURM's jobs alone.
+        Raises :class:`LotteryError` if a cell failed. Ctrl-C and other signals that ask it to stop
+        leave SLURM's jobs alone; the exit code tells which it was.
         """
         self.begin()
-        with self._interruptible():
+        with self.interruptible():
             self._await_others()
             failed = self._train_parents()
             cells = [job for job in self.plan.jobs if job[0].lineage.parent not in failed]
@@ -310,12 +312,20 @@ class StagedSweep:
             claims.claim(self.store, node, number, output)
 
     @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
+        """A context that signals end with :meth:`farewell` and an exit code of their own."""
         try:
-            yield
-        except KeyboardInterrupt:
-            print(self.farewell("interrupted here"), file=sys.stderr)
-            sys.exit(130)
+            with stoppable():
+                yield
+        except (KeyboardInterrupt, StoppedError) as error:
+            signum = signal.SIGINT
+            how = "interrupted"
+            if isinstance(error, StoppedError):
+                signum = signal.Signals(error.signum)
+                how = f"stopped by {signum.name}"
+            with contextlib.suppress(OSError):  # the terminal may have gone, hence SIGHUP
+                print(self.farewell(f"{how} here"), file=sys.stderr)
+            sys.exit(128 + signum)
 
     def farewell(self, how: str) -> str:
         """What to tell somebody who does not wait: how to watch, resume and cancel."""
