@@ -1,19 +1,27 @@
 """Processes of one job that were started by different commands, and jobs side by side."""
 
 import json
+import shlex
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
+import hydra
 import pytest
 from conftest import REPOSITORY, TINY, command, composed, environment
 from slurm_cluster import Cluster, free_ports
 
-from lottery import store
+from lottery import cli, store
 from lottery.files import read_json
 from lottery.leases import Lease
 from lottery.lineage import training_identity
 from lottery.store import Store
+from lottery.training import cluster
+from lottery.training.cluster import Command
 
 TRAIN = (*TINY, "trainer.epochs=1", "rewind.epoch=0")
 
@@ -21,8 +29,9 @@ TRAIN = (*TINY, "trainer.epochs=1", "rewind.epoch=0")
 def test_one_command_or_none():
     from lottery.training.workers import different
 
-    assert different(["train.py seed=0"] * 3) is None
-    said = different(["train.py seed=0", "train.py seed=0", "train.py seed=2"])
+    first, other = Command("train.py seed=0", "/a"), Command("train.py seed=2", "/a")
+    assert different([first] * 3) is None
+    said = different([first, first, other])
     assert said is not None
     assert "process 0 was started by train.py seed=0 and process 2 by train.py seed=2" in said
     assert said.endswith(
@@ -30,34 +39,82 @@ def test_one_command_or_none():
         "srun --exact --ntasks=1 python train.py seed=2 & ... wait"
     )
     assert "\n" not in said
+    said = different([first, replace(first, folder="/b")])
+    assert said is not None
+    assert "by train.py seed=0 in /a and process 1 by train.py seed=0 in /b" in said
+    said = different([first, replace(first, config="another")])
+    assert said is not None
+    assert "process 1 by train.py seed=0, which mean different configurations" in said
 
 
-def together(*overrides: list[str]) -> list[subprocess.Popen[str]]:
+def test_a_command_is_what_it_means_here(monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    typed = ["/somewhere/train.py", "seed=${oc.env:SLURM_PROCID}", "name=${now:%f}_${mask.rate}"]
+    assert cluster.started(typed).line == shlex.join(["train.py", "seed=3", typed[2]])
+
+    main = hydra.main(str(REPOSITORY / "conf"), "train", version_base="1.3")(lambda config: None)
+
+    def meant(*overrides: str) -> str:
+        monkeypatch.setattr(sys, "argv", [str(REPOSITORY / "train.py"), *overrides])
+        return cli._composed(main)
+
+    named = "paths.outputs=${now:%f}"
+    meaning = meant("seed=${oc.env:SLURM_PROCID}", named)
+    assert "seed: 3\n" in meaning
+    assert meaning == meant("seed=3", named)
+    assert sys.argv[1:] == ["seed=3", named]
+    assert meant("-m", "seed=1,2") == meant("--help") == ""
+    assert capsys.readouterr().out == ""
+
+
+def together(
+    *overrides: list[str], folders: Sequence[Path] | None = None
+) -> list[subprocess.Popen[str]]:
     """Processes of train.py that are to train together, each with overrides of its own."""
     nodes = [f"127.0.0.1:{port}" for port in free_ports(len(overrides))]
     processes = []
     for rank, own in enumerate(overrides):
         config = {"cluster": {"worker": nodes}, "task": {"type": "worker", "index": rank}}
-        variables = environment(TF_CONFIG=json.dumps(config), PYTHONUNBUFFERED="1")
+        variables = environment(
+            TF_CONFIG=json.dumps(config), PYTHONUNBUFFERED="1", SLURM_PROCID=str(rank)
+        )
         process = subprocess.Popen(
             command("train.py", *TRAIN, *own), env=variables, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=folders and folders[rank],
         )  # fmt: skip
         processes.append(process)
     return processes
 
 
 @pytest.mark.slow
-def test_processes_with_different_commands_all_refuse(tmp_path):
-    outputs = f"paths.outputs={tmp_path}"
-    processes = together(["seed=0", outputs], ["seed=1", outputs])
+@pytest.mark.parametrize(
+    ("typed", "folders", "told"),
+    [
+        (["seed=0", "seed=1"], "aa", ("seed=0", "seed=1")),
+        (2 * ["seed=${oc.env:SLURM_PROCID}"], "aa", ("seed=0", "seed=1")),
+        (2 * ["+own=seed"], "aa", ("mean different configurations",)),
+        (2 * ["seed=0"], "ab", ("/a and process 1", "/b. To run")),
+    ],
+    ids=["typed", "interpolated", "in a file", "folders"],
+)
+def test_processes_with_different_commands_all_refuse(tmp_path, typed, folders, told):
+    (tmp_path / "conf" / "own").mkdir(parents=True)
+    (tmp_path / "conf" / "own" / "seed.yaml").write_text(
+        "# @package _global_\nseed: ${oc.env:SLURM_PROCID}\n"
+    )
+    outputs = [f"paths.outputs={tmp_path}", f"--config-dir={tmp_path / 'conf'}"]
+    for name in folders:
+        (tmp_path / name).mkdir(exist_ok=True)
+    processes = together(
+        *([each, *outputs] for each in typed), folders=[tmp_path / name for name in folders]
+    )
     for process in processes:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 1, said
         errors = [line for line in said.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1, said
-        assert "seed=0" in errors[0]
-        assert "seed=1" in errors[0]
+        assert all(words in errors[0] for words in told)
         assert "srun --exact --ntasks=1" in errors[0]
     assert not (tmp_path / "store").exists()
     (folder,) = (tmp_path / "train").iterdir()

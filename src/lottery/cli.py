@@ -4,6 +4,8 @@ import contextlib
 import csv
 import dataclasses
 import errno
+import hashlib
+import io
 import logging
 import os
 import re
@@ -210,7 +212,7 @@ class PastHydra(BaseException):
 
 def _failure(main: Callable[[], Any]) -> Exception | None:
     try:
-        if not _followed():
+        if not _followed(main):
             main()
         sys.stdout.flush()
     except PastHydra as carrier:
@@ -230,14 +232,35 @@ def _unread() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def _followed() -> bool:
+def _followed(main: Callable[[], Any]) -> bool:
     from lottery.training import cluster
 
     if cluster.task() is None:
         return False
     from lottery import experiment
 
+    meaning = hashlib.sha256(_composed(main).encode()).hexdigest()  # it may hold secrets
+    cluster.command = cluster.started(sys.argv, meaning)
     return experiment.follow()
+
+
+def _composed(main: Callable[[], Any]) -> str:
+    """The config that the command line means here, without what Hydra does beside composing it.
+
+    Empty where it means several, or none, as with ``-m`` and ``--help``.
+    """
+    typed = sys.argv
+    if any(re.match("-(?!-config|c[dnp])", argument) for argument in typed[1:]):
+        return ""
+    # The time is another in each process.
+    timeless = [re.sub(r"\$\{now:[^{}]*\}", "now", argument) for argument in typed]
+    sys.argv = [*timeless, "--cfg", "job", "--resolve"]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as told:
+            main()
+    finally:
+        sys.argv = typed
+    return told.getvalue()
 
 
 def explain(error: BaseException, schema: type = Config) -> str | None:

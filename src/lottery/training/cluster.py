@@ -4,9 +4,14 @@ import functools
 import json
 import os
 import re
+import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lottery.errors import ClusterError
 
@@ -21,6 +26,36 @@ class Task:
     rank: int
     addresses: tuple[str, ...]
     """``host:port`` of every process, by rank."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What started a process: the same for all that train together."""
+
+    line: str
+    """As typed, with each argument's interpolations resolved where it can be done without others:
+    ``seed=${oc.env:SLURM_PROCID}`` is another seed in each process."""
+    folder: str
+    config: str = ""
+    """What tells configurations apart that the line means; empty if it names none by itself."""
+
+
+command: Command | None = None  # what started this process, if a script has told
+
+
+def started(typed: Sequence[str], config: str = "") -> Command:
+    """The command ``typed``, a script and its arguments, as it is understood here and now."""
+    line = shlex.join([Path(typed[0]).name, *map(_resolved, typed[1:])])
+    return Command(line, str(Path.cwd()), config)
+
+
+def _resolved(argument: str) -> str:
+    if "${now:" in argument:  # another moment in each process
+        return argument
+    try:
+        return str(OmegaConf.create({"it": argument})["it"])
+    except OmegaConfBaseException:
+        return argument
 
 
 @functools.cache

@@ -20,12 +20,12 @@ store then holds the last checkpoint, and the same command goes on from there.
 import atexit
 import dataclasses
 import functools
+import json
 import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import tensorflow as tf
 from tensorflow.python.eager import context
@@ -110,27 +110,40 @@ def follow(join: Callable[[str], None]) -> None:
     context.context().set_config_key_value(f"lottery/left/{task.rank}", END)
 
 
-def different(commands: Sequence[str]) -> str | None:
+def different(commands: Sequence[cluster.Command]) -> str | None:
     """What is wrong with commands that started the processes of one job; None if they agree."""
     first = commands[0]
     other = next((rank for rank, command in enumerate(commands) if command != first), None)
     if other is None:
         return None
-    steps = " ".join(f"srun --exact --ntasks=1 python {c} &" for c in (first, commands[other]))
+    pair, tail = (first, commands[other]), ""
+    names = chdir = ["", ""]
+    if pair[0].folder != pair[1].folder:
+        names = [f" in {c.folder}" for c in pair]
+        chdir = [shlex.join([f"--chdir={c.folder}"]) + " " for c in pair]
+    elif pair[0].line == pair[1].line:
+        tail = ", which mean different configurations, by an interpolation such as ${oc.env:...}"
+    steps = " ".join(
+        f"srun --exact --ntasks=1 {where}python {c.line} &"
+        for c, where in zip(pair, chdir, strict=True)
+    )
     return (
         f"the {len(commands)} processes of a job step (or of TF_CONFIG) train one network together,"
-        f" but process 0 was started by {first} and process {other} by {commands[other]}. To run "
-        "jobs of one process side by side in an allocation, give each a step of its own, in the "
-        f"background, and wait for all: {steps} ... wait"
+        f" but process 0 was started by {pair[0].line}{names[0]} and process {other} by "
+        f"{pair[1].line}{names[1]}{tail}. To run jobs of one process side by side in an "
+        f"allocation, give each a step of its own, in the background, and wait for all: {steps} "
+        "... wait"
     )
 
 
 @functools.cache
-def _commands(task: cluster.Task) -> tuple[str, ...]:
+def _commands(task: cluster.Task) -> tuple[cluster.Command, ...]:
     """The command that started each process, by rank."""
-    own = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    context.context().set_config_key_value(f"lottery/command/{task.rank}", own)
-    return tuple(_value(f"lottery/command/{rank}") for rank in range(len(task.addresses)))
+    own = cluster.command or cluster.started(sys.argv)
+    said = json.dumps(dataclasses.asdict(own))
+    context.context().set_config_key_value(f"lottery/command/{task.rank}", said)
+    ranks = range(len(task.addresses))
+    return tuple(cluster.Command(**json.loads(_value(f"lottery/command/{r}"))) for r in ranks)
 
 
 def _compare(task: cluster.Task) -> None:
