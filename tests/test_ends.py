@@ -110,3 +110,21 @@ def test_nobody_reads_to_the_end():
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait(60) == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("options", [(), ("-m", "seed=0")], ids=["one", "sweep"])
+def test_nobody_reads_what_a_run_says(tmp_path, options):
+    """As with ``train.py … | head -1``: the run goes on, and is stored."""
+    process = subprocess.Popen(
+        command("train.py", *options, *TINY, f"paths.outputs={tmp_path}"), env=environment(),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 0
+    (folder,) = (tmp_path / "train").iterdir()
+    folder = folder / "0" if options else folder
+    assert status_of(folder)["status"] == "done"
+    assert (folder / "result.json").exists()

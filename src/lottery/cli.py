@@ -29,6 +29,7 @@ from lottery import files
 from lottery.config import Config, Training, TransferConfig, did_you_mean, typed
 from lottery.errors import ConfigError, LotteryError, StoppedError
 from lottery.interrupts import stoppable
+from lottery.quiet import discard_output
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] 
     if error is None:
         return
     if isinstance(error, BrokenPipeError) and _unread():  # as with ... | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains
+        discard_output()  # or Python complains
         sys.exit(128 + signal.SIGPIPE)
     message = None if full else explain(error, schema)
     if message is None:

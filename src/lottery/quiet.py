@@ -1,6 +1,7 @@
-"""Importing TensorFlow without its greetings, and without what Keras takes along for nothing."""
+"""Importing TensorFlow without its greetings and what Keras takes along; output nobody reads."""
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,24 @@ def quiet_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def discard_output() -> None:
+    """Drop what is still to be printed: who read it has gone, as in ``prune.py … | head -1``."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+class OutputHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Logs to standard output while somebody reads it; the run goes on without."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Called where writing a line has failed; anything else is told as usual."""
+        if isinstance(sys.exception(), BrokenPipeError):
+            discard_output()
+        else:
+            super().handleError(record)
 
 
 @contextlib.contextmanager

@@ -11,13 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from lottery.analysis.verdict import at_chance
+from lottery.quiet import discard_output
 
 _UNLIMITED = 100_000  # columns
 
 
+class _Terminal(Console):
+    """One whose reader may leave before the end; Rich would exit."""
+
+    def on_broken_pipe(self) -> None:
+        discard_output()
+
+
 def terminal(**options: Any) -> Console:
     """The console for what people read: brackets and colons in names and paths are only that."""
-    return Console(soft_wrap=True, highlight=False, markup=False, emoji=False, **options)
+    return _Terminal(soft_wrap=True, highlight=False, markup=False, emoji=False, **options)
 
 
 def show(result: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
