@@ -10,7 +10,7 @@ from lottery import files
 from lottery.store import Node, Store
 from lottery.sweep import claims, feed, follow, slurm
 from lottery.sweep.feed import Feed, completed
-from lottery.sweep.slurm import Queued
+from lottery.sweep.slurm import FullError, Queued
 
 
 class Result:
@@ -78,6 +78,76 @@ def test_results_are_looked_for_when_a_job_has_left_the_queue_only(tmp_path, mon
     assert [end.status for end in ends] == 50 * [JobStatus.COMPLETED]
     assert len(looks) > 100
     assert sum(job.result_pickle.asked for job in launcher.jobs) == 50
+
+
+@pytest.fixture
+def clock(monkeypatch, quick) -> list[float]:
+    """A second passes between looks; a test that takes an hour has failed."""
+    now = [0.0]
+
+    def pauses():
+        while now[0] < 3600:
+            now[0] += 1
+            yield
+
+    monkeypatch.setattr(feed, "pauses", pauses)
+    monkeypatch.setattr(feed.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_result_may_take_a_while_to_appear_each_time_the_job_is_gone(
+    tmp_path, monkeypatch, clock, late
+):
+    """It is gone while it is queued again, too."""
+    launcher = Launcher(tmp_path)
+
+    def look(jobs):
+        (job,) = launcher.jobs
+        job.result_pickle.there = clock[0] > (70 if late else 60)
+        queued = not 10 < clock[0] < 20 and clock[0] < 50
+        return {job.job_id: Queued("RUNNING", "None", None)} if queued else {}
+
+    monkeypatch.setattr(slurm, "look", look)
+    monkeypatch.setattr(slurm, "final_states", lambda jobs: dict.fromkeys(jobs, "NODE_FAIL"))
+    (end,) = Feed(launcher, [["seed=0"]]).run()
+    assert end.status is (JobStatus.FAILED if late else JobStatus.COMPLETED)
+    if late:
+        assert "job 100_0 ended without a result: NODE_FAIL" in str(end._return_value)
+
+
+def test_a_queue_that_others_fill_is_tried_again_once_a_minute(tmp_path, monkeypatch, clock):
+    """None of ours is there, whose end would tell that there is room."""
+    launcher, tries = Launcher(tmp_path), []
+    submit = launcher.submit
+
+    def full(overrides, first, array_parallelism):
+        tries.append(clock[0])
+        if clock[0] < 100:
+            raise FullError("AssocMaxSubmitJobLimit")
+        (job,) = submit(overrides, first, array_parallelism)
+        job.result_pickle.there = True
+        return [job]
+
+    monkeypatch.setattr(launcher, "submit", full)
+    monkeypatch.setattr(slurm, "look", lambda jobs: {})
+    monkeypatch.setattr(slurm, "queued", lambda: {"7": "RUNNING"})
+    (end,) = Feed(launcher, [["seed=0"]]).run()
+    assert end.status is JobStatus.COMPLETED
+    assert tries == [0, 61, 122]
+
+
+def test_what_submits_the_rest_waits_until_the_others_have_ended_however(monkeypatch):
+    orders = []
+    monkeypatch.setattr(slurm, "_ask", lambda *order: orders.append(order) or [])
+    slurm.release("9", ["7", "8"])
+    slurm.release("10", [])
+    assert orders == [
+        ("scontrol", "update", "JobId=9", "Dependency=afterany:7,afterany:8"),
+        ("scontrol", "release", "9"),
+        ("scontrol", "update", "JobId=10", "StartTime=now+600"),
+        ("scontrol", "release", "10"),
+    ]
 
 
 def test_the_queue_is_asked_about_these_jobs_alone(monkeypatch):

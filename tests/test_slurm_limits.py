@@ -87,7 +87,7 @@ def test_a_large_sweep_is_two_arrays_that_share_the_throttle():
 
 def test_a_full_queue_is_not_asked_again_until_a_job_has_ended():
     queue = Queue(1001, 30)
-    arrays, waiting = Arrays(20, 1001), deque(range(1000))
+    arrays, waiting = Arrays(40, 1001), deque(range(1000))
     arrays.fill(waiting, queue.submit)
     attempts = queue.attempts
     assert len(waiting) == 1000 - arrays.unfinished
@@ -97,7 +97,9 @@ def test_a_full_queue_is_not_asked_again_until_a_job_has_ended():
     arrays.forget_limit()
     for _ in range(3):
         arrays.fill(waiting, queue.submit)
-    assert queue.attempts <= attempts + 2
+    assert queue.attempts == attempts + 1
+    assert len(waiting) == 1000 - arrays.unfinished
+    assert arrays.unfinished == 31
 
 
 def waits(job: str, reason: str, start: datetime | None = None) -> dict[str, Queued]:
