@@ -1,5 +1,6 @@
 """Plans and stages of sweeps: what is computed, by which job, and what is not."""
 
+import contextlib
 import functools
 import io
 import itertools
@@ -165,15 +166,51 @@ def test_an_estimate_comes_from_runs_of_the_same_work(tmp_path):
     assert plan.estimate(plan.make(wide, store), store, 2) is None
 
 
-def test_cells_are_composed_as_hydra_composes_them():
-    """Most are copies of a sibling; nobody may tell."""
+@contextlib.contextmanager
+def sweeper_of(goal: str = "ticket"):
+    """A sweeper, and the config without swept values that Hydra gives it."""
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        overrides = [f"hydra.sweeper.goal={goal}"]
+        master = loader.load_configuration("config", overrides, RunMode.MULTIRUN)
         context = HydraContext(loader, Callbacks())
-        sweeper = Plugins.instance().instantiate_sweeper(
-            hydra_context=context, task_function=lambda config: None, config=master
+        yield (
+            Plugins.instance().instantiate_sweeper(
+                hydra_context=context, task_function=lambda config: None, config=master
+            ),
+            master,
         )
+
+
+@pytest.mark.parametrize(
+    ("swept", "said"),
+    [
+        ("paths.store=A,B", "the same paths.store, and these have A and B: start a sweep for each"),
+        ("paths.outputs=A,B", "the same paths.outputs, and these have A and B"),
+        ("sweep.dry_run=false,true", "the same sweep.dry_run, and these have False and True"),
+        ("sweep.report=true,false", "the same sweep.report"),
+        ("logger.mode=online,disabled", "the same logger.mode"),
+    ],
+)
+def test_what_is_read_once_for_a_sweep_is_the_same_in_all_cells(swept, said):
+    with sweeper_of() as (sweeper, _):
+        cells = sweeper._cells([*TINY, "mask.percentile=50,60", swept])
+        with pytest.raises(ConfigCompositionException) as refused:
+            sweeper._checked(cells)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_each_cell_reads_by_itself_may_differ():
+    swept = ["logger.tags=[a],[b]", "trainer.eval_batch_size=64,128", "logger.project=a,b"]
+    with sweeper_of("dense") as (sweeper, _):
+        assert len(sweeper._checked(sweeper._cells([*TINY, "mask.percentile=50", *swept]))[1]) == 8
+
+
+def test_cells_are_composed_as_hydra_composes_them():
+    """Most are copies of a sibling; nobody may tell."""
+    with sweeper_of() as (sweeper, master):
+        loader = sweeper.hydra_context.config_loader
         cells = sweeper._cells(
             ["mask.percentile=50,60,...,80", "rewind.epoch=0,7", "model=lenet_300_100,conv_2",
              "optimizer.clip_norm=null,1.5", "+model.options.depth=3", "data.classes=[0,1],[2,3]",

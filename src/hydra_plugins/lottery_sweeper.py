@@ -155,6 +155,10 @@ class LotterySweeper(BasicSweeper):
                 for error, jobs in wrong.items()
             ]
             raise ConfigCompositionException("\n".join(["nothing was launched:", *lines]))
+        read_once = ("paths.", "sweep.")
+        if self.goal == "ticket":  # for the report, whose plan and verdict go to W&B too
+            read_once += ("logger.name", "logger.mode", "logger.project", "logger.entity")
+        _check_agreed(options, read_once)
         return configs, options
 
     def _composition(self, overrides: Sequence[str]) -> DictConfig:
@@ -218,6 +222,26 @@ class LotterySweeper(BasicSweeper):
             return (jobs if jobs > 0 else os.cpu_count() or 1), 0
         parallel = int(launcher.get("array_parallelism") or launcher.get("parallel") or 1)
         return parallel, int(launcher.get("gpus_per_node") or 0) * int(launcher.get("nodes") or 1)
+
+
+def _check_agreed(cells: Sequence[Any], names: tuple[str, ...]) -> None:
+    """Raise :class:`ConfigCompositionException` if cells differ in an option that is read once.
+
+    ``names`` are what the names of such options begin with.
+    """
+    from lottery.config import options
+
+    values: dict[str, dict[str, None]] = {}  # of each option, in order
+    for cell in cells:
+        for name, _, value in options(cell):
+            if name.startswith(names):
+                values.setdefault(name, {})[str(value)] = None
+    for name, chosen in values.items():
+        if len(chosen) > 1:
+            raise ConfigCompositionException(
+                f"nothing was launched: all cells of a sweep have the same {name}, and these "
+                f"have {' and '.join(chosen)}: start a sweep for each"
+            )
 
 
 def _agreed_launcher(cells: Sequence[Sequence[str]], configs: Sequence[DictConfig]) -> DictConfig:
