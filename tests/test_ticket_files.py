@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from lottery import models, tickets
+from lottery.analysis import transfer_sweep
+from lottery.config import Data, bound_errors
 from lottery.errors import TicketError
 from lottery.models.kernels import kernels
 from lottery.tensors import _checksum
@@ -42,7 +44,7 @@ def parts(tmp_path_factory):
         "seen": [
             {"data": dataclasses.asdict(composed().data), "fingerprint": {"source": "digits"}}
         ],
-        "config": {"data": data},
+        "config": {"data": data, "seed": 0},
         "versions": {"lottery": "1"},
         "mask": {"percentile": 50.0},
     }
@@ -65,6 +67,15 @@ def used(about, tensors, file):
     json.dumps(ticket.summary(str(file))).encode()
     tickets.write(ticket, file)
     assert tickets.read(file).digest == ticket.digest
+    origin = transfer_sweep._origin(ticket.summary(str(file)))
+    assert 0 <= origin.mask["density"] <= 1
+    assert 0 <= origin.percentile <= 100
+    for data in (
+        ticket.provenance["config"]["data"],
+        *(s["data"] for s in ticket.provenance["seen"]),
+    ):
+        assert tickets.ticket.data_name(data)
+        assert bound_errors(Data(**data)) == []
     for which in ("trained", "rewound"):
         network = ticket.model(which)
         image = ticket.normalised(np.zeros((1, *ticket.network.input_shape)))
@@ -90,19 +101,29 @@ LEAVES = st.sampled_from([
 ])  # fmt: skip
 
 
-@st.composite
-def descriptions(draw, about):
-    """The description with one place in it deleted or replaced."""
+GONE = object()
+
+
+def replaced(about, place, value):
+    """The description with another value at a place in it, or with none."""
     changed = json.loads(json.dumps(about))
-    *outer, last = draw(st.sampled_from([p for p in places(about) if p]))
+    *outer, last = place
     inner = changed
     for key in outer:
         inner = inner[key]
-    if draw(st.booleans()) and draw(st.booleans()):
+    if value is GONE:
         del inner[last]
     else:
-        inner[last] = draw(LEAVES)
+        inner[last] = value
     return changed
+
+
+@st.composite
+def descriptions(draw, about):
+    """The description with one place in it deleted or replaced."""
+    place = draw(st.sampled_from([p for p in places(about) if p]))
+    gone = draw(st.booleans()) and draw(st.booleans())
+    return replaced(about, place, GONE if gone else draw(LEAVES))
 
 
 # One of each kind.
@@ -171,6 +192,43 @@ def test_what_cannot_be_is_named(parts, key, value, words):
     about, tensors, file = parts
     with pytest.raises(TicketError, match=words):
         used({**about, key: value}, tensors, file)
+
+
+DATA = ("provenance", "config", "data")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (
+            ("provenance", "seen", 0, "data", "validation"),
+            float("nan"),
+            r"seen\[0\].data.validation",
+        ),
+        (("provenance", "seen", 0, "data", "source"), GONE, r"seen\[0\].data.source has no value"),
+        ((*DATA, "test_fraction"), 2, r"config.data.test_fraction=2.0 must be > 0 and < 1"),
+        ((*DATA, "test_fraction"), "a fifth", "made by hand"),
+        ((*DATA, "crop"), "no", "config.data.crop=no is unknown"),
+        ((*DATA, "dir"), "${oc.env:HOME}", "config.data is"),
+        (("provenance", "config", "seed"), GONE, "there is no 'seed'"),
+        (("provenance", "config", "seed"), "0", "config.seed is"),
+        (("provenance", "mask"), GONE, "there is no 'mask'"),
+        (("provenance", "mask", "percentile"), GONE, "there is no 'percentile'"),
+        (("provenance", "mask"), {"percentile": 50, "density": "a"}, "mask.density is"),
+        (("provenance", "mask"), {"percentile": 50, "kernels": 9}, "there is no 'prunable'"),
+    ],
+)
+def test_provenance_that_the_program_could_not_use_is_refused(parts, place, value, words):
+    about, tensors, file = parts
+    with pytest.raises(TicketError, match=rf"^[^\n]*{words}[^\n]*$"):
+        used(replaced(about, place, value), tensors, file)
+
+
+def test_options_of_data_get_the_types_that_they_have_here(parts):
+    about, tensors, file = parts
+    for value, meant in (("0.3", 0.3), (GONE, 0.2)):
+        read = used(replaced(about, (*DATA, "test_fraction"), value), tensors, file)
+        assert read.provenance["config"]["data"]["test_fraction"] == meant
 
 
 def test_a_network_too_large_for_its_weights_is_refused_before_it_takes_memory(parts):

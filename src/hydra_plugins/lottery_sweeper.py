@@ -155,7 +155,7 @@ class LotterySweeper(BasicSweeper):
                 for error, jobs in wrong.items()
             ]
             raise ConfigCompositionException("\n".join(["nothing was launched:", *lines]))
-        read_once = ("paths.", "sweep.")
+        read_once: tuple[str, ...] = ("paths.", "sweep.")
         if self.goal == "ticket":  # for the report, whose plan and verdict go to W&B too
             read_once += ("logger.name", "logger.mode", "logger.project", "logger.entity")
         _check_agreed(options, read_once)

@@ -69,7 +69,8 @@ def _origin(ticket: Mapping[str, Any]) -> Origin:
         return alone
     if found.digest != ticket.get("digest"):
         return alone
-    config, mask = found.provenance["config"], found.provenance["mask"]
+    config = found.provenance["config"]
+    mask = {"density": density, **found.provenance["mask"]}
     percentile, epoch = mask["percentile"], found.provenance["rewound_to_epoch"]
     what = {k: v for k, v in config.items() if k not in _APART}
     place = json.dumps([what, percentile, epoch], sort_keys=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from lottery.config import Data
+from lottery.config import Data, bound_errors
 
 Array = np.ndarray[Any, Any]
 
@@ -18,7 +18,8 @@ def check(about: Any, tensors: Mapping[str, Array], kinds: tuple[str, ...]) -> N
     """Raise :class:`ValueError` naming the first thing that cannot be.
 
     ``about`` is the file's description; ``kinds`` are the kinds of weights that it has. Whether
-    they fit the network is seen when that is built.
+    they fit the network is seen when that is built. Options of data sets get the types that they
+    have in this version, and those that are missing their defaults.
     """
     json.dumps(about, ensure_ascii=False).encode()  # no half of a pair, which nothing can print
     network = _fields(about, "network")
@@ -87,19 +88,38 @@ def _check_provenance(provenance: Mapping[str, Any]) -> None:
     pristine = provenance["pristine"]
     _demand(isinstance(pristine, bool), "provenance.pristine", pristine)
     _demand(isinstance(provenance.get("versions", {}), dict), "provenance.versions", "no names")
-    _check_data(_fields(_fields(provenance, "config"), "data"))
+    _check_mask(_fields(provenance, "mask"))
+    config = _fields(provenance, "config")
+    config["data"] = _data(_fields(config, "data"), "provenance.config.data")
+    _demand(_whole(config["seed"], 0, 2**31), "provenance.config.seed", config["seed"])
     seen = provenance["seen"]
     _demand(isinstance(seen, list), "provenance.seen", seen)
-    for before in seen:
-        _check_data(_fields(before, "data"))
+    for number, before in enumerate(seen):
+        before["data"] = _data(_fields(before, "data"), f"provenance.seen[{number}].data")
         _fields(before, "fingerprint")
 
 
-def _check_data(data: Mapping[str, Any]) -> None:
+def _check_mask(mask: Mapping[str, Any]) -> None:
+    """Its counts: a report reads those of other versions too, which have fewer."""
+    percentile = mask["percentile"]
+    _demand(_number(percentile, 0, 100), "provenance.mask.percentile", percentile)
+    for name in {"density", "density_of_kernels"} & set(mask):
+        _demand(_number(mask[name], 0, 1), f"provenance.mask.{name}", mask[name])
+    for name in ("kernels", "prunable") if "kernels" in mask else ():
+        _demand(_whole(mask[name], 1, 2**63), f"provenance.mask.{name}", mask[name])
+
+
+def _data(data: Mapping[str, Any], what: str) -> dict[str, Any]:
     known = {f.name for f in dataclasses.fields(Data)}  # other versions have other options
-    OmegaConf.merge(
+    _demand("${" not in json.dumps(data), what, data)  # OmegaConf would look that up here
+    merged = OmegaConf.merge(
         OmegaConf.structured(Data), OmegaConf.create({k: v for k, v in data.items() if k in known})
     )
+    converted: dict[str, Any] = OmegaConf.to_container(merged)  # type: ignore[assignment]
+    for error in bound_errors(Data(**converted)):
+        raise ValueError(f"{what}.{error}")
+    _demand(_named(converted["source"]), f"{what}.source", converted["source"])
+    return {**data, **converted}
 
 
 def _demand(condition: Any, what: str, value: Any) -> None:
