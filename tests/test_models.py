@@ -449,6 +449,14 @@ def test_helpers_are_no_networks(name):
         ("MobileNet", {"depth_multiplyer": 2}, "did you mean depth_multiplier"),
         ("MobileNet", {"weights": "imagenet"}, "options.weights is no option: networks start untr"),
         ("MobileNet", {"alpha": 0.5}, "model.options.alpha is no option: set model.width"),
+        ("MobileNet", {"dropout": 0.5}, "options.dropout is no option: set model.dropout"),
+        ("MobileNetV3Small", {"dropout_rate": 0.5}, "dropout_rate is no option: set model.dropout"),
+        ("VGG16", {"alpha": 0.5}, "model.options.alpha is unknown to VGG16: it takes no options"),
+        (
+            "MobileNet",
+            {"depth_multiplier": "abc"},
+            r"^MobileNet cannot be built for 32x32x3 [^\n]+$",
+        ),
     ],
 )
 def test_an_unknown_option_is_named(name, options, words):

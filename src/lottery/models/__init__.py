@@ -72,12 +72,12 @@ def check(
     else:
         raise ConfigError(f"model.name={name} is unknown{did_you_mean(name, known())}")
     for option in options or {}:
-        if option in decided:
-            raise ConfigError(f"model.options.{option} is no option: {decided[option]}")
         if accepted is not None and option not in accepted:
             free = sorted(accepted - set(decided))
             hint = did_you_mean(option, free) if free else ": it takes no options"
             raise ConfigError(f"model.options.{option} is unknown to {name}{hint}")
+        if option in decided:
+            raise ConfigError(f"model.options.{option} is no option: {decided[option]}")
 
 
 def build(
@@ -123,7 +123,11 @@ def build(
             batch_norm_momentum=batch_norm_momentum,
             **options,
         )
-    except ValueError as error:  # Keras's word for shapes and arguments that do not fit
+    except Exception as error:
+        # ValueError is Keras's word for shapes and arguments that do not fit. What else it makes
+        # of the value of an option is the user's to mend too.
+        if not (options or isinstance(error, ValueError)):
+            raise
         shape = "x".join(map(str, input_shape))
         raise ConfigError(f"{name} cannot be built for {shape} images: {_line(error)}") from error
     inside = flat_layers(model)
@@ -158,7 +162,7 @@ def _own() -> tuple[str, ...]:
     return tuple(sorted(n for n in modules if n not in _NOT_NETWORKS and not n.startswith("_")))
 
 
-def _line(error: ValueError) -> str:
+def _line(error: Exception) -> str:
     """Keras's message without its colours and its dump of the arguments."""
     text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("Arguments received by")[0]
     return " ".join(text.split())

@@ -33,6 +33,8 @@ DECIDED = {
     "alpha": "set model.width",
     "classes": "the data decide",
     "classifier_activation": "networks return logits",
+    "dropout": "set model.dropout",
+    "dropout_rate": "set model.dropout",
     "include_preprocessing": "images are normalised before (data.mean, data.std)",
     "include_top": _FIXED,
     "input_shape": "the data decide",
