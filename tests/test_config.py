@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from lottery import cli, experiment, models, rewinding, validation
-from lottery.config import Config, identity, options, range_errors, typed
+from lottery.config import Config, TransferConfig, identity, options, range_errors, typed
 from lottery.data.sources import digits
 from lottery.errors import ConfigError
 from lottery.files import read_json, write_json
@@ -498,13 +498,62 @@ def test_iterative_masks_of_the_finest_target_end():
     assert validation.errors(composed("mask.rate=20", "mask.percentile=99.99999999")) == []
 
 
-def test_an_option_to_add_is_answered_with_what_hydra_wants():
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["model=keras_application", "model.options.minimalistic=true",
+             "model.name=MobileNetV3Small"],
+            "model.options.minimalistic is not set yet: write +model.options.minimalistic=… to add "
+            "it to model.options",
+        ),
+        (
+            ["model.name=MobileNet", "model.options.alpha=0.5"],
+            "model.options.alpha is no option: set model.width",
+        ),
+        (
+            ["model=resnet20", "model.options={alpha:0.5}"],
+            "model.options.alpha is unknown to resnet20: it takes no options",
+        ),
+        (
+            ["trainer={epochs:2,epoch:3}"],
+            "option trainer.epoch is unknown; did you mean trainer.epochs or rewind.epoch or "
+            "trainer?",
+        ),
+        (
+            ["optimzer.name=adam"],
+            "option optimzer.name is unknown; did you mean optimizer.name or optimizer or "
+            "optimizer.nesterov?",
+        ),
+        (
+            ["mask=null"],
+            "mask=null: Config group override must be a string or a list. Got NoneType",
+        ),
+        (
+            ["hydra/launcher=3"],
+            "hydra/launcher=3: Config group override must be a string or a list. Got int",
+        ),
+        (
+            ["data.mean.red=0.5"],
+            "data.mean.red=0.5: invalid literal for int() with base 10: 'red'",
+        ),
+    ],
+)  # fmt: skip
+def test_an_override_that_hydra_refuses_is_answered_in_one_line(overrides, said, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["prune.py", *overrides])
+    assert refusal("config", Config, overrides) == said
+
+
+def test_a_group_without_choices_is_not_answered_with_itself():
+    assert (
+        refusal("transfer", TransferConfig, ["model=conv_2"]) == "there is no choice of model here"
+    )
+
+
+def refusal(name, schema, overrides):
     with (
         initialize_config_dir(str(CONF), version_base="1.3"),
-        pytest.raises(CompactHydraException) as refused,
+        pytest.raises((CompactHydraException, ValueError)) as refused,
     ):
-        compose("config", ["model.options.alpha=0.5"])
-    assert cli.explain(refused.value) == (
-        "model.options.alpha is not set yet: write +model.options.alpha=… to add it to "
-        "model.options"
-    )
+        compose(name, overrides)
+    return cli.explain(refused.value, schema)

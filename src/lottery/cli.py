@@ -20,6 +20,7 @@ from typing import Any, get_origin
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.errors import CompactHydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -39,7 +40,7 @@ Act = Callable[[Any, Path], dict[str, Any]]
 # The disk is full, read-only or not ours: the user's to solve, so no traceback.
 DISK_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT,
-    errno.EFBIG, errno.EEXIST, errno.EISDIR,
+    errno.EFBIG, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
 
 
@@ -270,7 +271,9 @@ def explain(error: BaseException, schema: type = Config) -> str | None:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group}={choice} is unknown{did_you_mean(choice, error.options)}"
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        where = error.filename or "a file in paths.outputs or the temporary folder"
+        where = str(error.filename or "a file in paths.outputs or the temporary folder")
+        if error.errno == errno.ENAMETOOLONG:  # nor fit for a line
+            where = f"{where[:100]}…"
         return f"cannot write or read {where}: {error.strerror}"
     if isinstance(error, LotteryError | StoppedError):
         return str(error)
@@ -279,15 +282,51 @@ def explain(error: BaseException, schema: type = Config) -> str | None:
     if isinstance(error, CompactHydraException | OmegaConfBaseException):
         unknown = re.search(r"Could not override '([\w.]+)'", str(error))
         if unknown:
-            free = next((n for n in _free_options(schema) if unknown[1].startswith(f"{n}.")), None)
-            if free is not None:
-                return f"{unknown[1]} is not set yet: write +{unknown[1]}=… to add it to {free}"
-            return (
-                f"option {unknown[1]} is unknown{did_you_mean(unknown[1], _option_names(schema))}"
-            )
+            inner = str(getattr(error.__cause__, "full_key", ""))  # of group={option: value}
+            option = inner if inner.startswith(f"{unknown[1]}.") else unknown[1]
+            return _unknown(option, error, schema)
         if isinstance(error.__cause__, OmegaConfBaseException):
             return f"{error}: {str(error.__cause__).splitlines()[0]}"
         return str(error)
+    if isinstance(error, ValueError | TypeError) and (override := _override(error)):
+        return f"{override}: {error}"
+    return None
+
+
+def _override(error: BaseException) -> str | None:
+    """What was typed, if that is what made Hydra fail: it does not always say so."""
+    said = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        override = frame.f_locals.get("override")
+        if isinstance(override, Override):
+            said = override.input_line
+    return said
+
+
+def _unknown(option: str, error: BaseException, schema: type) -> str:
+    free = next((n for n in _free_options(schema) if option.startswith(f"{n}.")), None)
+    if free is not None:
+        refused = _refused_by_network(option.removeprefix(f"{free}."), error)
+        return refused or f"{option} is not set yet: write +{option}=… to add it to {free}"
+    known = _option_names(schema)
+    if option in known:  # a group, which has files to choose from in other scripts
+        return f"there is no choice of {option} here"
+    return f"option {option} is unknown{did_you_mean(option, known)}"
+
+
+def _refused_by_network(option: str, error: BaseException) -> str | None:
+    """Why the network can have no such option, if it is known which network is meant."""
+    from lottery import models
+
+    found: Any = getattr(error.__cause__, "parent_node", None)  # model.options
+    typed_in = [a.removeprefix("model.name=") for a in sys.argv if a.startswith("model.name=")]
+    name = typed_in[-1] if typed_in else found is not None and found._get_parent().get("name")
+    if name not in models.known():
+        return None
+    try:
+        models.check(name, options={option: None})
+    except ConfigError as refusal:
+        return str(refusal)
     return None
 
 

@@ -513,7 +513,7 @@ def _contradictions(config: Training) -> list[str]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known names, and all of them if they are few."""
-    known = list(known)
+    known = [name for name in known if name != word]
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     listed = f" (known: {', '.join(known)})" if len(known) <= 12 else ""
