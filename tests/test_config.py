@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from decimal import Decimal
 from itertools import pairwise
 
@@ -166,6 +167,15 @@ def test_every_model_file_builds(name):
         ("trainer.epochs=0", "trainer.epochs=0 must be >= 1"),
         ("trainer.batch_size=0", "trainer.batch_size=0 must be >= 1"),
         ("model.width=0", "model.width=0.0 must be > 0"),
+        ("model.width=1e9", "model.width=1000000000.0 must be > 0 and <= 1000"),
+        ("data.resize=100000", "data.resize=100000 must be >= 1 and <= 65536"),
+        (f"data.crop_padding={10**21}", f"data.crop_padding={10**21} must be >= 0 and <= 65536"),
+        (f"trainer.eval_batch_size={10**21}", "must be >= 1 and < 2.14748e+09"),
+        ("paths.store='/tmp/a\udcff'", "paths.store='/tmp/a\\udcff' is not text in UTF-8"),
+        ("data.name='a\udcff'", "data.name='a\\udcff' is not text in UTF-8"),
+        ("optimizer.name='\udcff'", "optimizer.name='\\udcff' is not text in UTF-8"),
+        ("logger.tags=['a\udcff']", "logger.tags=['a\\udcff'] is not text in UTF-8"),
+        ("+model.options.a='\udcff'", "model.options={'a': '\\udcff'} is not text in UTF-8"),
         ("seed=-1", "seed=-1 must be >= 0"),
         ("verdict.tolerance=-1", "verdict.tolerance=-1.0 must be >= 0"),
         ("optimizer.name=adamww", "optimizer.name=adamww is unknown; did you mean adamw"),
@@ -189,6 +199,33 @@ def test_a_bad_value_is_one_clear_line(override, said):
     assert len(found) == 1
     assert said in found[0]
     assert "\n" not in found[0]
+
+
+@pytest.mark.parametrize("which", ["current", "output"])
+def test_a_folder_that_no_file_could_name_is_refused(which, tmp_path, monkeypatch):
+    """What a run leaves names it: ``result: …``, the record of a sweep."""
+    output = tmp_path / os.fsdecode(b"a\xff")
+    output.mkdir()
+    hydra = OmegaConf.create({"job": {"chdir": False}})
+    cli.check_folder(hydra, tmp_path)
+    if which == "current":
+        monkeypatch.chdir(output)
+    with pytest.raises(ConfigError, match=r"a\\udcff' is not text in UTF-8$"):
+        cli.check_folder(hydra, tmp_path if which == "current" else output)
+
+
+def test_too_little_memory_is_answered_with_what_takes_it():
+    import tensorflow as tf
+
+    with pytest.raises(MemoryError) as numpys:
+        np.zeros((10**6, 10**12))
+    with pytest.raises(tf.errors.ResourceExhaustedError) as tensorflows:
+        tf.zeros((10**6, 10**12))
+    for error in (numpys.value, tensorflows.value):
+        said = cli.explain(error) or ""
+        assert said.startswith("there is not enough memory for an array of shape")
+        assert "lower trainer.batch_size, trainer.eval_batch_size, model.width, or" in said
+        assert "\n" not in said
 
 
 def test_the_largest_valid_values_are_valid():

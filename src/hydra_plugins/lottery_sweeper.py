@@ -68,7 +68,7 @@ class LotterySweeper(BasicSweeper):
             "transfer": (transfer.transfer, transfer.lineage),
         }
         story, chain = goals[self.goal]
-        cli.check_folder(self.config.hydra)
+        cli.check_folder(self.config.hydra, self.config.hydra.sweep.dir)
         cells = self._cells(arguments)
         configs, options = self._checked(cells)
         with read_write(self.config.hydra):

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lottery import files
-from lottery.config import Config, Training, TransferConfig, did_you_mean, typed
+from lottery.config import Config, Training, TransferConfig, did_you_mean, is_text, typed
 from lottery.errors import ConfigError, LotteryError, StoppedError
 from lottery.interrupts import stoppable
 from lottery.quiet import discard_output
@@ -101,7 +101,7 @@ def _attempt(config: DictConfig, act: Act) -> tuple[dict[str, Any], Path]:
     try:
         with status(output):
             experiment.lead()
-            check_folder(HydraConfig.get())
+            check_folder(HydraConfig.get(), output)
             options = typed(config)
             if found := validation.errors(options):
                 raise ConfigError("; ".join(found))
@@ -182,14 +182,21 @@ def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] 
 def tool(act: Callable[[DictConfig], None], config: DictConfig) -> None:
     """Run the act of a script that has no output folder and no status of its own."""
     try:
-        check_folder(HydraConfig.get())
+        hydra = HydraConfig.get()
+        check_folder(hydra, hydra.runtime.output_dir)
         act(config)
     except Exception as error:
         raise PastHydra(error) from None
 
 
-def check_folder(hydra: Any) -> None:
-    """Raise :class:`ConfigError` if Hydra would start each job in a folder of its own."""
+def check_folder(hydra: Any, output: str | Path) -> None:
+    """Raise :class:`ConfigError` if Hydra would start each job in a folder of its own.
+
+    And if nothing could be written that names the folder it is started in, or that of its output.
+    """
+    for folder in (str(Path.cwd()), str(output)):
+        if not is_text(folder):
+            raise ConfigError(f"the name of the folder {folder!a} is not text in UTF-8")
     if hydra.job.chdir:
         raise ConfigError(
             "hydra.job.chdir=true would give every run a store of its own, because relative paths "
@@ -277,6 +284,15 @@ def explain(error: BaseException, schema: type = Config) -> str | None:
         return f"cannot write or read {where}: {error.strerror}"
     if isinstance(error, LotteryError | StoppedError):
         return str(error)
+    # TensorFlow's error by its name, because what explains need not import it.
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        shape = re.search(r"shape ?([\[(][\d, ]+[\])])", str(error))
+        array = f" for an array of shape {shape[1]}" if shape else ""
+        return (
+            f"there is not enough memory{array}: lower trainer.batch_size, "
+            "trainer.eval_batch_size, model.width, or the size of images (data.resize, "
+            "data.image_size)"
+        )
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command goes on from there"
     if isinstance(error, CompactHydraException | OmegaConfBaseException):

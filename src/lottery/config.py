@@ -13,6 +13,7 @@ Three pieces of metadata on a field decide how it is treated elsewhere:
 
 import dataclasses
 import difflib
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from lottery.errors import ConfigError
 def _is(**values: str) -> Callable[[Any], bool]:
     """Whether a group has these values: for ``only``."""
     return lambda group: all(getattr(group, name) == value for name, value in values.items())
+
+
+LONGEST_SIDE = 2**16  # pixels; of more, the sizes of tensors overflow
 
 
 def option(
@@ -74,22 +78,31 @@ class Data:
     split_seed: int = option(0, "seed of the splits; the same for all runs of a study", ge=0)
     classes: list[int] | None = option(None, "keep these classes only, renumbered in order", ge=0)
     stored_size: int | None = option(
-        None, "side in pixels images are resized and centre-cropped to; None: as stored", ge=1
+        None,
+        "side in pixels images are resized and centre-cropped to; None: as stored",
+        ge=1,
+        le=LONGEST_SIDE,
     )
     image_size: int | None = option(
         None,
         "side in pixels the network sees, cropped from the stored image; None: all of it",
         ge=1,
+        le=LONGEST_SIDE,
     )
     resize: int | None = option(
-        None, "side in pixels images are resized to on the device, after the crop", ge=1
+        None,
+        "side in pixels images are resized to on the device, after the crop",
+        ge=1,
+        le=LONGEST_SIDE,
     )
     crop: str = option(
         "window",
         "random crop in training: a window of image_size, or a random area resized to it",
         choices=("window", "resized"),
     )
-    crop_padding: int = option(0, "zero pixels around an image before its random crop", ge=0)
+    crop_padding: int = option(
+        0, "zero pixels around an image before its random crop", ge=0, le=LONGEST_SIDE
+    )
     crop_area: list[float] = option(
         [0.08, 1.0],
         "crop=resized: smallest and largest share of the image taken",
@@ -115,7 +128,7 @@ class Model:
     """A network builder."""
 
     name: str = option(MISSING, "module in lottery.models, or a keras.applications network")
-    width: float = option(1.0, "multiplier of the number of channels", gt=0)
+    width: float = option(1.0, "multiplier of the number of channels", gt=0, le=1000)
     dropout: float = option(0.0, "share of features dropped before the classifier", ge=0, lt=1)
     batch_norm_momentum: float = option(0.99, "momentum of moving statistics", ge=0, lt=1)
     options: dict[str, Any] = option({}, "further keyword arguments of the builder")
@@ -202,7 +215,9 @@ class Trainer:
     deterministic: bool | None = option(
         None, "bit-for-bit repeatable; None: on a CPU only, where it is cheap", identity=False
     )
-    eval_batch_size: int = option(256, "examples per evaluation step", identity=False, ge=1)
+    eval_batch_size: int = option(
+        256, "examples per evaluation step", identity=False, ge=1, lt=2**31
+    )
     checkpoint_epochs: int = option(
         1, "epochs between checkpoints to resume from", identity=False, ge=1
     )
@@ -449,7 +464,8 @@ def range_errors(config: Training) -> list[str]:
 
 def bound_errors(config: Any) -> list[str]:
     """One line for each value of a config dataclass that is out of its range."""
-    errors = []
+    if errors := text_errors(config):  # which no other message can show
+        return errors
     for name, f, value in options(config):
         choices, bounds = f.metadata["choices"], f.metadata["bounds"]
         if value == MISSING:
@@ -462,6 +478,27 @@ def bound_errors(config: Any) -> list[str]:
             must = numbers + " and ".join(wanted) if wanted else "be finite"
             errors.append(f"{name}={value} must {must}")
     return errors
+
+
+def text_errors(config: Any) -> list[str]:
+    """One line for each value of a config dataclass that no file could hold.
+
+    Bytes of a command line that are not UTF-8 reach Python as halves of a pair of surrogates.
+    """
+    return [
+        f"{name}={value!a} is not text in UTF-8"
+        for name, _, value in options(config)
+        if not is_text(json.dumps(value, ensure_ascii=False, default=str))
+    ]
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written to a file."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _numbers(value: Any) -> Iterator[float]:

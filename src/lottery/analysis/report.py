@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from lottery.config import text_errors
 from lottery.errors import ConfigError, LotteryError
 
 if TYPE_CHECKING:  # report.py --help shall not wait for them
@@ -46,6 +47,8 @@ def register_schema() -> None:
 def typed(config: DictConfig) -> Options:
     """The options of a command line. Raises :class:`ConfigError` for what cannot be meant."""
     chosen: Options = OmegaConf.to_object(config)  # type: ignore[assignment]
+    if errors := text_errors(chosen):
+        raise ConfigError("; ".join(errors))
     if (chosen.sweep is None) == (chosen.store is None):
         raise ConfigError(
             "say what to report on: sweep=<folder of a sweep>, or store=<run store>"
