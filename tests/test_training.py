@@ -1,6 +1,7 @@
 """The laws of training: identity, exact resume, exact zeros, honest metrics."""
 
 import dataclasses
+import itertools
 import signal
 
 import keras
@@ -12,7 +13,7 @@ from conftest import SMALL, TINY, composed, laboratory
 from lottery import experiment, files, rewinding
 from lottery.errors import CheckpointError, DivergedError, StoppedError
 from lottery.runs import Run, runs_of
-from lottery.training import optimizers
+from lottery.training import loop, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, equal
 
 FIGURES = ("epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate")
@@ -126,12 +127,20 @@ def test_reinit_starts_elsewhere_and_runs_the_whole_schedule(small_lab, dense):
     assert not np.isclose(fresh[run.mask[path]], original[run.mask[path]]).any()
 
 
-def test_steps_per_call_changes_nothing(dense, tmp_path):
+def test_calls_and_pipelines_change_nothing(dense, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHUNKS_OF_A_PIPELINE", 2)
     config = composed(*SMALL, "trainer.steps_per_call=3", "rewind.keep=[]")
     other = experiment.train_dense(config, laboratory(tmp_path))
     assert other.key == dense.key
     assert equal(other.state(), dense.state())
     assert figures(other) == figures(dense)
+
+
+def test_the_calls_of_a_long_training_are_not_listed_before_it_begins():
+    chunks = loop.Length(10**12, 5, steps_per_call=3).chunks(10**11 + 1)
+    assert [tuple(chunk) for chunk in itertools.islice(chunks, 3)] == [
+        (10**11 + 1, 3), (10**11 + 4, 1), (10**11 + 5, 3),
+    ]  # fmt: skip
 
 
 # -- interruption ------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ from lottery.training.telemetry import GpuSampler
 
 log = logging.getLogger(__name__)
 
+CHUNKS_OF_A_PIPELINE = 2**16  # listed before it starts, so not those of any number of epochs
+
 
 @dataclass(frozen=True)
 class Length:
@@ -46,15 +48,14 @@ class Length:
     steps_per_epoch: int
     steps_per_call: int = 1
 
-    def chunks(self, first_step: int) -> list[Chunk]:
+    def chunks(self, first_step: int) -> Iterator[Chunk]:
         """The calls of the compiled loop from a step on; none straddles an epoch."""
-        chunks, step = [], first_step
+        step = first_step
         while step < self.last_step:
             epoch_end = (step // self.steps_per_epoch + 1) * self.steps_per_epoch
             steps = min(self.steps_per_call, epoch_end - step, self.last_step - step)
-            chunks.append(Chunk(step, steps))
+            yield Chunk(step, steps)
             step += steps
-        return chunks
 
 
 @dataclass(eq=False, repr=False)
@@ -207,9 +208,13 @@ class Loop:
         bars.on_train_begin()
         if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
             checkpoints.save(self.state(), progress)
-        batches: Iterator[Any] = iter(())
-        if chunks:
-            batches = self.batches(data.train, chunks, spe)
+        chunks, ahead = itertools.tee(chunks)
+        pipelines = (
+            self.batches(data.train, part, spe)
+            for part in iter(lambda: list(itertools.islice(ahead, CHUNKS_OF_A_PIPELINE)), [])
+        )
+        # The first one is made now: nobody shall call that time waiting for input.
+        batches = itertools.chain(next(pipelines, ()), itertools.chain.from_iterable(pipelines))
         for epoch, of_epoch in itertools.groupby(chunks, key=lambda c: c.first_step // spe):
             bars.on_epoch_begin(epoch)
             tally = Tally(progress)
