@@ -632,6 +632,7 @@ def test_bad_input_is_one_line(
         ({"sweep": "{sweep}", "level": 0.0}, "level=0 must be > 0 and < 1"),
         ({"sweep": "{sweep}", "tolerance": -1.0}, "tolerance=-1 must be >= 0"),
         ({"sweep": "{sweep}", "where": 3}, "where needs options and values"),
+        ({"sweep": "a\udcff"}, r"sweep='a\\udcff' is not text in UTF-8"),
         ({"sweep": "{sweep}", "logger": report.Wandb(mode="on")}, "logger.mode=on is unknown"),
     ],
 )
