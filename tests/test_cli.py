@@ -407,6 +407,7 @@ def test_a_failing_job_says_why_and_its_siblings_finish(tmp_path):
         (["data.classes=[1,77]"], "digits has classes 0 to 9, not 77"),
         (["trainer.batch_size=2000"], "a batch of 2000 is larger than the training split of 1222"),
         (["mask.percentile=70,...,99"], "mask.percentile=70,...,99"),  # without -m
+        (["data.name=a\udcff"], r"'data.name=a\udcff' is not text in UTF-8"),
         ([f"paths.outputs={'x' * 300}"], f"cannot write or read {'x' * 100}…: File name too long"),
     ],
     ids=lambda value: value[-1][:50] if isinstance(value, list) else "",
