@@ -419,7 +419,7 @@ def test_one_command_moves_a_ticket_and_a_sweep_moves_it_again(study, tmp_path):
 def test_options_that_a_transfer_does_not_have_are_unknown(option):
     process = run("transfer.py", "ticket=x", option)
     assert process.returncode == 1
-    assert re.fullmatch(r"error: .*(unknown|Could not override).*\n", process.stderr)
+    assert re.fullmatch(r"error: .*(unknown|no choice of model).*\n", process.stderr)
 
 
 # -- which weights are fresh -------------------------------------------------------------------
