@@ -125,7 +125,7 @@ def build(
         )
     except Exception as error:
         # ValueError is Keras's word for shapes and arguments that do not fit. What else it makes
-        # of the value of an option is the user's to mend too.
+        # of the value of an option is the user's to fix too.
         if not (options or isinstance(error, ValueError)):
             raise
         shape = "x".join(map(str, input_shape))
