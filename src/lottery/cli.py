@@ -157,7 +157,7 @@ def status(output: Path) -> Iterator[None]:
 
 
 def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] = ()) -> None:
-    """Run a Hydra main function; exit with one readable line if the user can mend what failed.
+    """Run a Hydra main function; exit with one readable line if the user can fix what failed.
 
     ``schema`` is the dataclass of its options; those in ``lists`` take ``a,b`` for a list, which
     Hydra would take for a sweep. In a process that others lead

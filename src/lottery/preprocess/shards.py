@@ -189,7 +189,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """Why a shard could not be made: something the user can mend, sent as a value because Spark
+    """Why a shard could not be made: something the user can fix, sent as a value because Spark
     would try the task again and bury an exception in its own.
     """
 
