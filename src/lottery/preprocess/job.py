@@ -305,8 +305,8 @@ def _check_unreadable(shards: "list[Done]", allowed: int, work: Path) -> None:
         )
         raise DataError(
             f"{len(found)} images cannot be read, more than max_unreadable={allowed}: {named} "
-            f"(all, with reasons, in {work / 'unreadable.json'}); repair, remove or allow for them, "
-            "and the same command goes on from here"
+            f"(all, with reasons, in {work / 'unreadable.json'}); repair, remove or allow for "
+            "them, and the same command goes on from here"
         )
 
 
