@@ -5,6 +5,7 @@ import copy
 import functools
 import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ from lottery.tracking import Tracker
 
 assert cli
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a script starts with an &
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Most laws hold bit for bit, which a GPU keeps only with trainer.deterministic=true.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 

@@ -312,7 +312,7 @@ MUTANTS = [
     ),
     Mutant(
         "what a score imports is not its code", "choices.py",
-        'waiting += [m for m in _imports(tree, package) if m.startswith(f"{kind}.")]', "",
+        'waiting += [".".join(parts[: i + 1]) for i in range(len(parts))]', "pass",
         "most scores import nothing of their own",
     ),
     Mutant(
@@ -340,11 +340,34 @@ MUTANTS = [
     ),
     Mutant(
         "a transfer to seen images goes on", "transfer.py",
-        'if found.spoils and config.transfer.seen_images == "refuse":', "if False:",
+        "if found.spoils and refused:", "if False:",
         "the count is in the result",
         ("test_seen_images.py",),
     ),
+    Mutant(
+        "what cannot be compared was not seen", "transfer.py",
+        "            if refused:\n", "            if False:\n",
+        "it is warned of, and in the result",
+        ("test_seen_images.py",),
+    ),
+    Mutant(
+        "another size is compared all the same", "data/overlap.py",
+        "if sources[small] in prepared:", "if False:",
+        "the smaller one may be the original",
+        ("test_seen_images.py",),
+    ),
+    Mutant(
+        "the threads of a processor do not matter", "training/devices.py",
+        """{threads} thread{'' if threads == 1 else 's'}\"""", "some threads\"",
+        "they change rounding only, but that bit for bit",
+        ("test_setting.py",),
+    ),
     # -- the verdict
+    Mutant(
+        "data are where they lie", "analysis/selection.py",
+        "if found := next(filter(None, told), None):", "if False:",
+        "the options say which data they are",
+    ),
     Mutant(
         "a network at chance is matched", "analysis/verdict.py",
         "return not at_chance(dense) and ", "return ",
