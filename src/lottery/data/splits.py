@@ -5,6 +5,7 @@ among those of its own class, before any class filter. So it is in the same spli
 classes are kept, and in whatever order.
 """
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from fractions import Fraction
@@ -19,6 +20,7 @@ from lottery.errors import ConfigError
 Keys = npt.NDArray[np.uint64]  # [N]
 
 
+@functools.lru_cache(4096)  # every cell of a sweep asks of every class
 def held_out(count: int, fraction: float) -> int:
     """How many of the ``count`` examples of one class are held out, if it is large enough.
 

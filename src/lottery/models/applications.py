@@ -47,7 +47,7 @@ _WIDTH, _DROPOUT = ("alpha",), ("dropout", "dropout_rate")
 
 
 @functools.cache
-def parameters(name: str) -> set[str]:
+def parameters(name: str) -> frozenset[str]:
     """The arguments of ``keras.applications.<name>``, read from the source of Keras."""
     spec = importlib.util.find_spec("keras")  # imports nothing
     folder = Path(str(spec and spec.origin)).parent / "src" / "applications"
