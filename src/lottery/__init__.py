@@ -10,7 +10,7 @@ __all__ = ["Run", "Ticket", "load_run", "load_ticket"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the API when it is asked for: ``--help`` shall not wait for numpy."""
+    """Import the API when it is asked for: ``--help`` must not wait for numpy."""
     if name in __all__:
         from lottery import runs, tickets
 

@@ -164,7 +164,7 @@ def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] 
     (:mod:`lottery.training.workers`), follow them instead.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall hand exceptions to us as they are
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must hand exceptions to us as they are
     sys.argv[1:] = [_as_list(argument, lists) for argument in sys.argv[1:]]
     if wrong := [argument for argument in sys.argv[1:] if not is_text(argument)]:
         sys.exit(f"error: {wrong[0]!a} is not text in UTF-8")

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from lottery.config import text_errors
 from lottery.errors import ConfigError, LotteryError
 
-if TYPE_CHECKING:  # report.py --help shall not wait for them
+if TYPE_CHECKING:  # report.py --help must not wait for them
     from lottery.analysis.collect import Study
     from lottery.analysis.selection import Selection
 

@@ -22,7 +22,7 @@ from lottery.errors import BrowserError, ConfigError, DataError, TicketError
 from lottery.export.names import FORMATS, PRECISIONS
 from lottery.tickets import Ticket, asked_for
 
-if TYPE_CHECKING:  # --help shall not wait for it
+if TYPE_CHECKING:  # --help must not wait for it
     import keras
 
     from lottery.export.benchmark import Exported

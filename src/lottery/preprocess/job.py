@@ -18,7 +18,7 @@ from lottery.data.manifest import MANIFEST
 from lottery.data.sources.records import check_files, read_manifest, trust
 from lottery.errors import ConfigError, DataError
 
-if TYPE_CHECKING:  # --help shall not wait for them
+if TYPE_CHECKING:  # --help must not wait for them
     from lottery.preprocess.processes import Map
     from lottery.preprocess.shards import Done, Layout, Task
     from lottery.preprocess.sources import Source

@@ -213,7 +213,7 @@ class Loop:
             self.batches(data.train, part, spe)
             for part in iter(lambda: list(itertools.islice(ahead, CHUNKS_OF_A_PIPELINE)), [])
         )
-        # The first one is made now: nobody shall call that time waiting for input.
+        # The first one is made now, so that its time does not count as waiting for input.
         batches = itertools.chain(next(pipelines, ()), itertools.chain.from_iterable(pipelines))
         for epoch, of_epoch in itertools.groupby(chunks, key=lambda c: c.first_step // spe):
             bars.on_epoch_begin(epoch)

@@ -27,7 +27,7 @@ from lottery.training.telemetry import cores, remedy
 log = logging.getLogger(__name__)
 
 REPEATS = 5  # of each measurement; the median is told
-SECONDS, MOST_CALLS = 1.0, 200  # how long each shall last
+SECONDS, MOST_CALLS = 1.0, 200  # how long each is to last
 TRACED_CALLS = 5
 FILES = 256  # encoded images read and decoded at a time
 LOST = 0.1  # share lost to input from which the input is what bounds a run

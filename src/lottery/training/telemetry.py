@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 SECONDS = 0.5  # between looks at the GPUs; NVML itself averages over up to a second
 WAITING = 0.15  # share of the time from which waiting for input is worth a sentence
-PATIENCE = 2.0  # seconds to wait for the last sample: a driver that hangs shall not stop training
+PATIENCE = 2.0  # seconds to wait for the last sample: a driver that hangs must not stop training
 
 
 class GpuSampler:
