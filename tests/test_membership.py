@@ -170,3 +170,16 @@ def test_a_test_split_without_labels_is_found_before_training(tmp_path: Path, fi
     assert "\n" not in message
     usable = Data(source="tfds", name="tiny", root=str(root), test="validation")
     assert data.describe(usable).sizes["test"] == 50
+
+
+def test_validation_images_are_known_wherever_they_lie(tmp_path: Path) -> None:
+    for name in "ab":
+        write_folder(tmp_path / name, each=10)
+
+    def images(name: str, **options: object) -> str:
+        config = Data(source="folder", dir=str(tmp_path / name), **options)
+        return data.load(config).validation_images
+
+    here = images("a")
+    assert images("b") == images("a", classes=[0, 1, 2]) == here
+    assert len({here, images("a", split_seed=1), images("a", classes=[0, 1])}) == 3

@@ -136,6 +136,8 @@ class Splits:
     train: Split
     validation: Split
     test: Split
+    validation_images: str
+    """Which images ``validation`` holds, as a hash: the same wherever their source is found."""
 
     def check(self) -> None:
         """Raise :class:`~lottery.errors.DataError` for the undecodable images of all splits."""

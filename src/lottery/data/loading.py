@@ -71,7 +71,9 @@ def load(config: Data) -> Splits:
     found = split_members(config, source)
     for name, members in found.items():
         _warn_of_absent(name, members.labels, description)
-    return Splits(description, *(split(found[name]) for name in ("train", "validation", "test")))
+    train, validation, test = (split(found[name]) for name in ("train", "validation", "test"))
+    identified = _identified(source, found["validation"])
+    return Splits(description, train, validation, test, identified)
 
 
 def _warn_of_absent(name: str, labels: Labels, description: Description) -> None:
@@ -106,10 +108,8 @@ def split_members(config: Data, source: Source) -> dict[str, Members]:
     return found
 
 
-def validation_images(config: Data) -> str:
-    """Which images ``validation`` holds, as a hash; however their source is spelled or found."""
-    source = open_source(config)
-    members = split_members(config, source)["validation"]
+def _identified(source: Source, members: Members) -> str:
+    """Which images these are, as a hash of what the source holds and of their places in it."""
     about = json.dumps([source.fingerprint, members.part], sort_keys=True)
     digest = hashlib.sha256(about.encode())
     digest.update(np.sort(members.rows).astype("<i8").tobytes())

@@ -1,7 +1,6 @@
 """The devices a run uses, and how exactly it repeats."""
 
 import functools
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lottery.config import Training
 from lottery.errors import ClusterError, ConfigError
 from lottery.training import cluster
 from lottery.training.setting import Setting
+from lottery.training.telemetry import cores
 
 # Seconds: for all processes of a job to begin, and of silence after which one counts as dead.
 BEGIN_TIMEOUT, HEARTBEAT_TIMEOUT = 900, 60
@@ -152,7 +152,7 @@ def setting(strategy: Any, *, jit_compile: bool) -> Setting:
         name = details.get("device_name", "GPU")
     else:
         threads = tf.config.threading.get_intra_op_parallelism_threads()
-        threads = threads or len(os.sched_getaffinity(0))  # among which sums are divided
+        threads = threads or cores()  # among which sums are divided
         name = f"{_cpu()}, {threads} thread{'' if threads == 1 else 's'}"
     return Setting(
         replicas=strategy.num_replicas_in_sync,

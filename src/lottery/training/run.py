@@ -15,7 +15,6 @@ from omegaconf import OmegaConf
 from lottery import models, tensors
 from lottery.config import Data, Training, typed
 from lottery.data import Description, EncodedSplit, Splits, crop_size
-from lottery.data.loading import validation_images
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
 from lottery.files import read_json, write_json
@@ -255,7 +254,7 @@ def _measured(
         **loop.evaluate(data.test).named("test_"),
         "val_examples": data.validation.size,
         "val_majority": int(np.bincount(data.validation.labels).max()),
-        "val_images": validation_images(config.data),
+        "val_images": data.validation_images,
         "test_examples": data.test.size,
         "classes": len(data.description.classes),
         "epochs": steps // steps_per_epoch(data.train.size, config.trainer.batch_size),
