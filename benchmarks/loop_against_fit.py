@@ -63,6 +63,7 @@ def measure(name, rounds):
         ArraySplit(images, labels),
         few,
         few,
+        "the first batch",
     )
 
     def ours(steps_per_call):
