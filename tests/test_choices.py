@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import TINY, composed
 
-from lottery import choices
+from lottery.choices import code as choices
 from lottery.config import Config
 from lottery.errors import ConfigError
 from lottery.lineage import lineage

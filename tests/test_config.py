@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from lottery import cli, experiment, models, rewinding, validation
-from lottery.config import Config, TransferConfig, identity, options, range_errors, typed
+from lottery.config import Config, TransferConfig, range_errors, typed
 from lottery.data.sources import digits
 from lottery.errors import ConfigError
 from lottery.files import read_json, write_json
+from lottery.options import identity, options
 from lottery.pruning import criteria, masks
 from lottery.sweep.progression import expand
 from lottery.training.checkpoints import CheckpointFolder, Progress

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from conftest import TINY, composed, laboratory
 
-from lottery.config import Config, Optimizer, options
+from lottery.config import Config, Optimizer
 from lottery.data import load
 from lottery.experiment import train_dense
 from lottery.lineage import lineage
+from lottery.options import options
 from lottery.rewinding import without_slots
 from lottery.store import Store
 from lottery.training.checkpoints import equal

@@ -222,7 +222,7 @@ def test_a_time_limit_that_strikes(submit):
     sweep.cluster.run("scancel", job["job"])
     code, said = sweep.end()
     assert code == 1
-    assert "CANCELLED" in said
+    assert "CANCELLED" in said, said
 
 
 def test_preemption(submit, unbroken):

@@ -14,9 +14,10 @@ from safetensors.numpy import save_file
 
 from lottery import models, tickets
 from lottery.analysis import transfer_sweep
-from lottery.config import Data, bound_errors
+from lottery.config import Data
 from lottery.errors import TicketError
 from lottery.models.kernels import kernels
+from lottery.options import bound_errors
 from lottery.tensors import _checksum
 from lottery.tickets import Network, Ticket
 from lottery.tickets.file import FORMAT, VERSION

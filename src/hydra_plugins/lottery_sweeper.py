@@ -229,7 +229,7 @@ def _check_agreed(cells: Sequence[Any], names: tuple[str, ...]) -> None:
 
     ``names`` are what the names of such options begin with.
     """
-    from lottery.config import options
+    from lottery.options import options
 
     values: dict[str, dict[str, None]] = {}  # of each option, in order
     for cell in cells:

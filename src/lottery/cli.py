@@ -27,9 +27,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lottery import files
-from lottery.config import Config, Training, TransferConfig, did_you_mean, is_text, typed
+from lottery.config import Config, Training, TransferConfig, typed
 from lottery.errors import ConfigError, LotteryError, StoppedError
 from lottery.interrupts import stoppable
+from lottery.options import did_you_mean, is_text
 from lottery.quiet import discard_output
 
 log = logging.getLogger(__name__)

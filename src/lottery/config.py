@@ -1,27 +1,18 @@
 """The schema of every config group: types, ranges, one-line docs. The contract with ``conf/``.
 
-Three pieces of metadata on a field decide how it is treated elsewhere:
-
-* ``identity=False`` marks an option that cannot change a result (paths, logging, devices). Every
-  other option is part of a run's key, unless it still has the default written *here*. So a new
-  option leaves old runs findable, and a default in this file must never be changed: change the
-  YAML in ``conf/`` instead.
-* ``only`` says of its group when an option has an effect (Nesterov momentum only with SGD). Where
-  it has none it is not part of the key.
-* bounds and choices, checked by :func:`range_errors` for all jobs of a sweep before one starts.
+What an option's metadata means is said in :mod:`lottery.options`.
 """
 
 import dataclasses
-import difflib
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, MissingMandatoryValue, OmegaConf, open_dict
 
 from lottery.errors import ConfigError
+from lottery.options import bound_errors, option
 
 
 def _is(**values: str) -> Callable[[Any], bool]:
@@ -30,35 +21,6 @@ def _is(**values: str) -> Callable[[Any], bool]:
 
 
 LONGEST_SIDE = 2**16  # pixels; of more, the sizes of tensors overflow
-
-
-def option(
-    default: Any,
-    doc: str,
-    *,
-    identity: bool = True,
-    only: Callable[[Any], bool] | None = None,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
-    """A dataclass field with its documentation, role and bounds (``ge <= value < lt``, …).
-
-    The bounds of a list hold for each of its elements; no number may be infinite or NaN.
-    """
-    metadata = {
-        "doc": doc,
-        "identity": identity,
-        "only": only,
-        "bounds": {"ge": ge, "gt": gt, "le": le, "lt": lt},
-        "choices": choices,
-    }
-    if isinstance(default, list | dict):
-        factory = type(default)
-        return field(default_factory=lambda: factory(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -416,109 +378,9 @@ def _extra_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _extra_keys(child, f"{prefix}{key}.")
 
 
-def identity(config: Any) -> dict[str, Any]:
-    """The part of a config dataclass that determines results.
-
-    Neither defaults nor plumbing nor what means nothing beside the other options of its group.
-
-    Raises :class:`TypeError` if ``config`` is no dataclass instance.
-    """
-    determining: dict[str, Any] = {}
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            determining[f.name] = identity(value)
-        elif f.metadata["identity"] and value != _default(f) and _matters(f, config):
-            determining[f.name] = value
-    return determining
-
-
-def _matters(f: "dataclasses.Field[Any]", group: Any) -> bool:
-    only = f.metadata.get("only")
-    return only is None or bool(only(group))
-
-
-def _default(f: "dataclasses.Field[Any]") -> Any:
-    if f.default_factory is not dataclasses.MISSING:
-        return f.default_factory()
-    return f.default
-
-
-def options(config: Any, prefix: str = "") -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
-    """Every option below ``config`` as (dotted name, field, value)."""
-    for f in dataclasses.fields(config):
-        value, name = getattr(config, f.name), f"{prefix}{f.name}"
-        if dataclasses.is_dataclass(value):
-            yield from options(value, f"{name}.")
-        else:
-            yield name, f, value
-
-
-_SYMBOLS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-
-
 def range_errors(config: Training) -> list[str]:
     """One line for each value that is out of its range or contradicts another. Reads no files."""
     return bound_errors(config) or _contradictions(config)
-
-
-def bound_errors(config: Any) -> list[str]:
-    """One line for each value of a config dataclass that is out of its range."""
-    if errors := text_errors(config):  # which no other message can show
-        return errors
-    for name, f, value in options(config):
-        choices, bounds = f.metadata["choices"], f.metadata["bounds"]
-        if value == MISSING:
-            errors.append(f"{name} has no value")
-        elif choices and value not in choices:
-            errors.append(f"{name}={value} is unknown{did_you_mean(str(value), choices)}")
-        elif not all(_within(number, bounds) for number in _numbers(value)):
-            wanted = [f"{_SYMBOLS[k]} {b:g}" for k, b in bounds.items() if b is not None]
-            numbers = "hold numbers " if isinstance(value, list | dict) else "be "
-            must = numbers + " and ".join(wanted) if wanted else "be finite"
-            errors.append(f"{name}={value} must {must}")
-    return errors
-
-
-def text_errors(config: Any) -> list[str]:
-    """One line for each value of a config dataclass that no file could hold.
-
-    Bytes of a command line that are not UTF-8 reach Python as halves of a pair of surrogates.
-    """
-    return [
-        f"{name}={value!a} is not text in UTF-8"
-        for name, _, value in options(config)
-        if not is_text(json.dumps(value, ensure_ascii=False, default=str))
-    ]
-
-
-def is_text(value: str) -> bool:
-    """Whether a string can be written to a file."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    """The number that an option is, or all that its list or dictionary holds."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        yield value
-    elif isinstance(value, list | dict):
-        for element in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(element)
-
-
-def _within(value: float, bounds: dict[str, float | None]) -> bool:
-    ge, gt, le, lt = (bounds[k] for k in ("ge", "gt", "le", "lt"))
-    return (
-        math.isfinite(value)
-        and (ge is None or value >= ge)
-        and (gt is None or value > gt)
-        and (le is None or value <= le)
-        and (lt is None or value < lt)
-    )
 
 
 def _contradictions(config: Training) -> list[str]:
@@ -546,12 +408,3 @@ def _contradictions(config: Training) -> list[str]:
             f"data.image_size={data.image_size} is larger than data.stored_size={data.stored_size}"
         )
     return errors
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: the nearest known names, and all of them if they are few."""
-    known = [name for name in known if name != word]
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    listed = f" (known: {', '.join(known)})" if len(known) <= 12 else ""
-    return hint + listed

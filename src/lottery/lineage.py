@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from lottery import choices, models, rewinding
-from lottery.config import DENSE, Config, Mask, Model, Optimizer, Training, identity
+from lottery import models, rewinding
+from lottery.choices import code as choices
+from lottery.config import DENSE, Config, Mask, Model, Optimizer, Training
 from lottery.data import describe, sources
+from lottery.options import identity
 from lottery.pruning import criteria
 from lottery.pruning.allocation import rounds
 from lottery.store import Node, Store

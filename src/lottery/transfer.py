@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lottery import files, models
-from lottery.config import Data, Model, Transfer, TransferConfig, did_you_mean
+from lottery.config import Data, Model, Transfer, TransferConfig
 from lottery.data import crop_size, describe
 from lottery.data.overlap import overlap
 from lottery.data.splits import steps_per_epoch
@@ -22,6 +22,7 @@ from lottery.errors import ConfigError, DataError, DivergedError, TicketError
 from lottery.experiment import Laboratory, Sparse, load_data, trained, training_module
 from lottery.lineage import Lineage, training_identity
 from lottery.models.cost import whole
+from lottery.options import did_you_mean
 from lottery.pruning import masks
 from lottery.rewinding import Start, fresh_seed
 from lottery.runs import Run

@@ -13,8 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lottery import files, rewinding
 from lottery.analysis import settings
-from lottery.config import Config, did_you_mean, options
+from lottery.config import Config
 from lottery.errors import LotteryError
+from lottery.options import did_you_mean, options
 
 Flat = Mapping[str, Any]
 """A config as {dotted name of an option: value}."""

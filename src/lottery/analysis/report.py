@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from lottery.config import text_errors
 from lottery.errors import ConfigError, LotteryError
+from lottery.options import text_errors
 
 if TYPE_CHECKING:  # report.py --help must not wait for them
     from lottery.analysis.collect import Study

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lottery import choices
+from lottery.choices import code as choices
 from lottery.config import Data
 from lottery.data import sources
 from lottery.data.interface import Description, Labels, Rows, Shape, Split, Splits

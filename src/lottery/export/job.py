@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from lottery import files
-from lottery.config import Data, bound_errors, did_you_mean, option, typed
+from lottery.config import Data, typed
 from lottery.errors import BrowserError, ConfigError, DataError, TicketError
 from lottery.export.names import FORMATS, PRECISIONS
+from lottery.options import bound_errors, did_you_mean, option
 from lottery.tickets import Ticket, asked_for
 
 if TYPE_CHECKING:  # --help must not wait for it

@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lottery import choices
-from lottery.config import did_you_mean
+from lottery.choices import code as choices
 from lottery.errors import ConfigError
 from lottery.models import applications
 from lottery.models._arguments import arguments
 from lottery.models.applications import APPLICATIONS
 from lottery.models.kernels import flat_layers, layer_kernels
+from lottery.options import did_you_mean
 
 if TYPE_CHECKING:
     import keras

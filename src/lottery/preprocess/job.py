@@ -13,10 +13,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from lottery import config, files
-from lottery.config import option
 from lottery.data.manifest import MANIFEST
 from lottery.data.sources.records import check_files, read_manifest, trust
 from lottery.errors import ConfigError, DataError
+from lottery.options import bound_errors, option
 
 if TYPE_CHECKING:  # --help must not wait for them
     from lottery.preprocess.processes import Map
@@ -82,7 +82,7 @@ def check(options: Options) -> None:
     if options.verify is None and (options.source is None or options.output is None):
         missing = "source=<folder of images>" if options.source is None else "output=<folder>"
         raise ConfigError(f"{missing} is missing")
-    if found := config.bound_errors(options):
+    if found := bound_errors(options):
         raise ConfigError("; ".join(found))
     if options.format == "array" and options.encoding == "jpeg":
         raise ConfigError("encoding=jpeg needs format=tfrecord: an array holds pixels")

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from lottery import choices
-from lottery.config import did_you_mean
+from lottery.choices import code as choices
 from lottery.errors import ConfigError
+from lottery.options import did_you_mean
 from lottery.training.checkpoints import State
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from lottery.config import Data, bound_errors
+from lottery.config import Data
+from lottery.options import bound_errors
 
 Array = np.ndarray[Any, Any]
 

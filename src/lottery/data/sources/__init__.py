@@ -8,11 +8,12 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from lottery import choices
-from lottery.config import Data, did_you_mean
+from lottery.choices import code as choices
+from lottery.config import Data
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.splits import Keys
 from lottery.errors import ConfigError
+from lottery.options import did_you_mean
 
 Part = Literal["train", "test"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery.config import Data, did_you_mean
+from lottery.config import Data
 from lottery.data import contents, images
 from lottery.data.contents import with_status
 from lottery.data.images import File
@@ -21,6 +21,7 @@ from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
 from lottery.data.splits import Keys, name_key
 from lottery.errors import ConfigError, DataError
+from lottery.options import did_you_mean
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TEST_FOLDERS = ("test", "val", "validation")

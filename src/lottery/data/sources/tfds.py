@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from lottery.config import Data, did_you_mean
+from lottery.config import Data
 from lottery.data import contents, images, tfrecord
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
 from lottery.data.splits import Keys
 from lottery.errors import ConfigError, DataError
+from lottery.options import did_you_mean
 
 _DEFAULT_ROOT = "~/tensorflow_datasets"
 # A TFRecord stores each example between 12 bytes of length and checksum and 4 of checksum.

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lottery import choices
-from lottery.config import did_you_mean
+from lottery.choices import code as choices
 from lottery.errors import ConfigError
+from lottery.options import did_you_mean
 
 Array = np.ndarray[Any, Any]
 

@@ -1,0 +1,60 @@
+"""What a config chooses by name: every kind, and how a stranger's choices become known.
+
+Nothing here imports a choice, or numpy, before it is asked for.
+"""
+
+import importlib
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+from lottery.choices.kinds import Kind
+from lottery.errors import ConfigError
+
+__all__ = [
+    "KINDS", "Kind", "allocation", "as_group", "load_plugins", "optimizer", "pattern", "schedule",
+    "score",
+]  # fmt: skip
+
+ENTRY_POINTS = "lottery.plugins"
+"""Group of entry points by which an installed package names modules of choices."""
+
+score = Kind("mask/score", "lottery.pruning.scores")
+allocation = Kind("mask/scope", "lottery.pruning.allocations")
+pattern = Kind("mask/pattern", "lottery.pruning.patterns")
+optimizer = Kind("optimizer", "lottery.training.optimizers")
+schedule = Kind("schedule", "lottery.training.schedules")
+
+KINDS: tuple[Kind, ...] = (score, allocation, pattern, optimizer, schedule)
+
+
+def load_plugins(modules: Iterable[str]) -> None:
+    """Import modules that register choices, and those that installed packages name.
+
+    A module may lie in the folder in which the command was started. Raises :class:`ConfigError`,
+    with the error, for one that cannot be imported.
+    """
+    here = str(Path.cwd())
+    for name in modules:
+        if here not in sys.path:
+            sys.path.append(here)
+        _load(name, f"plugins=[{name}]")
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        _load(entry.value, f"the plugin {entry.name} of {entry.dist and entry.dist.name}")
+
+
+def _load(name: str, label: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ConfigError as error:
+        raise ConfigError(f"{label}: {error}") from error
+    except Exception as error:  # whatever a stranger's module raises
+        raise ConfigError(f"{label} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def as_group(argument: str) -> str:
+    """An override as Hydra takes it: ``mask.scope=layer`` chooses from the group ``mask/scope``."""
+    name, equals, value = argument.partition("=")
+    nested = {kind.option: kind.group for kind in KINDS if "/" in kind.group}
+    return f"{nested[name]}{equals}{value}" if equals and name in nested else argument

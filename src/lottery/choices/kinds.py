@@ -1,0 +1,157 @@
+"""Kinds of choices: scores, optimizers, networks, … Each choice is a frozen dataclass with a name.
+
+A choice is registered by the decorator of its kind::
+
+    @choices.score("squared")
+    @dataclass(frozen=True)
+    class Squared:
+        '''Score = |weight| ** power.'''
+
+        power: float = option(2.0, "exponent", gt=0)
+
+        def scores(self, evidence): ...
+
+Its fields are its options, all with defaults, which must never be changed: keys leave them out.
+Hydra offers it as ``mask/score=squared``, with ``mask.score.power=3``. The decorated class has one
+more field, ``name``, so that its values as JSON say what they are of.
+"""
+
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lottery.errors import ConfigError
+from lottery.options import did_you_mean
+
+T = TypeVar("T", bound=type)
+
+
+def _nothing(name: str) -> None:
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """One kind of choice, and the choices of it that are known.
+
+    ``group`` is its group in Hydra, and, with dots, the option that holds it. Modules of the
+    package ``builtin`` are named as the choices that they register, and imported when one of those
+    is asked for. ``more`` makes classes for names of a library, and ``others`` lists those.
+    """
+
+    group: str
+    builtin: str
+    key: str = "name"
+    more: Callable[[str], type | None] = _nothing
+    others: Callable[[], tuple[str, ...]] = tuple
+    registered: dict[str, type] = field(default_factory=dict)
+
+    @property
+    def option(self) -> str:
+        """The option that holds a choice of this kind: ``mask.score``."""
+        return self.group.replace("/", ".")
+
+    def __call__(self, name: str) -> Callable[[T], T]:
+        """A class decorator that registers a choice.
+
+        Raises :class:`ConfigError` for a class that cannot be one, and for a name that is taken.
+        """
+
+        def register(cls: T) -> T:
+            chosen = self._named(cls, name)
+            self.registered[name] = chosen
+            return chosen  # type: ignore[return-value]
+
+        return register
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all choices, sorted; imports none of them."""
+        return tuple(sorted({*self._modules, *self.others(), *self.registered}))
+
+    def find(self, name: str) -> type:
+        """The class of a choice. Raises :class:`ConfigError` for an unknown name."""
+        if name not in self.registered and name in self._modules:
+            importlib.import_module(f"{self.builtin}.{name}")
+        if name not in self.registered and (made := self.more(name)) is not None:
+            self(name)(made)
+        if name not in self.registered:
+            raise ConfigError(f"{self.group}={name} is unknown{did_you_mean(name, self.names())}")
+        return self.registered[name]
+
+    def of(self, values: Any) -> Any:
+        """A choice from its values as a config or JSON has them, its name among them.
+
+        Raises :class:`ConfigError` for values that no choice of this kind can have.
+        """
+        if dataclasses.is_dataclass(values) and not isinstance(values, type):
+            values = dataclasses.asdict(values)
+        if not isinstance(values, Mapping | DictConfig) or not values.get(self.key):
+            raise ConfigError(f"{self.option} has no value: choose one by {self.group}=…")
+        cls = self.find(str(values[self.key]))
+        known = {f.name for f in dataclasses.fields(cls)}
+        for odd in sorted(set(map(str, values)) - known):
+            free = sorted(known - {self.key})
+            hint = did_you_mean(odd, free) if free else ": it has no options"
+            raise ConfigError(
+                f"option {self.option}.{odd} is unknown to {self.group}={values[self.key]}{hint}"
+            )
+        node = self.node(str(values[self.key]))
+        try:
+            return OmegaConf.to_object(OmegaConf.merge(node, dict(values)))
+        except OmegaConfBaseException as error:
+            first = str(error).splitlines()[0]
+            raise ConfigError(f"{self.option}.{error.full_key}: {first}") from error
+
+    def node(self, name: str) -> DictConfig:
+        """The options of a choice at their defaults, with their types, for a config."""
+        node: DictConfig = OmegaConf.structured(self.find(name))
+        OmegaConf.set_readonly(node, None)  # the class is frozen, but a config may change
+        return node
+
+    def doc(self, name: str) -> str:
+        """The first line of what a choice says of itself."""
+        return (inspect.getdoc(self.find(name)) or "").partition("\n")[0]
+
+    @functools.cached_property
+    def _modules(self) -> frozenset[str]:
+        spec = importlib.util.find_spec(self.builtin)
+        places = spec.submodule_search_locations if spec is not None else None
+        found = pkgutil.iter_modules(places or ())
+        return frozenset(m.name for m in found if not m.name.startswith("_"))
+
+    def _named(self, cls: type, name: str) -> type:
+        """The class with its name as a field, which stands where the class itself stood."""
+        where = f"{cls.__module__}.{cls.__qualname__}"
+        if not (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+            raise ConfigError(f"{where} must be a frozen dataclass to be {self.group}={name}")
+        own = dataclasses.fields(cls)
+        if any(f.name == self.key for f in own):
+            raise ConfigError(f"{where} must not have an option {self.key}: it is its own name")
+        for f in own:
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+                raise ConfigError(f"{where}: its option {f.name} must have a default")
+        before = self.registered.get(name)
+        if before is not None and f"{before.__module__}.{before.__qualname__}" != where:
+            raise ConfigError(
+                f"{self.group}={name} is {before.__module__}.{before.__qualname__} already, and "
+                f"{where} wants the same name"
+            )
+        about = {"doc": "name of the choice", "identity": True, "always": True}
+        chosen = dataclasses.make_dataclass(
+            cls.__name__,
+            [(self.key, str, field(default=name, metadata=about))],
+            bases=(cls,),
+            frozen=True,
+        )
+        chosen.__module__, chosen.__qualname__ = cls.__module__, cls.__qualname__
+        chosen.__doc__ = cls.__doc__
+        return chosen
