@@ -298,7 +298,7 @@ MUTANTS = [
     ),
     # -- keys
     Mutant(
-        "options without effect in keys", "config.py",
+        "options without effect in keys", "options.py",
         " and _matters(f, config)", "",
         "the same network trained again: slow, not wrong",
         ("test_keys.py",),
@@ -311,12 +311,12 @@ MUTANTS = [
         ("test_keys.py",),
     ),
     Mutant(
-        "what a score imports is not its code", "choices.py",
+        "what a score imports is not its code", "choices/code.py",
         'waiting += [".".join(parts[: i + 1]) for i in range(len(parts))]', "pass",
         "most scores import nothing of their own",
     ),
     Mutant(
-        "a comment is another score", "choices.py",
+        "a comment is another score", "choices/code.py",
         "ast.unparse(_WithoutDocstrings().visit(tree))", "path.read_text()",
         "the simplest hash of a source",
     ),
@@ -430,14 +430,14 @@ MUTANTS = [
         ("test_data.py",),
     ),
     Mutant(
-        "a milestone one step late", "training/optimizers.py",
+        "a milestone one step late", "training/schedules/step.py",
         "- warmup - 1 for m in", "- warmup for m in",
         "Keras's boundaries read as if they were exclusive",
         ("test_training.py",),
     ),
     Mutant(
-        "biases decay", "training/optimizers.py",
-        'var_names=["bias", "gamma", "beta"]', 'var_names=["gamma", "beta"]',
+        "biases decay", "training/optimizers/__init__.py",
+        'SPARED = ("bias", "gamma", "beta")', 'SPARED = ("gamma", "beta")',
         "a part of the networks have no biases to speak of",
         ("test_training.py",),
     ),

@@ -15,6 +15,7 @@ import yaml
 from conftest import REPOSITORY, TINY, command, environment, result_folder, run
 from PIL import Image
 
+from lottery import choices
 from lottery.files import read_csv, read_json, write_json
 from lottery.runs import load_run
 from lottery.store import VERSION
@@ -69,9 +70,10 @@ def test_help_is_light_and_lists_every_choice(script):
     assert process.returncode == 0
     assert not imported(process) & HEAVY
     for group in (REPOSITORY / "conf").iterdir():
-        names = sorted(path.stem for path in group.glob("*.yaml"))
+        names = {path.stem for path in group.glob("*.yaml")}
+        names |= {n for k in choices.KINDS if k.group == group.name for n in k.names()}
         if names:
-            assert f"\n{group.name}: {', '.join(names)}\n" in process.stdout
+            assert f"\n{group.name}: {', '.join(sorted(names))}\n" in process.stdout
 
 
 @pytest.mark.parametrize("script", ["report.py", "preprocess.py", "transfer.py", "export.py"])

@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from lottery import cli, experiment, models, rewinding, validation
+from lottery import choices, cli, experiment, models, rewinding, validation
 from lottery.config import Config, TransferConfig, range_errors, typed
 from lottery.data.sources import digits
 from lottery.errors import ConfigError
@@ -24,6 +24,7 @@ from lottery.options import identity, options
 from lottery.pruning import criteria, masks
 from lottery.sweep.progression import expand
 from lottery.training.checkpoints import CheckpointFolder, Progress
+from lottery.training.schedules import unchanging
 
 CONF = REPOSITORY / "conf"
 # Hydra's own groups and preprocess.py's are no part of a study.
@@ -40,7 +41,7 @@ MISSING_VALUES = {
 PEAK = 0.1
 
 
-def choices(group: str) -> list[str]:
+def files(group: str) -> list[str]:
     return [name for g, name in FILES if g == group]
 
 
@@ -72,13 +73,21 @@ def test_what_a_file_leaves_open_must_be_given(group, name):
 
 @pytest.mark.parametrize(("group", "name"), FILES)
 def test_every_option_of_a_file_is_documented(group, name):
-    documented = {n: f.metadata.get("doc") for n, f, _ in options(Config())}
+    documented = {n: f.metadata.get("doc") for n, f, _ in every_option()}
     content = OmegaConf.load(CONF / group / f"{name}.yaml")
     for hydras_own in ("defaults", "hydra"):
         content.pop(hydras_own, None)
     prefix = "" if group == "experiment" else f"{group}."
     for option in leaves(content, prefix):
         assert documented[option], option
+
+
+def every_option():
+    """Those of the schema, and those of all choices that come with the package."""
+    yield from options(Config())
+    for kind in choices.KINDS:
+        for choice in kind.shipped():
+            yield from options(kind.find(choice)(), f"{kind.option}.")
 
 
 def leaves(config: DictConfig, prefix: str) -> list[str]:
@@ -91,24 +100,24 @@ def leaves(config: DictConfig, prefix: str) -> list[str]:
 
 
 def test_every_option_is_documented_in_one_line():
-    for name, f, _ in options(Config()):
+    for name, f, _ in every_option():
         assert f.metadata["doc"].strip(), name
         assert "\n" not in f.metadata["doc"], name
 
 
-@pytest.mark.parametrize("name", choices("mask"))
+@pytest.mark.parametrize("name", files("mask"))
 def test_every_mask_file_names_a_criterion(name):
     config = composed(f"mask={name}").mask
     scores = criteria.find(config.criterion).score(np.array([1.0, -3.0]), np.array([2.0, 2.0]))
     assert scores[0] < scores[1]
 
 
-@pytest.mark.parametrize("name", choices("rewind"))
+@pytest.mark.parametrize("name", files("rewind"))
 def test_every_rewind_file_names_a_rewinding(name):
     assert callable(rewinding.find(composed(f"rewind={name}").rewind.name).rewind)
 
 
-@pytest.mark.parametrize("name", choices("model"))
+@pytest.mark.parametrize("name", files("model"))
 def test_every_model_file_builds(name):
     config = composed(f"model={name}", *MISSING_VALUES.get(("model", name), [])).model
     model = models.build(
@@ -146,7 +155,10 @@ def test_every_model_file_builds(name):
         ("data.mean=[nan]", "data.mean=[nan] must be finite"),
         ("data.mean=[inf]", "data.mean=[inf] must be finite"),
         ("data.crop_aspect=[1,inf]", "data.crop_aspect=[1.0, inf] must be finite"),
-        ("schedule.milestones=[0.5,nan]", "schedule.milestones=[0.5, nan] must be finite"),
+        (
+            "schedule=step schedule.milestones=[0.5,nan]",
+            "schedule.milestones=[0.5, nan] must be finite",
+        ),
         ("+model.options.alpha=nan", "must be finite"),
         ("data.classes=[1,-1]", "data.classes=[1, -1] must hold numbers >= 0"),
         ("data.crop_area=[0.5,1.5]", "data.crop_area=[0.5, 1.5] must be two values above 0"),
@@ -158,10 +170,16 @@ def test_every_model_file_builds(name):
         ),
         ("data.mean=[0.5,0.5]", "differ in length"),
         ("schedule.warmup=1", "schedule.warmup=1.0 must be >= 0 and < 1"),
-        ("schedule.milestones=[0.75,0.5]", "schedule.milestones=[0.75, 0.5] must increase"),
-        ("schedule.milestones=[0.5,0.5]", "schedule.milestones=[0.5, 0.5] must increase"),
-        ("schedule.milestones=[0,0.5]", "must increase between 0 and 1"),
-        ("schedule.milestones=[0.5,1]", "must increase between 0 and 1"),
+        (
+            "schedule=step schedule.milestones=[0.75,0.5]",
+            "schedule.milestones=[0.75, 0.5] must increase",
+        ),
+        (
+            "schedule=step schedule.milestones=[0.5,0.5]",
+            "schedule.milestones=[0.5, 0.5] must increase",
+        ),
+        ("schedule=step schedule.milestones=[0,0.5]", "must increase between 0 and 1"),
+        ("schedule=step schedule.milestones=[0.5,1]", "must increase between 0 and 1"),
         ("optimizer.learning_rate=0", "optimizer.learning_rate=0.0 must be > 0"),
         ("optimizer.learning_rate=inf", "optimizer.learning_rate=inf must be"),
         ("optimizer.weight_decay=-1e-4", "optimizer.weight_decay=-0.0001 must be >= 0"),
@@ -174,13 +192,10 @@ def test_every_model_file_builds(name):
         (f"trainer.eval_batch_size={10**21}", "must be >= 1 and < 2.14748e+09"),
         ("paths.store='/tmp/a\udcff'", "paths.store='/tmp/a\\udcff' is not text in UTF-8"),
         ("data.name='a\udcff'", "data.name='a\\udcff' is not text in UTF-8"),
-        ("optimizer.name='\udcff'", "optimizer.name='\\udcff' is not text in UTF-8"),
         ("logger.tags=['a\udcff']", "logger.tags=['a\\udcff'] is not text in UTF-8"),
         ("+model.options.a='\udcff'", "model.options={'a': '\\udcff'} is not text in UTF-8"),
         ("seed=-1", "seed=-1 must be >= 0"),
         ("verdict.tolerance=-1", "verdict.tolerance=-1.0 must be >= 0"),
-        ("optimizer.name=adamww", "optimizer.name=adamww is unknown; did you mean adamw"),
-        ("schedule.name=cosin", "schedule.name=cosin is unknown; did you mean cosine"),
         ("trainer.precision=float16", "trainer.precision=float16 is unknown; did you mean"),
         ("trainer.strategy=mirored", "trainer.strategy=mirored is unknown; did you mean mirrored"),
         ("mask.scope=globl", "mask.scope=globl is unknown; did you mean global"),
@@ -196,7 +211,7 @@ def test_every_model_file_builds(name):
     ],
 )
 def test_a_bad_value_is_one_clear_line(override, said):
-    found = validation.errors(composed(override))
+    found = validation.errors(composed(*override.split(" ")))
     assert len(found) == 1
     assert said in found[0]
     assert "\n" not in found[0]
@@ -233,14 +248,27 @@ def test_too_little_memory_is_answered_with_what_takes_it():
 def test_the_largest_valid_values_are_valid():
     for override in (
         "mask.percentile=99.99", "mask.percentile=0", "rewind.epoch=30", "data.classes=[9,0]",
-        "schedule.warmup=0.99", "trainer.batch_size=1222", "schedule.milestones=[]",
+        "schedule.warmup=0.99", "trainer.batch_size=1222",
     ):  # fmt: skip
         assert validation.errors(composed(override)) == [], override
 
 
 def test_all_bad_values_are_reported_at_once():
-    found = validation.errors(composed("mask.percentile=100", "seed=-1", "optimizer.name=adan"))
-    assert [e.partition("=")[0] for e in found] == ["seed", "optimizer.name", "mask.percentile"]
+    found = validation.errors(composed("mask.percentile=100", "seed=-1", "optimizer.momentum=2"))
+    assert [e.partition("=")[0] for e in found] == ["seed", "optimizer.momentum", "mask.percentile"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer.name=adam", "optimizer.name=adam: choose it by optimizer=adam"),
+        ("optimizer.name=adan", "optimizer=adan is unknown; did you mean adam or nadam"),
+        ("+optimizer.beta_1=0.5", "option optimizer.beta_1 is unknown"),
+    ],
+)
+def test_what_another_choice_is_about_is_refused(override, said):
+    with pytest.raises(ConfigError, match=said):
+        composed(override)
 
 
 @pytest.mark.parametrize("option", ["foo", "trainer.foo"])
@@ -259,7 +287,9 @@ def test_free_options_of_a_model_may_be_added():
 
 
 def test_defaults_are_no_part_of_an_identity():
-    assert identity(Config()) == {f: {} for f in [*GROUPS, "verdict", "sweep"] if f != "experiment"}
+    chosen = {f.name for f in dataclasses.fields(Config) if f.metadata.get("kind")}
+    groups = {*GROUPS, "verdict", "sweep"} - {"experiment"} - chosen
+    assert identity(Config()) == {f: {} for f in groups}
 
 
 def test_a_new_option_leaves_old_identities_as_they_were():
@@ -347,14 +377,12 @@ def test_a_ticket_tells_whether_it_began_with_an_initialisation(keys, lab, rewin
 # -- optimizers and schedules --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", choices("optimizer"))
+@pytest.mark.parametrize("name", files("optimizer"))
 def test_every_optimizer_file_builds_what_it_says(name):
     import keras
 
-    from lottery.training import optimizers
-
     config = composed(f"optimizer={name}", "optimizer.weight_decay=0.5").optimizer
-    built = optimizers.optimizer(config, optimizers.constant(0.1))
+    built = config.build(unchanging(0.1))
     kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}
     assert type(built) is kind.get(name, keras.optimizers.AdamW)
     for attribute in ("momentum", "nesterov", "beta_1", "beta_2", "epsilon"):
@@ -367,15 +395,13 @@ def test_every_optimizer_file_builds_what_it_says(name):
     assert moved == pytest.approx([2 - 2 * 0.1 * 0.5, 2, 2, 2])
 
 
-@pytest.mark.parametrize("name", choices("optimizer"))
+@pytest.mark.parametrize("name", files("optimizer"))
 def test_every_optimizer_follows_its_schedule_and_clips(name):
     import keras
 
-    from lottery.training import optimizers
-
     config = composed(f"optimizer={name}", "optimizer.weight_decay=0", "optimizer.clip_norm=1")
     rates = keras.optimizers.schedules.PiecewiseConstantDecay([0], [1.0, 0.25])
-    built = optimizers.optimizer(config.optimizer, rates)
+    built = config.optimizer.build(rates)
     variable = keras.Variable([0.0, 0.0], name="kernel")
     seen = []
     for _ in range(2):
@@ -388,16 +414,12 @@ def test_every_optimizer_follows_its_schedule_and_clips(name):
 
 
 def rates(*overrides: str, steps_per_epoch: int = 10) -> list[float]:
-    from lottery.training import optimizers
-
     config = composed("trainer.epochs=10", "rewind.epoch=1", *overrides)
-    schedule = optimizers.schedule(
-        config.schedule, PEAK, epochs=config.trainer.epochs, steps_per_epoch=steps_per_epoch
-    )
+    schedule = config.schedule.build(PEAK, steps=config.trainer.epochs * steps_per_epoch)
     return [float(schedule(s)) for s in range(10 * steps_per_epoch + 1)]
 
 
-@pytest.mark.parametrize("name", choices("schedule"))
+@pytest.mark.parametrize("name", files("schedule"))
 @pytest.mark.parametrize("steps", [20, 5])
 def test_every_schedule_rises_linearly_from_zero_in_warm_up(name, steps):
     rate = rates(f"schedule={name}", f"schedule.warmup={steps / 100}")
@@ -561,8 +583,8 @@ def test_iterative_masks_of_the_finest_target_end():
         ),
         (
             ["optimzer.name=adam"],
-            "option optimzer.name is unknown; did you mean optimizer.name or optimizer or "
-            "optimizer.nesterov?",
+            "option optimzer.name is unknown; did you mean optimizer or optimizer.nesterov "
+            "or optimizer.momentum?",
         ),
         (
             ["mask=null"],

@@ -1,6 +1,6 @@
 """What a key holds: every option that has an effect and none that has not; whose code it is."""
 
-import copy
+from dataclasses import fields, replace
 from typing import Any
 
 import cv2
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from conftest import TINY, composed, laboratory
 
-from lottery.config import Config, Optimizer
+from lottery import choices
+from lottery.config import Config
 from lottery.data import load
 from lottery.experiment import train_dense
 from lottery.lineage import lineage
@@ -16,6 +17,8 @@ from lottery.options import options
 from lottery.rewinding import without_slots
 from lottery.store import Store
 from lottery.training.checkpoints import equal
+from lottery.training.optimizers.sgd import Sgd
+from lottery.training.schedules import unchanging
 
 NODES = ("dense", "mask", "ticket")
 
@@ -41,15 +44,20 @@ def folder(tmp_path_factory) -> dict[str, Any]:
 
 def having(config: Config, changes: dict[str, Any]) -> Config:
     """The config with other values, by dotted name."""
-    other = copy.deepcopy(config)
     for name, value in changes.items():
-        *parts, option = name.split(".")
-        holder: Any = other
-        for part in parts:
-            holder = getattr(holder, part)
-        assert hasattr(holder, option), name
-        setattr(holder, option, value)
-    return other
+        config = changed(config, name.split("."), value)
+    return config
+
+
+def changed(group: Any, path: list[str], value: Any) -> Any:
+    (f,) = (f for f in fields(group) if f.name == path[0])
+    if (kind := f.metadata.get("kind")) and path[1:] == [kind.key]:
+        new = kind.of({kind.key: value})  # another choice, at its defaults
+    elif path[1:]:
+        new = changed(getattr(group, f.name), path[1:], value)
+    else:
+        new = value
+    return replace(group, **{f.name: new})
 
 
 def keys(config: Config) -> dict[str, str]:
@@ -155,17 +163,7 @@ NO_EFFECTS: list[tuple[str, Any, dict[str, Any]]] = [
     ("model.batch_norm_momentum", 0.9, {}),
     ("model.batch_norm_momentum", 0.9, {"model.name": "VGG16"}),
     ("optimizer.nesterov", False, {"optimizer.momentum": 0.0}),
-    ("optimizer.beta_1", 0.8, {}),
-    ("optimizer.beta_2", 0.9, {}),
-    ("optimizer.epsilon", 1e-3, {}),
-    ("optimizer.momentum", 0.5, ADAM),
-    ("optimizer.nesterov", False, ADAM),
-    ("schedule.final", 0.5, STEP),
-    ("schedule.final", 0.5, {"schedule.name": "constant"}),
-    ("schedule.milestones", [0.5], {}),
-    ("schedule.factor", 0.5, {}),
     ("schedule.factor", 0.5, {"schedule.name": "step"}),
-    ("schedule.factor", 0.5, {"schedule.name": "constant", "schedule.milestones": [0.5]}),
     ("trainer.sync_batch_norm", True, {}),
     ("trainer.sync_batch_norm", True, {**BATCH_NORM, "trainer.strategy": "one"}),
     ("mask.scope", "layer", {"mask.percentile": 0.0}),
@@ -206,7 +204,11 @@ def test_an_option_without_effect_is_in_no_key(base, folder, option, value, othe
 
 
 def test_every_option_is_in_the_table_or_plumbing(base):
-    determining = {name for name, f, _ in options(base) if f.metadata["identity"]}
+    fields_of = {name: f for name, f, _ in options(base)}
+    for kind in choices.KINDS:
+        for name in kind.shipped():
+            fields_of |= {f"{kind.option}.{f.name}": f for f in fields(kind.find(name))}
+    determining = {name for name, f in fields_of.items() if f.metadata["identity"]}
     assert {option for option, *_ in EFFECTS} == determining - OF_PLUG_INS
     for name, f, value in options(base):
         if f.metadata["identity"]:
@@ -241,8 +243,6 @@ def test_options_without_effect_change_no_bit_of_a_training(base, tmp_path):
             "data.name": "x", "data.test": "x", "data.stored_size": 8, "data.image_size": 8,
             "data.resize": 8, "data.classes": list(range(10)), "data.crop_area": [0.5, 1.0],
             "data.crop_aspect": [1.0, 1.0], "model.batch_norm_momentum": 0.5,
-            "optimizer.beta_1": 0.5, "optimizer.beta_2": 0.5, "optimizer.epsilon": 1.0,
-            "schedule.final": 0.5, "schedule.milestones": [0.5], "schedule.factor": 0.5,
             "trainer.sync_batch_norm": True, "mask.percentile": 0.0, "rewind.optimizer": "reset",
         },
     )  # fmt: skip
@@ -259,12 +259,9 @@ def test_options_without_effect_change_no_bit_of_a_training(base, tmp_path):
 def test_without_momentum_there_is_neither_nesterov_nor_anything_to_reset():
     import keras
 
-    from lottery.training import optimizers
-
     ends = []
     for nesterov in (False, True):
-        settings = Optimizer(name="sgd", momentum=0.0, nesterov=nesterov)
-        optimizer = optimizers.optimizer(settings, optimizers.constant(0.1))
+        optimizer = Sgd(momentum=0.0, nesterov=nesterov).build(unchanging(0.1))
         weight = keras.Variable(np.ones(3, np.float32), name="weight")
         optimizer.build([weight])
         optimizer.apply([np.arange(3, dtype=np.float32)])

@@ -15,6 +15,8 @@ from lottery.errors import CheckpointError, DivergedError, StoppedError
 from lottery.runs import Run, runs_of
 from lottery.training import loop, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, equal
+from lottery.training.optimizers.adamw import AdamW
+from lottery.training.schedules import unchanging
 
 FIGURES = ("epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate")
 
@@ -379,16 +381,13 @@ def test_clipping_and_decay_never_see_a_pruned_weight(lab):
     import keras
     import tensorflow as tf
 
-    from lottery.config import Optimizer
-    from lottery.training import optimizers
-
     mask = np.array([[1.0], [0.0], [1.0], [0.0]], np.float32)
     gradients = np.array([[0.3], [50.0], [-0.4], [-70.0]], np.float32)
-    options = Optimizer(name="adamw", learning_rate=0.1, weight_decay=0.1, clip_norm=0.25)
+    options = AdamW(learning_rate=0.1, weight_decay=0.1, clip_norm=0.25)
 
     def after_two_steps(weights, gradient):
         v = keras.Variable(weights, name="kernel")
-        optimizer = optimizers.optimizer(options, optimizers.constant(0.1))
+        optimizer = options.build(unchanging(0.1))
         optimizer.build([v])
         for _ in range(2):
             optimizer.apply([tf.constant(gradient)], [v])

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -26,11 +26,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lottery import files
+from lottery import choices, files
 from lottery.config import Config, Training, TransferConfig, typed
 from lottery.errors import ConfigError, LotteryError, StoppedError
 from lottery.interrupts import stoppable
-from lottery.options import did_you_mean, is_text
+from lottery.options import did_you_mean, is_text, options
 from lottery.quiet import discard_output
 
 log = logging.getLogger(__name__)
@@ -327,7 +327,7 @@ def _unknown(option: str, error: BaseException, schema: type) -> str:
     if free is not None:
         refused = _refused_by_network(option.removeprefix(f"{free}."), error)
         return refused or f"{option} is not set yet: write +{option}=… to add it to {free}"
-    known = _option_names(schema)
+    known = _option_names(schema, error)
     if option in known:  # a group, which has files to choose from in other scripts
         return f"there is no choice of {option} here"
     return f"option {option} is unknown{did_you_mean(option, known)}"
@@ -361,11 +361,23 @@ def _free_options(schema: Any) -> list[str]:
     return [name for name, kind in [*own, *inside] if get_origin(kind) is dict]
 
 
-def _option_names(schema: Any) -> list[str]:
-    own = dataclasses.fields(schema)
-    groups = [f for f in own if dataclasses.is_dataclass(f.type)]
-    inside = [f"{g.name}.{f.name}" for g in groups for f in dataclasses.fields(g.type)]  # type: ignore[arg-type]
-    return [*(f.name for f in own), *inside]
+def _option_names(schema: Any, error: BaseException) -> list[str]:
+    """Names of all options: of what was composed, choices and all, or those of the schema."""
+    found: Any = getattr(error.__cause__, "parent_node", None)
+    naming = {kind.key for kind in choices.KINDS}
+    inside = _names(found._get_root(), "", naming) if found is not None else ()
+    groups = (f.name for f in dataclasses.fields(schema))
+    return list(dict.fromkeys([*groups, *inside, *(n for n, _, _ in options(schema()))]))
+
+
+def _names(node: DictConfig, prefix: str, naming: Collection[str]) -> Iterator[str]:
+    for key in map(str, node):
+        child = node._get_node(key)
+        if f"{prefix}{key}" == "hydra" or (prefix and key in naming):
+            continue  # Hydra's own; and a choice is made by its group
+        yield f"{prefix}{key}"
+        if isinstance(child, DictConfig) and not child._is_missing() and not child._is_none():
+            yield from _names(child, f"{prefix}{key}.", naming)
 
 
 def _group(output: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, MissingMandatoryValue, OmegaConf, open_dict
 
+from lottery import choices
 from lottery.errors import ConfigError
 from lottery.options import bound_errors, option
 
@@ -94,52 +95,6 @@ class Model:
     dropout: float = option(0.0, "share of features dropped before the classifier", ge=0, lt=1)
     batch_norm_momentum: float = option(0.99, "momentum of moving statistics", ge=0, lt=1)
     options: dict[str, Any] = option({}, "further keyword arguments of the builder")
-
-
-def _adaptive(optimizer: "Optimizer") -> bool:
-    return optimizer.name in ("adam", "adamw")
-
-
-@dataclass
-class Optimizer:
-    """A Keras optimizer. Weight decay is decoupled and spares biases and BatchNorm."""
-
-    name: str = option(MISSING, "Keras optimizer", choices=("sgd", "adam", "adamw"))
-    learning_rate: float = option(0.1, "peak learning rate", gt=0)
-    momentum: float = option(0.9, "sgd: momentum", only=_is(name="sgd"), ge=0, lt=1)
-    nesterov: bool = option(
-        False, "sgd: Nesterov momentum", only=lambda o: o.name == "sgd" and o.momentum > 0
-    )
-    beta_1: float = option(
-        0.9, "adam, adamw: decay of the first moment", only=_adaptive, ge=0, lt=1
-    )
-    beta_2: float = option(
-        0.999, "adam, adamw: decay of the second moment", only=_adaptive, ge=0, lt=1
-    )
-    epsilon: float = option(1e-7, "adam, adamw: added to the denominator", only=_adaptive, gt=0)
-    weight_decay: float = option(0.0, "decay per step, times the learning rate", ge=0)
-    clip_norm: float | None = option(None, "largest global norm of the gradient", gt=0)
-
-
-@dataclass
-class Schedule:
-    """The learning rate over time, relative to its peak."""
-
-    name: str = option(MISSING, "shape", choices=("cosine", "step", "constant"))
-    warmup: float = option(0.0, "share of the training for a linear rise from zero", ge=0, lt=1)
-    final: float = option(
-        0.0, "cosine: share of the peak left at the end", only=_is(name="cosine"), ge=0, le=1
-    )
-    milestones: list[float] = option(
-        [], "step: shares of the training after which the rate drops", only=_is(name="step")
-    )
-    factor: float = option(
-        0.1,
-        "step: what the rate is multiplied by at a milestone",
-        only=lambda s: s.name == "step" and bool(s.milestones),
-        gt=0,
-        le=1,
-    )
 
 
 @dataclass
@@ -317,8 +272,10 @@ class Training:
     seed: int = option(0, "initialisation, data order and augmentation", ge=0, lt=2**31)
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    schedule: Schedule = field(default_factory=Schedule)
+    optimizer: Any = option(MISSING, "what takes the steps", kind=choices.optimizer)
+    schedule: Any = option(
+        MISSING, "the learning rate over time, relative to its peak", kind=choices.schedule
+    )
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
     paths: Paths = field(default_factory=Paths)
@@ -352,8 +309,8 @@ DENSE = ("seed", "data", "model", "optimizer", "schedule", "trainer")
 def typed(config: DictConfig) -> Any:
     """The dataclass instance of a config that Hydra composed, interpolations resolved.
 
-    Raises :class:`ConfigError` for a value that is missing and for keys that the schema does not
-    have, added with ``+``.
+    Raises :class:`ConfigError` for a value that is missing, for keys that the schema does not have,
+    added with ``+``, and for options that a choice does not have.
     """
     config = config.copy()
     with open_dict(config):
@@ -361,9 +318,20 @@ def typed(config: DictConfig) -> Any:
     if extra := list(_extra_keys(config)):
         raise ConfigError(f"option {extra[0]} is unknown")
     try:
-        return OmegaConf.to_object(config)
+        return _with_choices(OmegaConf.to_object(config))
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value") from None
+
+
+def _with_choices(group: Any) -> Any:
+    """The group with a choice where a config, or JSON, has the values of one."""
+    for f in dataclasses.fields(group):
+        value = getattr(group, f.name)
+        if kind := f.metadata.get("kind"):
+            setattr(group, f.name, kind.of(value))
+        elif dataclasses.is_dataclass(value):
+            _with_choices(value)
+    return group
 
 
 def _extra_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -387,9 +355,7 @@ def _contradictions(config: Training) -> list[str]:
     errors, data, epochs = [], config.data, config.trainer.epochs
     if isinstance(config, Config) and config.rewind.epoch > epochs:
         errors.append(f"rewind.epoch={config.rewind.epoch} lies after trainer.epochs={epochs}")
-    milestones = config.schedule.milestones
-    if milestones != sorted(set(milestones)) or any(not 0 < m < 1 for m in milestones):
-        errors.append(f"schedule.milestones={milestones} must increase between 0 and 1")
+    errors += config.schedule.contradictions()
     if data.classes is not None and len(set(data.classes)) != len(data.classes):
         errors.append(f"data.classes={data.classes} names a class twice")
     if data.classes is not None and len(data.classes) < 2:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lottery import models, rewinding
 from lottery.choices import code as choices
-from lottery.config import DENSE, Config, Mask, Model, Optimizer, Training
+from lottery.config import DENSE, Config, Mask, Model, Training
 from lottery.data import describe, sources
 from lottery.options import identity
 from lottery.pruning import criteria
@@ -153,15 +153,10 @@ def ticket_identity(config: Config, dense: str, mask: str, rewinding_name: str) 
         about = {"name": rewinding_name}  # starts afresh: neither epoch nor slots matter
     else:
         about = identity(replace(config.rewind, name=rewinding_name))
-    if not _has_slots(config.optimizer):
+    if not config.optimizer.has_slots:  # there is nothing to reset
         about.pop("optimizer", None)
     code = _code(rewinding=(rewinding, rewinding_name))
     return {"dense": dense, "mask": mask, "rewind": about, **code}
-
-
-def _has_slots(optimizer: Optimizer) -> bool:
-    """Whether there is anything to reset."""
-    return optimizer.name != "sgd" or optimizer.momentum > 0
 
 
 def _code(**chosen: tuple[ModuleType, str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Options: fields of dataclasses that say what they mean, and what they do to a key.
 
-Three pieces of metadata on a field decide how it is treated elsewhere:
+The metadata of a field decides how it is treated elsewhere:
 
 * ``identity=False`` marks an option that cannot change a result (paths, logging, devices). Every
   other option is part of a run's key, unless it still has the default of its class. So a new option
@@ -8,6 +8,7 @@ Three pieces of metadata on a field decide how it is treated elsewhere:
   ``conf/`` instead.
 * ``only`` says of its group when an option has an effect (Nesterov momentum only with momentum).
   Where it has none it is not part of the key.
+* ``always`` marks what is in the key even at its default, since the default is not ours.
 * bounds and choices, checked for all jobs of a sweep before one starts.
 """
 
@@ -27,23 +28,28 @@ def option(
     doc: str,
     *,
     identity: bool = True,
+    always: bool = False,
     only: Callable[[Any], bool] | None = None,
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
     choices: tuple[str, ...] | None = None,
+    kind: Any = None,
 ) -> Any:
     """A dataclass field with its documentation, role and bounds (``ge <= value < lt``, …).
 
-    The bounds of a list hold for each of its elements; no number may be infinite or NaN.
+    The bounds of a list hold for each of its elements; no number may be infinite or NaN. ``kind``
+    is that of the choices which the field holds (:class:`lottery.choices.Kind`), if any.
     """
     metadata = {
         "doc": doc,
         "identity": identity,
+        "always": always,
         "only": only,
         "bounds": {"ge": ge, "gt": gt, "le": le, "lt": lt},
         "choices": choices,
+        "kind": kind,
     }
     if isinstance(default, list | dict):
         factory = type(default)
@@ -63,7 +69,9 @@ def identity(config: Any) -> dict[str, Any]:
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
             determining[f.name] = identity(value)
-        elif f.metadata["identity"] and value != _default(f) and _matters(f, config):
+        elif not f.metadata["identity"]:
+            continue
+        elif (f.metadata.get("always") or value != _default(f)) and _matters(f, config):
             determining[f.name] = value
     return determining
 

@@ -30,13 +30,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lottery.errors import ConfigError
-from lottery.options import did_you_mean
+from lottery.options import did_you_mean, option
 
 T = TypeVar("T", bound=type)
-
-
-def _nothing(name: str) -> None:
-    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +41,14 @@ class Kind:
 
     ``group`` is its group in Hydra, and, with dots, the option that holds it. Modules of the
     package ``builtin`` are named as the choices that they register, and imported when one of those
-    is asked for. ``more`` makes classes for names of a library, and ``others`` lists those.
+    is asked for. Its module ``_library``, if there is one, has ``names()``, the choices that a
+    library brings, and ``find(name)``, which makes a class for one, or says None. ``key`` is the
+    field that holds a choice's name.
     """
 
     group: str
     builtin: str
     key: str = "name"
-    more: Callable[[str], type | None] = _nothing
-    others: Callable[[], tuple[str, ...]] = tuple
     registered: dict[str, type] = field(default_factory=dict)
 
     @property
@@ -75,13 +71,18 @@ class Kind:
 
     def names(self) -> tuple[str, ...]:
         """Names of all choices, sorted; imports none of them."""
-        return tuple(sorted({*self._modules, *self.others(), *self.registered}))
+        brought = self._library.names() if self._library else ()
+        return tuple(sorted({*self._modules, *brought, *self.registered}))
+
+    def shipped(self) -> tuple[str, ...]:
+        """Names of those that come with this package, sorted."""
+        return tuple(sorted(self._modules))
 
     def find(self, name: str) -> type:
         """The class of a choice. Raises :class:`ConfigError` for an unknown name."""
         if name not in self.registered and name in self._modules:
             importlib.import_module(f"{self.builtin}.{name}")
-        if name not in self.registered and (made := self.more(name)) is not None:
+        if name not in self.registered and self._library and (made := self._library.find(name)):
             self(name)(made)
         if name not in self.registered:
             raise ConfigError(f"{self.group}={name} is unknown{did_you_mean(name, self.names())}")
@@ -92,8 +93,14 @@ class Kind:
 
         Raises :class:`ConfigError` for values that no choice of this kind can have.
         """
-        if dataclasses.is_dataclass(values) and not isinstance(values, type):
-            values = dataclasses.asdict(values)
+        if type(values) in self.registered.values():
+            name = getattr(values, self.key)
+            if self.find(name) is type(values):
+                return values
+            raise ConfigError(
+                f"{self.option}.{self.key}={name}: choose it by {self.group}={name}, which brings "
+                "its options"
+            )
         if not isinstance(values, Mapping | DictConfig) or not values.get(self.key):
             raise ConfigError(f"{self.option} has no value: choose one by {self.group}=…")
         cls = self.find(str(values[self.key]))
@@ -122,6 +129,12 @@ class Kind:
         return (inspect.getdoc(self.find(name)) or "").partition("\n")[0]
 
     @functools.cached_property
+    def _library(self) -> Any:
+        name = f"{self.builtin}._library"
+        known = importlib.util.find_spec(self.builtin) and importlib.util.find_spec(name)
+        return importlib.import_module(name) if known else None
+
+    @functools.cached_property
     def _modules(self) -> frozenset[str]:
         spec = importlib.util.find_spec(self.builtin)
         places = spec.submodule_search_locations if spec is not None else None
@@ -145,10 +158,9 @@ class Kind:
                 f"{self.group}={name} is {before.__module__}.{before.__qualname__} already, and "
                 f"{where} wants the same name"
             )
-        about = {"doc": "name of the choice", "identity": True, "always": True}
         chosen = dataclasses.make_dataclass(
             cls.__name__,
-            [(self.key, str, field(default=name, metadata=about))],
+            [(self.key, str, option(name, "name of the choice", always=True))],
             bases=(cls,),
             frozen=True,
         )

@@ -23,7 +23,7 @@ from lottery.models.cost import whole
 from lottery.models.kernels import kernels
 from lottery.pruning import masks
 from lottery.rewinding import Start, owner, without_slots
-from lottery.training import devices, optimizers, setting, workers
+from lottery.training import devices, schedules, setting, workers
 from lottery.training.callbacks import InputBound, MetricsFile
 from lottery.training.checkpoints import CheckpointFolder, NoCheckpoints, Progress, State
 from lottery.training.loop import Length, Loop
@@ -298,16 +298,15 @@ def build(
     strategy = devices.prepare(config)
     description = data.description
     spe = steps_per_epoch(data.train.size, trainer.batch_size)
-    rate = optimizers.schedule(
-        config.schedule, config.optimizer.learning_rate, epochs=trainer.epochs, steps_per_epoch=spe
-    )
+    steps = trainer.epochs * spe
+    rate = config.schedule.build(config.optimizer.learning_rate, steps=steps)
     if start.last_rate:
-        rate = optimizers.constant(float(rate(trainer.epochs * spe - 1)))
+        rate = schedules.unchanging(float(rate(steps - 1)))
     keras.utils.set_random_seed(start.seed)
     (low, high), (narrow, wide) = config.data.crop_area, config.data.crop_aspect
     loop = Loop(
         network=lambda: network(config, description, head_only=head_only),
-        optimizer=lambda: optimizers.optimizer(config.optimizer, rate),
+        optimizer=lambda: config.optimizer.build(rate),
         preprocessing=Preprocessing(
             description.input_shape,
             crop_padding=config.data.crop_padding,
