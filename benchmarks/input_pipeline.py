@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -24,12 +25,10 @@ import numpy as np
 import tensorflow as tf
 from measure import alternating, report
 
-from lottery import models
-from lottery.config import Data
+from lottery import choices, models
 from lottery.data import Chunk
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.records import RecordSplit
-from lottery.data.sources import open_source
 from lottery.training import devices
 from lottery.training.loop import Loop
 
@@ -124,9 +123,13 @@ def drained(dataset, device_seconds=0.0):
     return run
 
 
+def records_in(folder: Path) -> Any:
+    return choices.source.of({"source": "records", "dir": str(folder), "in_memory": False})
+
+
 def everything(config):
     """All images as one split: of a sample with an image a class, nothing can be held out."""
-    source = open_source(config)
+    source = config.open()
     labels = source.labels("train")
     return source.stream("train", np.arange(len(labels)), labels)
 
@@ -135,7 +138,7 @@ def stages(options):
     paths = sorted(str(p) for p in Path(options.data).glob("*/*") if p.is_file())
     paths = paths[: len(paths) // BATCH * BATCH]
     with prepared(options.data, STORED) as folder:
-        split = everything(Data(source="records", dir=str(folder), in_memory=False))
+        split = everything(records_in(folder))
         split = RecordSplit(split.path, split.rows[: len(paths)], split.labels[: len(paths)])
         ways = {
             "serial": serial(paths),
@@ -221,7 +224,7 @@ def training(options):
         strategy=devices.strategy("one"),
     )
     with prepared(options.data, stored) as folder:
-        config = Data(source="records", dir=str(folder), in_memory=False)
+        config = records_in(folder)
         feed = records(everything(config), batch).take(steps)
         cached = next(iter(feed))
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from slurm_cluster import cluster as cluster
 from xdist.scheduler import LoadFileScheduling
 
-from lottery import cli, tickets  # cli registers the schema
+from lottery import choices, cli, tickets  # cli registers the schema
 from lottery.config import typed
 from lottery.experiment import Laboratory, find_ticket
 from lottery.runs import Run, runs_of
@@ -57,9 +57,9 @@ TINY = (
 
 
 @functools.cache
-def _chosen(name: str, choices: tuple[str, ...]) -> DictConfig:
+def _chosen(name: str, groups: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return compose(name, list(choices))
+        return compose(name, list(groups))
 
 
 def composed(*overrides: str, name: str = "config") -> Any:
@@ -69,11 +69,16 @@ def composed(*overrides: str, name: str = "config") -> Any:
     values are set as it does.
     """
     named = [(o.partition("=")[0].lstrip("+~"), o) for o in overrides]
-    choices = [o for key, o in named if "/" in key or (REPOSITORY / "conf" / key).is_dir()]
-    config = copy.deepcopy(_chosen(name, tuple(choices)))
-    values = OverridesParser.create().parse_overrides([o for o in overrides if o not in choices])
+    groups = [o for key, o in named if "/" in key or (REPOSITORY / "conf" / key).is_dir()]
+    config = copy.deepcopy(_chosen(name, tuple(groups)))
+    values = OverridesParser.create().parse_overrides([o for o in overrides if o not in groups])
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
     return typed(config)
+
+
+def dataset(**options: Any) -> Any:
+    """A choice of ``data.source`` with these options."""
+    return choices.source.of(options)
 
 
 @pytest.fixture
@@ -95,8 +100,8 @@ def laboratory(folder: Path) -> Laboratory:
 def resnet_4() -> Iterator[None]:
     """4 layers instead of 20, here and in forks: all that has state, in a fifth of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lottery.models.resnet20._CHANNELS", (16,))
-        patch.setattr("lottery.models.resnet20._BLOCKS", 1)
+        patch.setattr("lottery.models.networks._resnet20._CHANNELS", (16,))
+        patch.setattr("lottery.models.networks._resnet20._BLOCKS", 1)
         patch.setenv(SHALLOW, "1")
         yield
 

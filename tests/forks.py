@@ -79,7 +79,7 @@ def _become(
     for number, path in (1, stdout), (2, stderr):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     if SHALLOW in environment:
-        resnet20 = importlib.import_module("lottery.models.resnet20")
+        resnet20 = importlib.import_module("lottery.models.networks._resnet20")
         resnet20._CHANNELS, resnet20._BLOCKS = (16,), 1
     sys.argv, sys.path[0] = command, str(Path(command[0]).parent)
     runpy.run_path(command[0], run_name="__main__")

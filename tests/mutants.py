@@ -138,7 +138,7 @@ MUTANTS = [
     # -- lineage
     Mutant(
         "a control starts at the rewind epoch", "lineage.py",
-        "first_epoch=0 if control else config.rewind.epoch", "first_epoch=config.rewind.epoch",
+        "first_epoch=0 if rewind.control else rewind.epoch", "first_epoch=rewind.epoch",
         "the training itself is right; plans and tags are not",
         ("test_sweep.py",),
     ),
@@ -150,7 +150,7 @@ MUTANTS = [
     ),
     Mutant(
         "controls in every round", "lineage.py",
-        "if rewinding.find(name).CONTROL and not last:", "if False:",
+        "if rewind.control and not last:", "if False:",
         "right for one-shot masks",
         ("test_training.py", "test_sweep.py"),
     ),
@@ -305,8 +305,7 @@ MUTANTS = [
     ),
     Mutant(
         "a rewinding by its name alone", "lineage.py",
-        "about = identity(replace(config.rewind, name=rewinding_name))",
-        'about = {"name": rewinding_name}',
+        "about = identity(rewind)\n", 'about = {"name": rewind.name}\n',
         "right for the controls, a line above",
         ("test_keys.py",),
     ),

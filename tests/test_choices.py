@@ -1,82 +1,121 @@
-"""Whose code a key stands for: one's own modules by source, the package's by a number."""
+"""Choices of one's own: how they become known, what they may not be, and whose code a key holds."""
 
-import copy
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import TINY, composed
 
-from lottery.choices import code as choices
+from lottery import choices
+from lottery.choices import code
 from lottery.config import Config
 from lottery.errors import ConfigError
 from lottery.lineage import lineage
-from lottery.pruning import criteria
 from lottery.store import Store
 
-SCORE = """
-import numpy as np
-
-class Criterion:
-    def score(self, trained, initial):
-        return np.abs(trained)
+HEAD = """
+from dataclasses import dataclass
+from lottery import choices
+from lottery.options import option
 """
-REWINDING = """
-from lottery.rewinding import Origin, Start
+REWINDING = f"""{HEAD}
+from lottery.rewinding import Rewinding, Start
 
-CONTROL = False
+@choices.rewinding("mine")
+@dataclass(frozen=True)
+class Mine(Rewinding):
+    extra: float = option(0.5, "of no use", ge=0, lt=1)
 
-def rewind(origin):
-    return Start(origin.epoch, origin.dense(origin.epoch))
+    def rewind(self, origin):
+        return Start(origin.epoch, origin.dense(origin.epoch))
 """
-NETWORK = """
-import keras
+NETWORK = f"""{HEAD}
+@choices.model("mine")
+@dataclass(frozen=True)
+class Mine:
+    extra: float = option(0.5, "of no use", ge=0, lt=1)
 
-def build(input_shape, classes, *, width, dropout, batch_norm_momentum):
-    image = keras.Input(input_shape, name="image")
-    x = keras.layers.Flatten(name="flatten")(image)
-    return keras.Model(image, keras.layers.Dense(classes, name="classifier")(x), name="mine")
+    def build(self, input_shape, classes):
+        import keras
+        image = keras.Input(input_shape, name="image")
+        x = keras.layers.Flatten(name="flatten")(image)
+        return keras.Model(image, keras.layers.Dense(classes, name="classifier")(x), name="mine")
 """
-SOURCE = """
+SOURCE = f"""{HEAD}
+from lottery.config import Data
 from lottery.data.sources import digits
 
-def open_source(config):
-    return digits.Digits(name="mine")
+@choices.source("mine")
+@dataclass(frozen=True)
+class Mine(Data):
+    extra: float = option(0.5, "of no use", ge=0, lt=1)
+
+    def open(self):
+        return digits.Digits(name="mine")
 """
-# Kind, its module, the option that chooses it, the first node that it determines, what to edit.
+OPTIMIZER = f"""{HEAD}
+from lottery.training.optimizers import Optimizer
+
+@choices.optimizer("mine")
+@dataclass(frozen=True)
+class Mine(Optimizer):
+    extra: float = option(0.5, "of no use", ge=0, lt=1)
+
+    def keras_class(self):
+        import keras
+        return keras.optimizers.SGD
+"""
+SCHEDULE = f"""{HEAD}
+from lottery.training import schedules
+
+@choices.schedule("mine")
+@dataclass(frozen=True)
+class Mine(schedules.Schedule):
+    extra: float = option(0.5, "of no use", ge=0, lt=1)
+
+    def after(self, peak, *, warmup, steps):
+        return schedules.unchanging(peak)
+"""
+# Kind, a module of one, the first node that it determines, what to edit.
 KINDS = [
-    ("lottery.pruning.criteria", SCORE, "mask.criterion", "mask", ("np.abs(", "-np.abs(")),
-    ("lottery.rewinding", REWINDING, "rewind.name", "ticket", ("dense(origin.epoch)", "final()")),
-    ("lottery.models", NETWORK, "model.name", "dense", ("classes, name", 'classes, "relu", name')),
-    ("lottery.data.sources", SOURCE, "data.source", "dense", ('"mine"', '"mine, too"')),
-]  # fmt: skip
+    (choices.rewinding, REWINDING, "ticket", ("dense(origin.epoch)", "final()")),
+    (choices.model, NETWORK, "dense", ("classes, name", 'classes, "relu", name')),
+    (choices.source, SOURCE, "dense", ('name="mine"', 'name="mine, too"')),
+    (choices.optimizer, OPTIMIZER, "dense", ("SGD", "Lion")),
+    (choices.schedule, SCHEDULE, "dense", ("(peak)", "(peak / 2)")),
+]
 NODES = ("dense", "mask", "ticket")
 
 
 @pytest.fixture
-def drop(tmp_path: Path, monkeypatch) -> Iterator[Callable[[str, str, str], None]]:
-    """Put a module among those of a kind, as a program that starts afterwards finds it."""
+def plug_in(tmp_path: Path, monkeypatch) -> Iterator[Callable[[str, str], None]]:
+    """Write a module and load it, as a program does that starts afterwards."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which goes by the second
-    dropped: set[str] = set()
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    written: set[str] = set()
 
-    def put(kind: str, name: str, source: str) -> None:
-        folder = tmp_path / kind
-        folder.mkdir(exist_ok=True)
-        package = import_module(kind)
-        if str(folder) not in package.__path__:
-            monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
-        (folder / f"{name}.py").write_text(source)
-        dropped.add(f"{kind}.{name}")
+    def put(name: str, source: str, load: bool = True) -> None:
+        path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+        written.add(name.partition(".")[0])
         restart()
+        if load:
+            choices.load_plugins([name])
 
     def restart() -> None:
-        choices.code.cache_clear()
-        for full in dropped:
-            sys.modules.pop(full, None)
+        code.digest.cache_clear()
+        code._folder.cache_clear()
+        for full in list(sys.modules):
+            if full.partition(".")[0] in written:
+                del sys.modules[full]
+        for kind in choices.KINDS:
+            for name in [n for n, c in kind.registered.items() if c.__module__ not in sys.modules]:
+                del kind.registered[name]
 
     yield put
     restart()
@@ -88,129 +127,125 @@ def base() -> Config:
     return config
 
 
-def keys(**values: dict[str, object]) -> dict[str, str]:
-    """Of a config with other values in some groups."""
-    config = copy.deepcopy(base())
-    for group, options in values.items():
-        for name, value in options.items():
-            setattr(getattr(config, group), name, value)
+def keys(kind: choices.Kind | None = None, **options: object) -> dict[str, str]:
+    """Of a config, or of one with the choice ``mine`` of a kind and the same common options."""
+    config = base()
+    if kind is not None:
+        before = dataclasses.asdict(getattr(config, kind.group))
+        mine = kind.known_part(before | {kind.key: "mine"}, **options)
+        config = dataclasses.replace(config, **{kind.group: kind.of(mine)})
     chain = lineage(config, Store("nowhere"))
     assert chain.dense is not None
     last = chain.rounds[-1]
     return {"dense": chain.dense.key, "mask": last.mask.key, "ticket": last.ticket.key}
 
 
-@pytest.mark.parametrize(("kind", "source", "option", "first", "edit"), KINDS)
-def test_an_edited_choice_is_another_one(drop, kind, source, option, first, edit):
-    group, name = option.split(".")
-    before, chosen = keys(), {group: {name: "mine"}}
-    drop(kind, "mine", source)
-    mine = keys(**chosen)
+@pytest.mark.parametrize(("kind", "source", "first", "edit"), KINDS, ids=lambda v: str(v)[:9])
+def test_an_edited_choice_is_another_one(plug_in, kind, source, first, edit):
+    before = keys()
+    plug_in("my_lab.choice", source)
+    mine = keys(kind)
     assert source.replace(*edit) != source
-    drop(kind, "mine", source.replace(*edit))
-    edited = keys(**chosen)
+    plug_in("my_lab.choice", source.replace(*edit))
+    edited = keys(kind)
     assert [n for n in NODES if edited[n] != mine[n]] == list(NODES[NODES.index(first) :])
-    drop(kind, "mine", f'"""What it is for."""\n# A remark.\n{source}\n\n')
-    assert keys(**chosen) == mine
+    plug_in("my_lab.choice", f'"""What it is for."""\n# A remark.\n{source}\n\n')
+    assert keys(kind) == mine
+    assert keys(kind, extra=0.5) == mine
+    other = keys(kind, extra=0.25)
+    assert [n for n in NODES if other[n] != mine[n]] == list(NODES[NODES.index(first) :])
     assert keys() == before  # of those that come with the package
 
 
-def test_an_edited_score_prunes_other_weights(drop):
-    weights = np.array([1.0, -3.0])
-    drop("lottery.pruning.criteria", "mine", SCORE)
-    assert list(criteria.find("mine").score(weights, weights)) == [1, 3]
-    drop("lottery.pruning.criteria", "mine", SCORE.replace("np.abs(", "-np.abs("))
-    assert list(criteria.find("mine").score(weights, weights)) == [-1, -3]
+@pytest.mark.parametrize(("kind", "source"), [k[:2] for k in KINDS], ids=lambda v: str(v)[:9])
+def test_a_choice_of_ones_own_is_composed_checked_and_offered(plug_in, kind, source):
+    plug_in("mine", source)
+    option = f"{kind.option}.extra"
+    own = [o for o in TINY if not o.startswith("model")]
+    config = getattr(composed(*own, f"{kind.group}=mine", f"{option}=0.25"), kind.group)
+    assert type(config) is kind.find("mine")
+    assert config.extra == 0.25
+    assert "mine" in kind.names()
+    with pytest.raises(ConfigError, match=rf"{option}: Value 'x' of type 'str'"):
+        kind.of({kind.key: "mine", "extra": "x"})
+    with pytest.raises(ConfigError, match=rf"{kind.group}=min is unknown; did you mean .*mine"):
+        kind.find("min")
 
 
-def test_what_a_choice_imports_from_its_own_folder_is_part_of_it(drop):
-    kind = "lottery.models"
-    drop(kind, "_blocks", "from lottery.models import _deeper\n")
-    drop(kind, "_deeper", "units = 3\n")
-    drop(kind, "_other", "units = 3\n")
-    drop(kind, "mine", f"{NETWORK}\nfrom . import _blocks\nfrom lottery.config import Data\n")
-    mine = choices.code(kind, "mine")
-    drop(kind, "_other", "units = 4\n")
-    assert choices.code(kind, "mine") == mine
-    drop(kind, "_deeper", "units = 4\n")
-    assert choices.code(kind, "mine") != mine
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import nowhere\n", "plugins=[mine] cannot be imported: ModuleNotFoundError: No module"),
+        ("def score(:\n", "plugins=[mine] cannot be imported: SyntaxError: "),
+        (
+            NETWORK.replace('"mine")\n@', '"resnet20")\n@'),
+            "model=resnet20 is lottery.models.networks.resnet20.ResNet20 already, and mine.Mine",
+        ),
+        (NETWORK.replace("(frozen=True)", ""), "mine.Mine must be a frozen dataclass to be model="),
+        (
+            NETWORK.replace(
+                '    extra: float = option(0.5, "of no use", ge=0, lt=1)', "    a: int"
+            ),
+            "mine.Mine: its option a must have a default",
+        ),
+        (NETWORK.replace("extra", "name"), "mine.Mine must not have an option name: it is its own"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_is_named_with_its_error(plug_in, source, said):
+    choices.model.find("resnet20")
+    with pytest.raises(ConfigError) as error:
+        plug_in("mine", source)
+    assert said in str(error.value)
+    assert str(error.value).startswith("plugins=[mine]")
 
 
-def test_what_a_choice_imports_from_elsewhere_is_part_of_it_unless_it_is_installed(
-    drop, tmp_path, monkeypatch
-):
-    kind, lab = "lottery.pruning.criteria", tmp_path / "elsewhere" / "my_lab"
-    lab.mkdir(parents=True)
-    monkeypatch.syspath_prepend(lab.parent)
-    (lab / "__init__.py").write_text("UNIT = 1\n")
-    (lab / "scores.py").write_text("from my_lab import deeper\n")
-    (lab / "deeper.py").write_text("def size(x):\n    return abs(x)\n")
-    (lab / "unused.py").write_text("")
+def test_a_module_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match=r"^plugins=\[nowhere\] cannot be imported: Module"):
+        choices.load_plugins(["nowhere"])
+
+
+def test_what_a_choice_imports_is_part_of_it_unless_it_is_installed(plug_in):
+    head = "import numpy, json\nfrom my_lab import deeper\n"
     codes = []
     for file, text in {
-        "unused.py": "1", "scores.py": "import numpy, json\nfrom my_lab import deeper\n",
-        "deeper.py": "def size(x):\n    return -abs(x)\n", "__init__.py": "UNIT = 2\n",
+        "unused": "1", "blocks": head, "deeper": "def size(x):\n    return -abs(x)\n",
+        "__init__": "UNIT = 2\n",
     }.items():  # fmt: skip
-        drop(kind, "mine", f"import my_lab.scores\n{SCORE}")
-        codes.append(choices.code(kind, "mine"))
-        (lab / file).write_text(text)
-    drop(kind, "mine", f"import my_lab.scores\n{SCORE}")
-    codes.append(choices.code(kind, "mine"))
+        if not codes:
+            plug_in("my_lab.__init__", "UNIT = 1\n", load=False)
+            plug_in("my_lab.blocks", "from my_lab import deeper\n", load=False)
+            plug_in("my_lab.deeper", "def size(x):\n    return abs(x)\n", load=False)
+            plug_in("my_lab.unused", "", load=False)
+        plug_in("my_lab.choice", f"from . import blocks\n{NETWORK}")
+        codes.append(choices.model.find("mine").code)
+        plug_in(f"my_lab.{file}", text, load=False)
+    plug_in("my_lab.choice", f"from . import blocks\n{NETWORK}")
+    codes.append(choices.model.find("mine").code)
     assert codes[0] == codes[1]
     assert len(set(codes)) == 4
 
 
 def test_a_raised_version_is_part_of_the_key(monkeypatch):
     before = keys()
-    raised = {**choices.VERSIONS, "lottery.pruning.criteria": {"magnitude": 2}}
-    monkeypatch.setattr(choices, "VERSIONS", raised)
-    choices.code.cache_clear()
-    try:
-        assert [n for n in NODES if keys()[n] != before[n]] == ["mask", "ticket"]
-    finally:
-        choices.code.cache_clear()
+    monkeypatch.setattr(choices.rewinding.find("weights"), "code", 2)
+    assert [n for n in NODES if keys()[n] != before[n]] == ["ticket"]
+    raised = {**code.VERSIONS, "rewind": {"weights": 2}}
+    monkeypatch.setattr(code, "VERSIONS", raised)
+    assert code.code("rewind", "weights", "lottery.rewinding.weights") == 2
 
 
-def test_a_name_of_keras_needs_no_code():
-    assert choices.code("lottery.models", "ResNet50") is None
+def test_what_a_library_brings_needs_no_code():
+    assert choices.model.find("ResNet50").code is None
+    assert choices.optimizer.find("lion").code is None
 
 
-def test_every_version_is_that_of_a_module():
-    for kind, versions in choices.VERSIONS.items():
-        for name in versions:
-            assert choices._file(Path(import_module(kind).__path__[0]), name), (kind, name)
+def test_every_choice_that_comes_with_the_package_has_a_version():
+    for kind in choices.KINDS:
+        assert set(code.VERSIONS.get(kind.group, ())) == set(kind.shipped()), kind.group
 
 
-def test_a_module_that_changed_after_its_key_was_made_is_refused(drop, tmp_path):
-    kind = "lottery.pruning.criteria"
-    drop(kind, "mine", SCORE)
-    choices.code(kind, "mine")
-    (tmp_path / kind / "mine.py").write_text(SCORE.replace("np.abs(", "-np.abs("))
-    for _ in range(2):
-        with pytest.raises(ConfigError, match=r"mine\.py was changed while this program ran"):
-            criteria.find("mine")
-
-
-def test_a_module_that_is_in_use_stays_what_it_is(drop, tmp_path):
-    kind = "lottery.pruning.criteria"
-    drop(kind, "mine", SCORE)
-    criteria.find("mine")
-    before = choices.code(kind, "mine")
-    (tmp_path / kind / "mine.py").write_text(SCORE.replace("np.abs(", "-np.abs("))
-    assert criteria.find("mine").score(np.array([-1.0]), np.array([1.0])) == 1
-    assert choices.code(kind, "mine") == before
-
-
-@pytest.mark.parametrize(("source", "said"), [("def score(:\n", "line 1"), ("\0", "null byte")])
-def test_a_module_that_is_no_python_is_said_in_one_line(drop, source, said):
-    drop("lottery.pruning.criteria", "mine", source)
-    with pytest.raises(ConfigError, match=rf"mine\.py is not valid Python: .*{said}") as error:
-        keys(mask={"criterion": "mine"})
-    assert "\n" not in str(error.value)
-
-
-def test_options_of_a_source_of_ones_own_stay_in_its_key(drop):
-    drop("lottery.data.sources", "mine", SOURCE)
-    mine = keys(data={"source": "mine"})
-    for other in ({"name": "x"}, {"test": "x"}, {"stored_size": 8}):
-        assert keys(data={"source": "mine", **other})["dense"] != mine["dense"]
+def test_a_module_that_is_in_use_stays_what_it_is(plug_in, tmp_path):
+    plug_in("mine", NETWORK)
+    before = keys(choices.model)
+    (tmp_path / "mine.py").write_text(NETWORK.replace("classes, name", 'classes, "relu", name'))
+    assert keys(choices.model) == before

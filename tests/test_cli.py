@@ -187,8 +187,9 @@ def test_the_same_command_again_answers_from_the_store_without_tensorflow(finish
 @pytest.mark.slow
 def test_training_does_not_wait_for_packages_that_it_does_not_use():
     check = (
-        "import sys; from lottery import cli, experiment; from lottery.config import Data;"
-        "experiment._imported(); experiment.load_data(Data(source='digits'));"
+        "import sys; from lottery import choices, cli, experiment;"
+        "experiment._imported();"
+        "experiment.load_data(choices.source.of({'source': 'digits'}));"
         "assert 'tensorflow' in sys.modules;"
         "print({'sklearn', 'scipy.stats', 'matplotlib'} & set(sys.modules));"
         "import matplotlib.pyplot, sklearn"  # the report of a sweep in the same process may
@@ -303,10 +304,13 @@ def test_a_sweep_repeated_trains_nothing(sweep):
             ["mask.percentile=abc", "rewind.epoch=3 lies after trainer.epochs=2"],
         ),
         (["data=digits,digit"], ["data=digit is unknown; did you mean digits"]),
-        (["model.name=lenet_300_100,lenet"], ["model.name=lenet is unknown"]),
+        (["model.name=lenet_300_100,lenet"], ["model=lenet is unknown"]),
         (["+trainer.foo=1,2"], ["option trainer.foo is unknown"]),
-        (["model=lenet_300_100,keras_application"], ["model.name has no value"]),
-        (["data=digits,folder", "+data.dir=/nowhere"], ["there is no folder /nowhere"]),
+        (["data=digits,folder"], ["data.source=folder needs data.dir="]),
+        (
+            ["data=digits,folder", "+data.dir=/nowhere"],
+            ["option data.dir is unknown", "there is no folder /nowhere"],
+        ),
     ],
 )
 def test_a_sweep_with_a_bad_value_launches_nothing_and_names_it(tmp_path, bad, said):
@@ -393,14 +397,14 @@ def test_a_failing_job_says_why_and_its_siblings_finish(tmp_path):
         (["rewind.epoch=3"], "rewind.epoch=3 lies after trainer.epochs=2"),
         (["data=cifra10"], "data=cifra10 is unknown; did you mean cifar10"),
         (["model=resnet2"], "model=resnet2 is unknown; did you mean resnet20"),
-        (["model.name=resnet2"], "model.name=resnet2 is unknown; did you mean resnet20"),
+        (["model.name=resnet2"], "model=resnet2 is unknown; did you mean resnet20"),
         (["optimizer=adamm"], "optimizer=adamm is unknown; did you mean adam"),
         (["experiment=lenet_mnist"], "experiment=lenet_mnist is unknown; did you mean lenet_fash"),
         (["hydra/launcher=slurm"], "hydra/launcher=slurm is unknown; did you mean submitit_slurm"),
         (["mask.percentil=80"], "mask.percentil is unknown; did you mean mask.percentile"),
         (["trainer.lr=0.1"], "option trainer.lr is unknown"),
         (["+trainer.lr=0.1"], "option trainer.lr is unknown"),
-        (["model=keras_application"], "model.name has no value"),
+        (["data=folder"], "data.source=folder needs data.dir=<folder of class folders"),
         (["data=cifar10"], "data.root=<TensorFlow Datasets directory>"),
         (["data=cifar10", "data.root=/nowhere"], "no TensorFlow Datasets directory /nowhere"),
         (["data=folder"], "data.dir=<folder of class folders of images>"),

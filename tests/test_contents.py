@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import dataset
 from test_data import encoded, random_images, write_folder, write_tfds
 
 from lottery import data, files
-from lottery.config import Data
 from lottery.data import contents, tfrecord
 from lottery.errors import DataError
 from lottery.preprocess import job
@@ -24,7 +24,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def fingerprint(**config: object) -> dict[str, object]:
-    return data.describe(Data(**config)).fingerprint
+    return data.describe(dataset(**config)).fingerprint
 
 
 def write_bitmaps(root: Path, seed: int) -> Path:

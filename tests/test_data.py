@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,7 +24,6 @@ from lottery.config import Data
 from lottery.data import Chunk, images
 from lottery.data.arrays import ArraySplit
 from lottery.data.preprocessing import Preprocessing
-from lottery.data.sources import open_source
 from lottery.data.splits import held_out, keep_classes, small, steps_per_epoch, stratified
 from lottery.data.streams import FolderSplit, TfrecordSplit
 from lottery.errors import ConfigError, DataError
@@ -230,12 +230,12 @@ def test_order_depends_neither_on_chunks_nor_on_the_first_step(kind: str, tmp_pa
     if kind == "array":
         split: data.Split = numbered(47)
     elif kind == "folder":
-        config = Data(source="folder", dir=str(write_folder(tmp_path, each=20)), in_memory=False)
+        config = dataset(source="folder", dir=str(write_folder(tmp_path, each=20)), in_memory=False)
         split = data.load(config).train
         assert isinstance(split, FolderSplit)
     else:
         write_tfds(tmp_path, train=52)
-        config = Data(source="tfds", name="tiny", root=str(tmp_path), in_memory=False)
+        config = dataset(source="tfds", name="tiny", root=str(tmp_path), in_memory=False)
         split = data.load(config).train
         assert isinstance(split, TfrecordSplit)
     per_epoch = split.size // 6
@@ -536,7 +536,7 @@ def test_decode_turns_the_image_as_the_camera_was_held() -> None:
 
 
 def test_digits() -> None:
-    config = Data(source="digits", validation=0.15)
+    config = dataset(source="digits", validation=0.15)
     description = data.describe(config)
     assert description.sizes == {"train": 1222, "validation": 216, "test": 359}
     assert description.image_shape == description.input_shape == (8, 8, 1)
@@ -551,24 +551,24 @@ def test_digits() -> None:
         assert counts.max() - counts.min() <= 8
     again = data.load(config)
     assert np.array_equal(splits.validation.images, again.validation.images)
-    other = data.load(Data(source="digits", validation=0.15, split_seed=1))
+    other = data.load(dataset(source="digits", validation=0.15, split_seed=1))
     assert not np.array_equal(splits.validation.images, other.validation.images)
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
-    theirs, source = load_digits(), open_source(Data(source="digits"))
+    theirs, source = load_digits(), dataset(source="digits").open()
     ours = source.images("train", np.arange(1797)).astype(float)
     assert np.array_equal(np.rint(ours[..., 0] * 16 / 255), theirs.images)
     assert np.array_equal(source.labels("train"), theirs.target)
 
 
 def test_class_filter_renumbers_and_moves_no_example() -> None:
-    config = Data(source="digits", classes=[7, 2])
+    config = dataset(source="digits", classes=[7, 2])
     description, splits = data.describe(config), data.load(config)
     assert description.classes == ("7", "2")
     assert sizes(splits) == description.sizes
     assert sum(description.sizes.values()) == 179 + 177
-    everything = data.load(Data(source="digits"))
+    everything = data.load(dataset(source="digits"))
     for name in ("train", "validation", "test"):
         few, all_ = getattr(splits, name), getattr(everything, name)
         assert np.array_equal(few.images[few.labels == 0], all_.images[all_.labels == 7])
@@ -581,7 +581,7 @@ def sizes(splits: data.Splits) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "digit"}, "data.source=digit is unknown; did you mean digits"),
+        ({"source": "digit"}, "data=digit is unknown; did you mean digits"),
         ({"classes": [1, 10]}, r"data.classes=\[1, 10\]: digits has classes 0 to 9, not 10"),
         ({"classes": [-1, 1]}, "not -1"),
         ({"classes": [4]}, "fewer than two classes"),
@@ -594,12 +594,12 @@ def sizes(splits: data.Splits) -> dict[str, int]:
         ({"source": "tfds"}, "needs data.name"),
         ({"source": "tfds", "name": "mnist"}, "needs data.root=<TensorFlow Datasets directory>"),
         ({"source": "folder"}, "needs data.dir"),
-        ({"test": "train"}, "training examples"),
+        ({"test": "train"}, "data.test is unknown to data=digits"),
     ],
 )
 def test_config_errors(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        data.describe(Data(**({"source": "digits"} | changes)))
+        data.describe(dataset(**({"source": "digits"} | changes)))
     assert "\n" not in str(caught.value)
 
 
@@ -608,13 +608,15 @@ def test_describing_imports_no_tensorflow(tmp_path: Path) -> None:
     write_folder(tmp_path / "folder")
     program = f"""
 import sys
-from lottery import data
-from lottery.config import Data
+from lottery import choices, data
+def dataset(**options):
+    return choices.source.of(options)
 tfds = {str(tmp_path / "tfds")!r}
-data.describe(Data(source="digits"))
-data.describe(Data(source="tfds", name="tiny", root=tfds))
-data.describe(Data(source="folder", dir={str(tmp_path / "folder")!r}))
-assert len(data.describe(Data(source="tfds", name="tiny", root=tfds, classes=[0, 1])).classes) == 2
+data.describe(dataset(source="digits"))
+data.describe(dataset(source="tfds", name="tiny", root=tfds))
+data.describe(dataset(source="folder", dir={str(tmp_path / "folder")!r}))
+two = data.describe(dataset(source="tfds", name="tiny", root=tfds, classes=[0, 1]))
+assert len(two.classes) == 2
 heavy = {{"tensorflow", "keras", "sklearn", "tensorflow_datasets"}} & set(sys.modules)
 assert not heavy, heavy
 """
@@ -627,7 +629,7 @@ assert not heavy, heavy
 
 
 def tiny(root: Path, **changes: object) -> Data:
-    return Data(**({"source": "tfds", "name": "tiny", "root": str(root)} | changes))
+    return dataset(**({"source": "tfds", "name": "tiny", "root": str(root)} | changes))
 
 
 def test_tfds_in_memory_and_streamed_hold_the_same(tmp_path: Path) -> None:
@@ -694,10 +696,12 @@ def test_fingerprint_tells_subsets_apart(tmp_path: Path) -> None:
     a, b = (data.describe(tiny(tmp_path / name)).fingerprint for name in "ab")
     assert a != b
     assert json.loads(json.dumps(a)) == a
-    c, d = (data.describe(Data(source="folder", dir=str(write_folder(tmp_path / n)))) for n in "cd")
+    c, d = (
+        data.describe(dataset(source="folder", dir=str(write_folder(tmp_path / n)))) for n in "cd"
+    )
     assert c.fingerprint == d.fingerprint  # wherever it lies
     (tmp_path / "d" / "class1" / "00.png").write_bytes(encoded(np.zeros((12, 12, 3), np.uint8)))
-    changed = data.describe(Data(source="folder", dir=str(tmp_path / "d")))
+    changed = data.describe(dataset(source="folder", dir=str(tmp_path / "d")))
     assert changed.fingerprint != c.fingerprint
 
 
@@ -756,7 +760,7 @@ def test_damaged_records_are_reported(tmp_path: Path) -> None:
 def test_undecodable_records_are_named_and_counted(tmp_path: Path) -> None:
     write_tfds(tmp_path, damaged=(3, 4))
     message = "2 of 50 images cannot be decoded: record 3 of tiny train, record 4 of tiny train$"
-    source = open_source(tiny(tmp_path))
+    source = tiny(tmp_path).open()
     with pytest.raises(DataError, match=message):
         source.images("train", np.arange(50))
     split = source.stream("train", np.arange(50), source.labels("train"))
@@ -770,7 +774,7 @@ def test_undecodable_records_are_named_and_counted(tmp_path: Path) -> None:
 
 
 def folder(root: Path, **changes: object) -> Data:
-    return Data(**({"source": "folder", "dir": str(root)} | changes))
+    return dataset(**({"source": "folder", "dir": str(root)} | changes))
 
 
 def test_folder_in_memory_and_streamed_are_the_same(tmp_path: Path) -> None:
@@ -854,7 +858,7 @@ def test_undecodable_images_are_named_and_counted(tmp_path: Path, side: int) -> 
     with pytest.raises(DataError, match=message):
         everything.check()
     with pytest.raises(DataError, match=message):
-        open_source(config).images("train", np.arange(40))
+        config.open().images("train", np.arange(40))
     with pytest.raises(DataError, match=r"of \d+ images cannot be decoded: class"):
         data.load(config)
     with pytest.raises(tf.errors.OpError, match=r"class0/03.png cannot be decoded"):
@@ -870,7 +874,7 @@ def test_undecodable_images_are_named_and_counted(tmp_path: Path, side: int) -> 
 def test_real_tfds(name: str) -> None:
     tfds = pytest.importorskip("tensorflow_datasets")
     root = real("tensorflow_datasets")
-    config = Data(source="tfds", name=name, root=root, classes=[3, 8], in_memory=True)
+    config = dataset(source="tfds", name=name, root=root, classes=[3, 8], in_memory=True)
     description, splits = data.describe(config), data.load(config)
     assert sizes(splits) == description.sizes
     assert len(description.classes) == 2

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import TINY, composed, run
+from conftest import TINY, composed, dataset, run
 from test_data import write_folder
 
 from lottery import data, validation
@@ -15,7 +15,7 @@ from lottery.preprocess import ilsvrc, sources
 
 
 def folder(root: Path, **changes: object) -> Data:
-    return Data(source="folder", dir=str(root), **changes)
+    return dataset(source="folder", dir=str(root), **changes)
 
 
 @pytest.mark.parametrize("name", ["tset", "val"])

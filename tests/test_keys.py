@@ -1,6 +1,6 @@
 """What a key holds: every option that has an effect and none that has not; whose code it is."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import cv2
@@ -52,7 +52,8 @@ def having(config: Config, changes: dict[str, Any]) -> Config:
 def changed(group: Any, path: list[str], value: Any) -> Any:
     (f,) = (f for f in fields(group) if f.name == path[0])
     if (kind := f.metadata.get("kind")) and path[1:] == [kind.key]:
-        new = kind.of({kind.key: value})  # another choice, at its defaults
+        before = asdict(getattr(group, f.name))  # another choice, with what it has in common
+        new = kind.of(kind.known_part({**before, kind.key: value}))
     elif path[1:]:
         new = changed(getattr(group, f.name), path[1:], value)
     else:
@@ -108,7 +109,6 @@ EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
     ("model.width", 0.2, "dense", {}),
     ("model.dropout", 0.1, "dense", {}),
     ("model.batch_norm_momentum", 0.9, "dense", BATCH_NORM),
-    ("model.options", {"depth": 1}, "dense", {}),
     ("optimizer.name", "adam", "dense", {}),
     ("optimizer.learning_rate", 0.2, "dense", {}),
     ("optimizer.momentum", 0.5, "dense", {}),
@@ -147,9 +147,7 @@ EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
 ]
 # An option, and beside which other values it has no effect.
 NO_EFFECTS: list[tuple[str, Any, dict[str, Any]]] = [
-    ("data.name", "mine", {}),
     ("data.name", "mine", FOLDER),
-    ("data.test", "validation", {}),
     ("data.test_fraction", 0.3, FOLDER),
     ("data.stored_size", 8, {}),
     ("data.stored_size", 8, FOLDER),
@@ -160,8 +158,6 @@ NO_EFFECTS: list[tuple[str, Any, dict[str, Any]]] = [
     ("data.mean", [0.3053] * 3, FOLDER),
     ("data.crop_area", [0.5, 1.0], {}),
     ("data.crop_aspect", [1.0, 1.0], {}),
-    ("model.batch_norm_momentum", 0.9, {}),
-    ("model.batch_norm_momentum", 0.9, {"model.name": "VGG16"}),
     ("optimizer.nesterov", False, {"optimizer.momentum": 0.0}),
     ("schedule.factor", 0.5, {"schedule.name": "step"}),
     ("trainer.sync_batch_norm", True, {}),
@@ -178,8 +174,8 @@ NO_EFFECTS: list[tuple[str, Any, dict[str, Any]]] = [
     ("rewind.optimizer", "reset", {"rewind.name": "reinit"}),
     ("rewind.optimizer", "reset", {"optimizer.momentum": 0.0}),
 ]
-# Only plug-ins have an effect of these two: see below.
-OF_PLUG_INS = {"data.name", "mask.criterion"}
+# Only plug-ins have an effect of this: see below.
+OF_PLUG_INS = {"mask.criterion"}
 
 
 def beside(base: Config, changes: dict[str, Any], folder: dict[str, Any]) -> Config:
@@ -222,7 +218,7 @@ def test_every_option_is_in_the_table_or_plumbing(base):
 def test_options_that_name_what_there_is_anyway_change_no_example(base):
     """The declarations about data are true of the data."""
     said = {
-        "data.test": "validation", "data.stored_size": 8, "data.image_size": 8,
+        "data.stored_size": 8, "data.image_size": 8,
         "data.classes": list(range(10)),
     }  # fmt: skip
     one, other = (load(config.data) for config in (base, having(base, said)))
@@ -240,9 +236,9 @@ def test_options_without_effect_change_no_bit_of_a_training(base, tmp_path):
     other = having(
         config,
         {
-            "data.name": "x", "data.test": "x", "data.stored_size": 8, "data.image_size": 8,
+            "data.stored_size": 8, "data.image_size": 8,
             "data.resize": 8, "data.classes": list(range(10)), "data.crop_area": [0.5, 1.0],
-            "data.crop_aspect": [1.0, 1.0], "model.batch_norm_momentum": 0.5,
+            "data.crop_aspect": [1.0, 1.0],
             "trainer.sync_batch_norm": True, "mask.percentile": 0.0, "rewind.optimizer": "reset",
         },
     )  # fmt: skip

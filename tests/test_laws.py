@@ -8,7 +8,7 @@ from conftest import TINY, composed, laboratory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lottery import experiment, lineage, rewinding
+from lottery import choices, experiment, lineage, rewinding
 from lottery.data.preprocessing import Preprocessing
 from lottery.pruning import masks
 from lottery.pruning.criteria import magnitude
@@ -25,7 +25,13 @@ from lottery.training.run import masked
 def family(tmp_path_factory) -> tuple[Run, Run, Run]:
     """A dense run, and the tickets of two rounds, to half and to a quarter of the weights."""
     lab = laboratory(tmp_path_factory.mktemp("family"))
-    options = ("mask.rate=50", "mask.percentile=75", "rewind.name=lr", "rewind.optimizer=reset")
+    options = (
+        "mask.rate=50",
+        "mask.percentile=75",
+        "rewind=lr",
+        "rewind.optimizer=reset",
+        "rewind.epoch=1",
+    )
     result = experiment.find_ticket(composed(*TINY, *options), lab)
     last = Run(lab.store.root / "ticket" / result["ticket"]["key"])
     dense, first = last.ancestors
@@ -74,7 +80,8 @@ def test_what_is_not_rewound_goes_on_from_the_end_of_what_was_ranked(name):
     origin = rewinding.Origin(
         dense=lambda epoch: states["dense"], final=lambda: states["final"], epoch=1, seed=0
     )
-    assert equal(rewinding.find(name).rewind(origin).state, states["final"])
+    rewound = choices.rewinding.of({"name": name, "epoch": 1}).rewind(origin)
+    assert equal(rewound.state, states["final"])
 
 
 signed = st.lists(st.sampled_from([-2.0, -1.0, 0.0, 1.0]), min_size=2, max_size=30)

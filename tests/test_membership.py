@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import dataset
 from test_data import encoded, random_images, write_folder, write_tfds
 
 from lottery import data
 from lottery.config import Data
 from lottery.data.loading import split_members
-from lottery.data.sources import open_source
 from lottery.data.sources.records import MANIFEST, trust
 from lottery.errors import ConfigError, DataError
 
@@ -19,7 +19,7 @@ SPLITS = ("train", "validation", "test")
 
 def members(config: Data) -> dict[str, set[tuple[str, int]]]:
     """(part, row) of the examples of each split."""
-    found = split_members(config, open_source(config))
+    found = split_members(config, config.open())
     sizes = {name: len(found[name].rows) for name in SPLITS}
     if all(sizes.values()):  # else it is refused
         assert sizes == data.describe(config).sizes
@@ -62,28 +62,28 @@ def test_no_example_changes_its_split_when_other_classes_are_left_out(kind, sour
     rng = np.random.default_rng(0)
     for trial in range(8):
         options = {**sources[kind], "split_seed": trial % 3, "validation": (0.25, 0.02)[trial % 2]}
-        whole, classes = members(Data(**options)), len(open_source(Data(**options)).classes)
+        whole, classes = members(dataset(**options)), len(dataset(**options).open().classes)
         chosen = rng.permutation(classes)[: rng.integers(2, classes + 1)].tolist()
-        part = members(Data(**options, classes=chosen))
+        part = members(dataset(**options, classes=chosen))
         for name in SPLITS:
             assert part[name] <= whole[name]
         assert sum(map(len, part.values())) <= sum(map(len, whole.values()))
-        assert members(Data(**options, classes=chosen[::-1])) == part
+        assert members(dataset(**options, classes=chosen[::-1])) == part
 
 
 def test_the_test_split_does_not_depend_on_the_share_for_validation(sources) -> None:
     options = {**sources["digits"], "split_seed": 4}
-    few, many = (members(Data(**options, validation=share)) for share in (0.1, 0.3))
+    few, many = (members(dataset(**options, validation=share)) for share in (0.1, 0.3))
     assert few["test"] == many["test"]
     assert few["validation"] < many["validation"]
 
 
 def test_a_file_or_class_that_is_added_to_a_folder_moves_no_other(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "few", classes=3, each=30)
-    config = Data(source="folder", dir=str(root), validation=0.2)
+    config = dataset(source="folder", dir=str(root), validation=0.2)
 
     def names() -> dict[str, set[str]]:
-        source = open_source(config)
+        source = config.open()
         return {
             name: {source.paths["train"][row] for _, row in rows}
             for name, rows in members(config).items()
@@ -107,13 +107,13 @@ def test_every_class_keeps_a_training_example_and_the_rest_is_said(tmp_path, cap
         (tmp_path / name).mkdir()
         for i in range(1 + (name == "two")):
             (tmp_path / name / f"{i}.png").write_bytes(encoded(random_images(1, (12, 12, 3), i)[0]))
-    config = Data(source="folder", dir=str(tmp_path), validation=0.6, test_fraction=0.6)
+    config = dataset(source="folder", dir=str(tmp_path), validation=0.6, test_fraction=0.6)
     splits = data.load(config)
     assert set(splits.train.labels.tolist()) == {0, 1, 2, 3, 4}
     assert splits.description.sizes == {n: getattr(splits, n).size for n in SPLITS}
     assert "classes with no validation example: 2 (one, two)" in caplog.text
     assert "classes with no test example: 1 (one)" in caplog.text
-    few = Data(source="folder", dir=str(tmp_path), validation=0.0001)
+    few = dataset(source="folder", dir=str(tmp_path), validation=0.0001)
     with pytest.raises(ConfigError, match="one example stays: small classes need larger shares"):
         data.describe(few)
 
@@ -125,7 +125,7 @@ def test_labels_are_read_without_tensorflow_as_tensorflow_reads_them(real_data) 
     tfds = pytest.importorskip("tensorflow_datasets")
     root = real_data / "tensorflow_datasets"
     for name in ("cifar10", "cifar100"):
-        source = open_source(Data(source="tfds", name=name, root=str(root)))
+        source = dataset(source="tfds", name=name, root=str(root)).open()
         decoders = {"image": tfds.decode.SkipDecoding()}
         raw = tfds.builder_from_directory(str(source.directory)).as_dataset(
             split="test", shuffle_files=False, batch_size=-1, decoders=decoders
@@ -160,7 +160,7 @@ def unlabelled(root: Path, split: str, first: int = 0) -> Path:
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_test_split_without_labels_is_found_before_training(tmp_path: Path, first: int) -> None:
     root = unlabelled(tmp_path, "test", first)
-    config = Data(source="tfds", name="tiny", root=str(root))
+    config = dataset(source="tfds", name="tiny", root=str(root))
     with pytest.raises(DataError) as caught:
         data.describe(config)
     message = str(caught.value)
@@ -168,7 +168,7 @@ def test_a_test_split_without_labels_is_found_before_training(tmp_path: Path, fi
     assert f"the test split of tiny has no labels ({count} of 9 are -1)" in message
     assert "with labels: train, validation (data.test=validation)" in message
     assert "\n" not in message
-    usable = Data(source="tfds", name="tiny", root=str(root), test="validation")
+    usable = dataset(source="tfds", name="tiny", root=str(root), test="validation")
     assert data.describe(usable).sizes["test"] == 50
 
 
@@ -177,7 +177,7 @@ def test_validation_images_are_known_wherever_they_lie(tmp_path: Path) -> None:
         write_folder(tmp_path / name, each=10)
 
     def images(name: str, **options: object) -> str:
-        config = Data(source="folder", dir=str(tmp_path / name), **options)
+        config = dataset(source="folder", dir=str(tmp_path / name), **options)
         return data.load(config).validation_images
 
     here = images("a")

@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 import inspect
 import os
@@ -13,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
-from omegaconf import OmegaConf
 
-from lottery import models
-from lottery.config import Model
+from lottery import choices, models
+from lottery.choices import library
 from lottery.errors import ConfigError
 from lottery.models import cost, kernels
-from lottery.models.mobilenet_v2 import divisible, strides
+from lottery.models.networks import _library
+from lottery.models.networks._mobilenet_v2 import divisible, strides
 
 OWN = ("conv_2", "conv_4", "conv_6", "lenet_300_100", "mobilenet_v2", "resnet20")
-CONF = Path(__file__).parents[1] / "conf" / "model"
+APPLICATIONS = _library.names()
 
 
 def zoo(*values):
@@ -398,31 +397,21 @@ def test_application_names_are_those_of_keras():
         n for n in dir(keras.applications)
         if n[0].isupper() and inspect.isfunction(getattr(keras.applications, n))
     }  # fmt: skip
-    assert set(models.APPLICATIONS) == public
-    assert len(models.APPLICATIONS) == len(public)
+    assert set(APPLICATIONS) == public
     needed = {"include_top", "weights", "input_shape", "classes", "classifier_activation"}
     for name in public:
         assert needed <= set(inspect.signature(getattr(keras.applications, name)).parameters), name
 
 
-@pytest.mark.parametrize("name", models.APPLICATIONS)
+@pytest.mark.parametrize("name", APPLICATIONS)
 def test_arguments_read_from_the_source_are_those_of_the_function(name):
     taken = inspect.signature(getattr(keras.applications, name)).parameters
-    assert models.applications.parameters(name) == set(taken)
-
-
-def test_a_builder_that_takes_anything_is_not_second_guessed(tmp_path):
-    from lottery.models._arguments import arguments
-
-    module = tmp_path / "module.py"
-    module.write_text("import nowhere\ndef build(a, *, b=1): ...\ndef free(a, **rest): ...\n")
-    assert arguments(module, "build") == {"a", "b"}
-    assert arguments(module, "free") is None
-    assert arguments(module, "missing") is None
+    read = library.functions("applications")[name]
+    assert dict(read) == {a: p.default for a, p in taken.items()}
 
 
 def test_known_names_are_modules_that_build():
-    assert models.known() == (*OWN, *models.APPLICATIONS)
+    assert choices.model.names() == tuple(sorted((*OWN, *APPLICATIONS)))
 
 
 @pytest.mark.parametrize(
@@ -430,11 +419,11 @@ def test_known_names_are_modules_that_build():
     [("mobilenetv2", "mobilenet_v2"), ("resnet50", "ResNet50"), ("conv2", "conv_2")],
 )
 def test_an_unknown_name_is_answered_with_near_ones(name, near):
-    with pytest.raises(ConfigError, match=rf"^model.name={name} is unknown; did you mean .*{near}"):
+    with pytest.raises(ConfigError, match=rf"^model={name} is unknown; did you mean .*{near}"):
         models.build(name, (32, 32, 3), 10)
 
 
-@pytest.mark.parametrize("name", ["kernels", "cost", "applications", "_conv", "os", ""])
+@pytest.mark.parametrize("name", ["kernels", "cost", "_library", "_conv", "os"])
 def test_helpers_are_no_networks(name):
     with pytest.raises(ConfigError, match="is unknown"):
         models.build(name, (32, 32, 3), 10)
@@ -443,15 +432,11 @@ def test_helpers_are_no_networks(name):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("resnet20", {"depth": 3}, "model.options.depth is unknown to resnet20"),
-        ("resnet20", {"width": 3}, "model.options.width is no option: set model.width"),
-        ("conv_2", {"depth": 3}, "model.options.depth is unknown to conv_2"),
+        ("resnet20", {"depth": 3}, "option model.depth is unknown to model=resnet20"),
         ("MobileNet", {"depth_multiplyer": 2}, "did you mean depth_multiplier"),
-        ("MobileNet", {"weights": "imagenet"}, "options.weights is no option: networks start untr"),
-        ("MobileNet", {"alpha": 0.5}, "model.options.alpha is no option: set model.width"),
-        ("MobileNet", {"dropout": 0.5}, "options.dropout is no option: set model.dropout"),
-        ("MobileNetV3Small", {"dropout_rate": 0.5}, "dropout_rate is no option: set model.dropout"),
-        ("VGG16", {"alpha": 0.5}, "model.options.alpha is unknown to VGG16: it takes no options"),
+        ("MobileNet", {"weights": "imagenet"}, "option model.weights is unknown to"),
+        ("MobileNet", {"alpha": 0.5}, "option model.alpha is unknown to model=MobileNet"),
+        ("VGG16", {"width": 0.5}, r"unknown to model=VGG16: it has no options$"),
         (
             "MobileNet",
             {"depth_multiplier": "abc"},
@@ -461,13 +446,11 @@ def test_helpers_are_no_networks(name):
 )
 def test_an_unknown_option_is_named(name, options, words):
     with pytest.raises(ConfigError, match=words):
-        models.build(name, (32, 32, 3), 10, options=options)
+        models.build(name, (32, 32, 3), 10, **options)
 
 
 def test_options_reach_the_network():
-    plain, double = (
-        models.build("MobileNet", (32, 32, 3), 10, options={"depth_multiplier": m}) for m in (1, 2)
-    )
+    plain, double = (models.build("MobileNet", (32, 32, 3), 10, depth_multiplier=m) for m in (1, 2))
     assert cost.parameters(double) > cost.parameters(plain)
 
 
@@ -488,10 +471,6 @@ def test_width_and_dropout_of_applications():
     assert cost.parameters(model) == 719_034
     model = models.build("MobileNetV3Small", (32, 32, 3), 10, dropout=0.4)
     assert [x.rate for x in model.layers if isinstance(x, layers.Dropout)] == [0.4]
-    with pytest.raises(ConfigError, match=r"model.width=0.5: VGG16 has no width to set"):
-        models.build("VGG16", (32, 32, 3), 10, width=0.5)
-    with pytest.raises(ConfigError, match=r"model.dropout=0.5: VGG16 has no dropout to set"):
-        models.build("VGG16", (32, 32, 3), 10, dropout=0.5)
 
 
 @pytest.mark.parametrize("name", zoo("EfficientNetB0", "MobileNetV3Small", "ConvNeXtTiny"))
@@ -510,9 +489,9 @@ def test_applications_do_not_normalise_again(name):
 def test_importing_models_does_not_import_tensorflow():
     code = (
         "import sys, lottery.models, lottery.models.kernels, lottery.models.cost; "
-        "lottery.models.known(), lottery.models.APPLICATIONS; "
-        "lottery.models.check('MobileNet', width=0.5, options={'depth_multiplier': 1}); "
-        "lottery.models.check('conv_2'); "
+        "from lottery import choices; choices.model.names(); "
+        "choices.model.of({'name': 'MobileNet', 'width': 0.5, 'depth_multiplier': 1}); "
+        "choices.model.of({'name': 'conv_2'}); "
         "sys.exit(' '.join({'keras', 'tensorflow'} & set(sys.modules)) or 0)"
     )
     source = str(Path(models.__file__).parents[2])
@@ -524,18 +503,6 @@ def test_importing_models_does_not_import_tensorflow():
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_each_network_has_a_config_file_that_fits_the_schema():
-    fields = {f.name for f in dataclasses.fields(Model)}
-    names = set()
-    for path in CONF.glob("*.yaml"):
-        assert path.read_text().startswith("# "), path
-        values = OmegaConf.to_container(OmegaConf.load(path))
-        values.pop("defaults", None)
-        assert set(values) <= fields, path
-        names.add(values.get("name"))
-    assert names - {None} == {*OWN, "???"}
 
 
 def test_synchronised_batch_norm_is_a_matter_of_layers_not_of_names():
@@ -555,19 +522,21 @@ def test_our_networks_lack_the_parts_that_they_are_said_to_lack(name):
     model = network(name)
     norms = [a for a in model.layers if isinstance(a, keras.layers.BatchNormalization)]
     depthwise = [k for k in kernels.kernels(model) if k.kind == "depthwise"]
-    assert models.lacks(name, "batch_norm") == (not norms)
-    assert models.lacks(name, "depthwise") == (not depthwise)
+    assert models.lacks(choices.model.find(name), "batch_norm") == (not norms)
+    assert models.lacks(choices.model.find(name), "depthwise") == (not depthwise)
 
 
 def test_networks_of_keras_lack_the_parts_that_they_are_said_to_lack():
     """By their source: to build them all takes minutes, and gigabytes."""
-    for name in models.APPLICATIONS:
+    for name in APPLICATIONS:
         source = inspect.getsource(inspect.getmodule(getattr(keras.applications, name)))
         if "resnet." in source:  # ResNetV2 is made of the functions of ResNet
             source += inspect.getsource(keras.src.applications.resnet)
         separable = any(w in source for w in ("DepthwiseConv", "SeparableConv", "groups="))
-        assert models.lacks(name, "batch_norm") == ("BatchNormalization" not in source), name
-        assert models.lacks(name, "depthwise") == (not separable), name
+        assert models.lacks(choices.model.find(name), "batch_norm") == (
+            "BatchNormalization" not in source
+        ), name
+        assert models.lacks(choices.model.find(name), "depthwise") == (not separable), name
 
 
 def test_batch_norm_is_synchronised_only_where_there_is_something_to_synchronise():

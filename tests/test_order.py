@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import composed
+from conftest import composed, dataset
 from test_data import batches, chunked, write_folder, write_tfds
 
 from lottery import data
-from lottery.config import Data
 from lottery.data import Share
 from lottery.data.streams import DecodedSplit
 from lottery.lineage import training_identity
@@ -45,7 +44,7 @@ def test_how_images_are_held_changes_neither_the_order_nor_the_key(kind, stored)
         {"in_memory": True}, {"in_memory": False}, {"memory_limit": 4.0}, {"memory_limit": 1e-9},
     ):  # fmt: skip
         config = composed()
-        config.data = Data(**stored[kind], **changes)
+        config.data = dataset(**stored[kind], **changes)
         split = data.load(config.data).train
         pixels, labels = batches(split, chunked(5, 9, 3, 6), batch_size=6, per_epoch=6, seed=3)
         key = key_of("dense", training_identity(config))
@@ -55,7 +54,7 @@ def test_how_images_are_held_changes_neither_the_order_nor_the_key(kind, stored)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_process_reads_its_own_rows_and_no_others(kind, stored) -> None:
-    split = data.load(Data(**stored[kind], in_memory=False)).train
+    split = data.load(dataset(**stored[kind], in_memory=False)).train
     read: list[str] = []
     if isinstance(split, DecodedSplit):
         encoded = split.encoded

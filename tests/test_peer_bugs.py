@@ -17,13 +17,14 @@ import pytest
 import tensorflow as tf
 from conftest import TINY, composed, laboratory
 
-from lottery import experiment, files, lineage, models
+from lottery import choices, experiment, files, lineage, models
 from lottery.analysis import verdict
 from lottery.data.arrays import ArraySplit
-from lottery.models import kernels, mobilenet_v2
+from lottery.models import kernels
+from lottery.models.networks import _mobilenet_v2
 from lottery.pruning import masks
 from lottery.pruning.criteria import magnitude
-from lottery.rewinding import Start, weights, with_counters
+from lottery.rewinding import Start, with_counters
 from lottery.runs import Run
 from lottery.training import run as training
 from lottery.training.checkpoints import CheckpointFolder
@@ -217,7 +218,7 @@ def lose_groups(patch):
         )(x)  # fmt: skip
 
     layers = vars(keras.layers) | {"DepthwiseConv2D": convolution}
-    patch.setattr(mobilenet_v2, "layers", SimpleNamespace(**layers))
+    patch.setattr(_mobilenet_v2, "layers", SimpleNamespace(**layers))
 
 
 def save_an_epoch_late(patch):
@@ -234,9 +235,11 @@ def save_an_epoch_late(patch):
 
 def restart_the_schedule(patch):
     patch.setattr(
-        weights,
+        choices.rewinding.find("weights"),
         "rewind",
-        lambda origin: Start(0, with_counters(origin.dense(origin.epoch), of=origin.dense(0))),
+        lambda self, origin: Start(
+            0, with_counters(origin.dense(origin.epoch), of=origin.dense(0))
+        ),
     )
 
 
@@ -296,14 +299,15 @@ def drop_the_last_batch(patch):
 
 
 def keep_trained_statistics(patch):
-    original = weights.rewind
+    kind = choices.rewinding.find("weights")
+    original = kind.rewind
 
-    def rewind(origin):
-        start, final = original(origin), origin.final()
+    def rewind(self, origin):
+        start, final = original(self, origin), origin.final()
         kept = {n: a for n, a in final.items() if n.endswith(("/moving_mean", "/moving_variance"))}
         return dataclasses.replace(start, state={**start.state, **kept})
 
-    patch.setattr(weights, "rewind", rewind)
+    patch.setattr(kind, "rewind", rewind)
 
 
 def mask_only_weights(when):

@@ -8,7 +8,7 @@ import pytest
 from conftest import TINY, composed
 from keras import layers
 
-from lottery import experiment, models, tickets
+from lottery import choices, experiment, models, tickets
 from lottery.errors import ConfigError
 from lottery.export.compaction import compact, removed
 from lottery.files import read_json
@@ -33,7 +33,7 @@ class Positions(layers.Layer):
         return x @ keras.ops.cast(self.mix, x.dtype) + self.table(np.arange(x.shape[1]))
 
 
-def vit(input_shape, classes, *, width, dropout, batch_norm_momentum):
+def vit(input_shape, classes):
     """Two patches a side, one block with attention, and BatchNorm and a head in nested models."""
     image = keras.Input(input_shape, name="image")
     x = layers.Conv2D(8, 4, 4, name="patches")(image)
@@ -58,9 +58,8 @@ LEFT_OUT = {"positions/table/embeddings", "positions/mix"}
 @pytest.fixture
 def known_vit(monkeypatch):
     """The network above as a choice of ``model.name``, here in place of LeNet."""
-    from lottery.models import lenet_300_100
-
-    monkeypatch.setattr(lenet_300_100, "build", vit)
+    network = choices.model.find("lenet_300_100")
+    monkeypatch.setattr(network, "build", lambda self, shape, classes: vit(shape, classes))
 
 
 def built(**options):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import composed
+from conftest import composed, dataset
 from PIL import Image
 from test_data import (
     assert_evaluates_once,
@@ -51,7 +51,7 @@ def write_records(root: Path, side: int = 12, **changes: object) -> Path:
 
 
 def records(root: Path, **changes: object) -> Data:
-    return Data(**({"source": "records", "dir": str(root), "in_memory": False} | changes))
+    return dataset(**({"source": "records", "dir": str(root), "in_memory": False} | changes))
 
 
 def test_mapped_and_in_memory_are_the_same(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_what_preprocess_leaves_is_read(tmp_path: Path, options: dict[str, str])
                     engine="processes", shard_examples=16, **options)
     )  # fmt: skip
     held, fed = (data.load(records(tmp_path / "r", in_memory=m)) for m in (True, False))
-    original = data.load(Data(source="folder", dir=str(tmp_path / "images"), stored_size=9))
+    original = data.load(dataset(source="folder", dir=str(tmp_path / "images"), stored_size=9))
     assert sizes(held) == sizes(fed) == sizes(original)
     for name in ("train", "validation", "test"):
         a, b = getattr(held, name), getattr(fed, name)
@@ -141,7 +141,7 @@ def test_records_to_be_streamed_are_mixed(tmp_path: Path) -> None:
         job.Options(source=str(tmp_path / "images"), output=str(tmp_path / "r"), size=4,
                     engine="processes", format="tfrecord")
     )  # fmt: skip
-    labels = data.sources.open_source(records(tmp_path / "r")).labels("train")
+    labels = records(tmp_path / "r").open().labels("train")
     assert 10 < labels[:40].sum() < 30
 
 
@@ -201,7 +201,7 @@ def test_what_records_cannot_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no folder"):
         data.describe(records(tmp_path / "absent"))
     with pytest.raises(ConfigError, match=r"needs data.dir=<output folder of preprocess.py>"):
-        data.describe(Data(source="records"))
+        data.describe(dataset(source="records"))
     with pytest.raises(ConfigError, match=r"were made with size=12; run preprocess.py again"):
         data.describe(records(tmp_path / "r", stored_size=24))
     with pytest.raises(ConfigError, match=r"image_size=224 is larger than the stored images of 12"):

@@ -1,12 +1,12 @@
 """Held-out images that a ticket has seen before: found in every source, refused or counted."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, composed, laboratory
+from conftest import TINY, composed, dataset, laboratory
 from PIL import Image
 from rich.console import Console
 
@@ -16,13 +16,12 @@ from lottery.analysis import table
 from lottery.config import Data
 from lottery.data import describe, overlap, tfrecord
 from lottery.data.loading import split_members
-from lottery.data.sources import open_source
 from lottery.errors import ConfigError, DataError
 from lottery.experiment import find_ticket
 from lottery.preprocess import job
 from lottery.runs import runs_of
 
-ALL = Data(source="digits", validation=0.15)
+ALL = dataset(source="digits", validation=0.15)
 HIGH = [5, 6, 7, 8, 9]
 
 
@@ -34,7 +33,7 @@ def compared(before: Data, after: Data) -> overlap.Overlap:
 def copies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Data]:
     """The digits 5 to 9 of scikit-learn again, as every other source would have them."""
     root = tmp_path_factory.mktemp("copies")
-    digits = open_source(ALL)
+    digits = ALL.open()
     rows = np.flatnonzero(digits.labels("train") >= 5)[:300]
     labels, pixels = digits.labels("train")[rows], digits.images("train", rows)[..., 0]
     for i, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
@@ -46,11 +45,11 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Data]:
         job.preprocess(job.Options(source=str(root / "folder"), output=output, **chosen))
     _write_tfds(root / "copied" / "1.0.0", root / "folder")
     return {
-        "folder": Data(source="folder", dir=str(root / "folder"), stored_size=8),
-        "enlarged": Data(source="folder", dir=str(root / "folder"), stored_size=32),
-        "records": Data(source="records", dir=str(root / "records8")),
-        "tfrecords": Data(source="records", dir=str(root / "records16")),
-        "tfds": Data(source="tfds", name="copied", root=str(root), test="holdout"),
+        "folder": dataset(source="folder", dir=str(root / "folder"), stored_size=8),
+        "enlarged": dataset(source="folder", dir=str(root / "folder"), stored_size=32),
+        "records": dataset(source="records", dir=str(root / "records8")),
+        "tfrecords": dataset(source="records", dir=str(root / "records16")),
+        "tfds": dataset(source="tfds", name="copied", root=str(root), test="holdout"),
     }
 
 
@@ -79,7 +78,7 @@ def in_common(before: Data, after: Data) -> dict[str, dict[str, int]]:
     """Counted in the plainest way, from the pixels of digits and of a copy at 8 pixels."""
 
     def of(config: Data) -> dict[str, list[bytes]]:
-        source = open_source(config)
+        source = config.open()
         return {
             name: [i.tobytes() for i in source.images(m.part, m.rows)[..., 0]]
             for name, m in split_members(config, source).items()
@@ -138,7 +137,7 @@ def test_images_that_nothing_could_be_equal_to_are_not_known(kind, copies, tmp_p
     chosen = chosen if kind == "jpeg" else {"size": 12}
     own = {"engine": "processes", "workers": 1, "output": str(tmp_path / "r")}
     job.preprocess(job.Options(source=copies["folder"].dir, **own, **chosen))
-    made = Data(source="records", dir=str(tmp_path / "r"))
+    made = dataset(source="records", dir=str(tmp_path / "r"))
     if kind == "jpeg":
         with pytest.raises(DataError, match="JPEG has compressed once more"):
             compared(copies["folder"], made)
@@ -239,7 +238,7 @@ def test_a_moved_ticket_remembers_all_that_it_has_seen(found) -> None:
 
 def test_the_same_digits_in_a_folder_are_refused_too(found, copies) -> None:
     ticket = lottery.load_ticket(found[1])
-    grey = replace(moving(found).data, **asdict(copies["tfds"]) | {"mean": [0.5], "std": [0.5]})
+    grey = replace(copies["tfds"], mean=[0.5], std=[0.5])
     config = replace(moving(found), data=grey)
     assert "has seen images of copied" in validation.errors(config)[0]
     folder = moving(found, *folder_of(copies))

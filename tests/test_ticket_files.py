@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import composed
+from conftest import composed, dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -14,7 +14,6 @@ from safetensors.numpy import save_file
 
 from lottery import models, tickets
 from lottery.analysis import transfer_sweep
-from lottery.config import Data
 from lottery.errors import TicketError
 from lottery.models.kernels import kernels
 from lottery.options import bound_errors
@@ -29,7 +28,7 @@ WIDTH, CLASSES = 0.02, ("a", "b", "c")
 def parts(tmp_path_factory):
     """Description and tensors of a sound file."""
     keras.utils.set_random_seed(0)
-    about = Network("lenet_300_100", (4, 4, 1), WIDTH, dropout=0.1)
+    about = Network("lenet_300_100", (4, 4, 1), {"width": WIDTH, "dropout": 0.1})
     network = models.build(about.name, about.input_shape, len(CLASSES), width=WIDTH, dropout=0.1)
     generator = np.random.default_rng(0)
     mask = {k.path: generator.random(k.shape) < 0.5 for k in kernels(network)}
@@ -76,7 +75,7 @@ def used(about, tensors, file):
         *(s["data"] for s in ticket.provenance["seen"]),
     ):
         assert tickets.ticket.data_name(data)
-        assert bound_errors(Data(**data)) == []
+        assert bound_errors(dataset(**data)) == []
     for which in ("trained", "rewound"):
         network = ticket.model(which)
         image = ticket.normalised(np.zeros((1, *ticket.network.input_shape)))
@@ -206,7 +205,7 @@ DATA = ("provenance", "config", "data")
             float("nan"),
             r"seen\[0\].data.validation",
         ),
-        (("provenance", "seen", 0, "data", "source"), GONE, r"seen\[0\].data.source has no value"),
+        (("provenance", "seen", 0, "data", "source"), GONE, r"there is no 'source'"),
         ((*DATA, "test_fraction"), 2, r"config.data.test_fraction=2.0 must be > 0 and < 1"),
         ((*DATA, "test_fraction"), "a fifth", "made by hand"),
         ((*DATA, "crop"), "no", "config.data.crop=no is unknown"),

@@ -139,7 +139,7 @@ def test_what_is_no_ticket_file_is_said_in_one_line(file, tmp_path):
 
 def test_a_network_that_this_version_builds_otherwise_is_refused(study):
     ticket = tickets.of_run(study[-1])
-    wider = replace(ticket, network=replace(ticket.network, width=0.5))
+    wider = replace(ticket, network=replace(ticket.network, options={"width": 0.5}))
     with pytest.raises(TicketError, match=r"does not fit resnet20.*keras"):
         wider.model()
     unknown = replace(ticket, network=replace(ticket.network, name="resnet21"))

@@ -402,12 +402,12 @@ def test_clipping_and_decay_never_see_a_pruned_weight(lab):
 
 def test_a_rewinding_with_weights_of_its_own_is_not_pristine(tmp_path, monkeypatch):
     """They may be trained ones, as here: nobody else can know."""
-    from lottery.rewinding import Start, reinit
+    from lottery.rewinding import Start
 
     lab, config = laboratory(tmp_path), composed(*TINY, "rewind=reinit", "rewind.epoch=0")
     monkeypatch.setattr(
-        reinit, "rewind",
-        lambda origin: Start(0, None, weights=experiment._weights(origin.final())),
+        type(config.rewind), "rewind",
+        lambda self, origin: Start(0, None, weights=experiment._weights(origin.final())),
     )  # fmt: skip
     ticket = runs_of(experiment.find_ticket(config, lab))["ticket"]
     assert files.read_json(ticket.path / "start.json")["pristine"] is False

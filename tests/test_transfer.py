@@ -325,13 +325,13 @@ def test_what_cannot_be_is_said_before_anything_runs(study, tmp_path, real_data)
     unknown = replace(ticket, network=replace(ticket.network, name="resnet200"))
     tickets.write(unknown, tmp_path / "unknown.safetensors")
     message = refused(moving(study, f"ticket={tmp_path / 'unknown.safetensors'}"))
-    assert "resnet200 is unknown to this version" in message
+    assert "model=resnet200 is unknown; did you mean resnet20" in message
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda t: replace(t, network=replace(t.network, width=0.5)),
+        lambda t: replace(t, network=replace(t.network, options={"width": 0.5})),
         lambda t: replace(t, mask={**t.mask, "nowhere/kernel": np.ones(3, bool)}),
         lambda t: replace(t, trained={k: v for k, v in t.trained.items() if "stem" not in k}),
     ],

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -323,42 +323,10 @@ def _override(error: BaseException) -> str | None:
 
 
 def _unknown(option: str, error: BaseException, schema: type) -> str:
-    free = next((n for n in _free_options(schema) if option.startswith(f"{n}.")), None)
-    if free is not None:
-        refused = _refused_by_network(option.removeprefix(f"{free}."), error)
-        return refused or f"{option} is not set yet: write +{option}=… to add it to {free}"
     known = _option_names(schema, error)
     if option in known:  # a group, which has files to choose from in other scripts
         return f"there is no choice of {option} here"
     return f"option {option} is unknown{did_you_mean(option, known)}"
-
-
-def _refused_by_network(option: str, error: BaseException) -> str | None:
-    """Why the network can have no such option, if it is known which network is meant."""
-    from lottery import models
-
-    found: Any = getattr(error.__cause__, "parent_node", None)  # model.options
-    typed_in = [a.removeprefix("model.name=") for a in sys.argv if a.startswith("model.name=")]
-    name = typed_in[-1] if typed_in else found is not None and found._get_parent().get("name")
-    if name not in models.known():
-        return None
-    try:
-        models.check(name, options={option: None})
-    except ConfigError as refusal:
-        return str(refusal)
-    return None
-
-
-def _free_options(schema: Any) -> list[str]:
-    """Options that hold whatever is added to them, such as ``model.options``."""
-    own = [(f.name, f.type) for f in dataclasses.fields(schema)]
-    inside = [
-        (f"{name}.{f.name}", f.type)
-        for name, group in own
-        if dataclasses.is_dataclass(group)
-        for f in dataclasses.fields(group)
-    ]
-    return [name for name, kind in [*own, *inside] if get_origin(kind) is dict]
 
 
 def _option_names(schema: Any, error: BaseException) -> list[str]:

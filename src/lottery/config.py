@@ -7,13 +7,16 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, DictConfig, MissingMandatoryValue, OmegaConf, open_dict
 
 from lottery import choices
 from lottery.errors import ConfigError
 from lottery.options import bound_errors, option
+
+if TYPE_CHECKING:
+    from lottery.data.sources import Source
 
 
 def _is(**values: str) -> Callable[[Any], bool]:
@@ -24,17 +27,17 @@ def _is(**values: str) -> Callable[[Any], bool]:
 LONGEST_SIDE = 2**16  # pixels; of more, the sizes of tensors overflow
 
 
-@dataclass
+@dataclass(frozen=True)
 class Data:
-    """A labelled image set, its splits and how an image reaches the network."""
+    """A labelled image set, its splits and how an image reaches the network.
 
-    source: str = option(MISSING, "module in lottery.data.sources that reads it")
-    name: str = option("", "name of the data set within its source, e.g. cifar10")
-    root: str | None = option(None, "TensorFlow Datasets directory", identity=False)
-    dir: str | None = option(None, "folder of class folders of images", identity=False)
-    download: bool = option(False, "fetch a missing data set", identity=False)
+    These are the options of every source, on top of which it may have its own.
+    """
+
+    source: ClassVar[str]
+    """Name of the choice."""
+
     validation: float = option(0.1, "share of train held out, stratified", gt=0, lt=1)
-    test: str = option("test", "name of the held-out test split in the source")
     test_fraction: float = option(
         0.2, "share cut off for test where the source has no such split", gt=0, lt=1
     )
@@ -85,16 +88,9 @@ class Data:
     )
     memory_limit: float = option(4.0, "GiB of decoded images to hold", identity=False, gt=0)
 
-
-@dataclass
-class Model:
-    """A network builder."""
-
-    name: str = option(MISSING, "module in lottery.models, or a keras.applications network")
-    width: float = option(1.0, "multiplier of the number of channels", gt=0, le=1000)
-    dropout: float = option(0.0, "share of features dropped before the classifier", ge=0, lt=1)
-    batch_norm_momentum: float = option(0.99, "momentum of moving statistics", ge=0, lt=1)
-    options: dict[str, Any] = option({}, "further keyword arguments of the builder")
+    def open(self) -> "Source":
+        """What is there. Raises :class:`ConfigError` or :class:`DataError`."""
+        raise NotImplementedError
 
 
 @dataclass
@@ -168,25 +164,6 @@ class Mask:
     depthwise: bool = option(False, "prune depthwise kernels too")
     skip_first: bool = option(False, "leave the first prunable layer dense")
     skip_last: bool = option(False, "leave the last prunable layer dense")
-
-
-@dataclass
-class Rewind:
-    """Where the survivors start again."""
-
-    name: str = option("weights", "module in lottery.rewinding")
-    epoch: int = option(MISSING, "complete epochs after which the dense run is rewound to", ge=0)
-    optimizer: str = option(
-        "restore", "optimizer slots: those of the rewound state, or zero",
-        only=lambda r: r.name != "weights" or r.epoch > 0,  # there they are zero
-        choices=("restore", "reset"),
-    )  # fmt: skip
-    keep: list[int] = option(
-        [],
-        "epochs whose state a dense run keeps for rewinding, besides its own",
-        identity=False,
-        ge=0,
-    )
 
 
 @dataclass
@@ -270,8 +247,8 @@ class Training:
     """What trains a network on data, and where results go."""
 
     seed: int = option(0, "initialisation, data order and augmentation", ge=0, lt=2**31)
-    data: Data = field(default_factory=Data)
-    model: Model = field(default_factory=Model)
+    data: Any = option(MISSING, "the images", kind=choices.source)
+    model: Any = option(MISSING, "the network", kind=choices.model)
     optimizer: Any = option(MISSING, "what takes the steps", kind=choices.optimizer)
     schedule: Any = option(
         MISSING, "the learning rate over time, relative to its peak", kind=choices.schedule
@@ -290,7 +267,7 @@ class Config(Training):
         False, "train.py: measure where the time of a step goes, and do not train", identity=False
     )
     mask: Mask = field(default_factory=Mask)
-    rewind: Rewind = field(default_factory=Rewind)
+    rewind: Any = option(MISSING, "where the survivors start again", kind=choices.rewinding)
     verdict: Verdict = field(default_factory=Verdict)
 
 
@@ -298,6 +275,7 @@ class Config(Training):
 class TransferConfig(Training):
     """What transfer.py does: the network is the ticket's, so ``model`` is filled in from it."""
 
+    model: Any = option(None, "the ticket's", kind=choices.model)
     ticket: str | None = option(None, "ticket file, run folder or report", identity=False)
     transfer: Transfer = field(default_factory=Transfer)
 
@@ -327,7 +305,7 @@ def _with_choices(group: Any) -> Any:
     """The group with a choice where a config, or JSON, has the values of one."""
     for f in dataclasses.fields(group):
         value = getattr(group, f.name)
-        if kind := f.metadata.get("kind"):
+        if (kind := f.metadata.get("kind")) and value is not None:
             setattr(group, f.name, kind.of(value))
         elif dataclasses.is_dataclass(value):
             _with_choices(value)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery import files, provenance, rewinding
+from lottery import choices, files, provenance
 from lottery.analysis.verdict import doubt, matches
 from lottery.config import Config, Data, Training
 from lottery.data import EncodedSplit, Splits, load
@@ -152,7 +152,7 @@ def retrain(
     )
 
     def start() -> Start:
-        begin: Start = rewinding.find(step.rewinding).rewind(origin)
+        begin: Start = step.rewinding.rewind(origin)
         fresh = begin.state is None and begin.weights is None  # else weights say it themselves
         same = begin.state is not None and same_network(begin.state, origin.dense(0))
         return dataclasses.replace(begin, pristine=fresh or (same and begin.weights is None))
@@ -169,7 +169,7 @@ def retrain(
         reset_slots=config.rewind.optimizer == "reset",
         noted=replays,
         compared=dense.result,
-        tags=(f"percentile={step.percentile:g}", f"rewind={step.first_epoch}", step.rewinding),
+        tags=(f"percentile={step.percentile:g}", f"rewind={step.first_epoch}", step.rewinding.name),
         verdict=lambda ticket: {
             "dense_val_top1": dense.result["val_top1"],
             "matched": matches(dense.result, ticket, config.verdict.tolerance),
@@ -410,7 +410,7 @@ def load_data(data: Data) -> Splits:
 
 @functools.lru_cache(maxsize=1)
 def _load_cached(serialised: str) -> Splits:
-    data = Data(**json.loads(serialised))
+    data: Data = choices.source.of(json.loads(serialised))
     splits = load(data)
     if isinstance(splits.train, EncodedSplit) and data.source != "records":
         log.info(

@@ -4,16 +4,13 @@ A node's identity holds the keys of its parents, so the whole chain from the den
 ticket is named by pure functions of the config.
 """
 
-from dataclasses import dataclass, replace
-from types import ModuleType
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lottery import models, rewinding
-from lottery.choices import code as choices
-from lottery.config import DENSE, Config, Mask, Model, Training
-from lottery.data import describe, sources
+from lottery import choices, models
+from lottery.config import DENSE, Config, Mask, Training
+from lottery.data import describe
 from lottery.options import identity
-from lottery.pruning import criteria
 from lottery.pruning.allocation import rounds
 from lottery.store import Node, Store
 
@@ -25,7 +22,8 @@ class Round:
     percentile: float
     mask: Node
     shuffled: Node | None
-    rewinding: str
+    rewinding: Any
+    """The choice of ``rewind`` by which it starts."""
     ticket: Node
     first_epoch: int  # where the ticket's training starts
 
@@ -91,19 +89,20 @@ def lineage(config: Config, store: Store) -> Lineage:
         shuffled = None
         if last and config.mask.shuffle and percentile > 0:  # else there is nothing to shuffle
             shuffled = store.node("mask", shuffled_identity(config, mask.key))
-        name = config.rewind.name
-        if rewinding.find(name).CONTROL and not last:  # replaces the last retraining only
-            name = "weights"
-        control = rewinding.find(name).CONTROL
-        about = ticket_identity(config, dense.key, (shuffled or mask).key, name)
+        rewind = config.rewind
+        if rewind.control and not last:  # replaces the last retraining only
+            rewind = choices.rewinding.of(
+                choices.rewinding.known_part(asdict(rewind), name="weights")
+            )
+        about = ticket_identity(config, dense.key, (shuffled or mask).key, rewind)
         chain.append(
             Round(
                 percentile,
                 mask,
                 shuffled,
-                name,
+                rewind,
                 store.node("ticket", about),
-                first_epoch=0 if control else config.rewind.epoch,
+                first_epoch=0 if rewind.control else rewind.epoch,
             )
         )
     return Lineage(dense, tuple(chain))
@@ -117,24 +116,27 @@ def training_identity(config: Training) -> dict[str, Any]:
     """
     found = describe(config.data)
     model, trainer = config.model, config.trainer
-    if models.lacks(model.name, "batch_norm"):
-        model = replace(model, batch_norm_momentum=Model().batch_norm_momentum)
+    if models.lacks(model, "batch_norm"):
         trainer = replace(trainer, sync_batch_norm=False)
     effective = replace(config, data=found.effective, model=model, trainer=trainer)
     return {
         "config": {part: v for part, v in identity(effective).items() if part in DENSE},
         "data": {**found.fingerprint, "image_shape": list(found.image_shape)},
-        **_code(model=(models, model.name), source=(sources, config.data.source)),
+        **_code(
+            source=config.data,
+            model=model,
+            optimizer=config.optimizer,
+            schedule=config.schedule,
+        ),
     }
 
 
 def mask_identity(config: Config, dense: str, ranked: str, percentile: float) -> dict[str, Any]:
     """What determines the mask that removes ``percentile`` percent by the weights of ``ranked``."""
     mask = round_of(config.mask, percentile)
-    if models.lacks(config.model.name, "depthwise"):
+    if models.lacks(config.model, "depthwise"):
         mask = replace(mask, depthwise=False)
-    code = _code(criterion=(criteria, mask.criterion)) if percentile > 0 else {}
-    return {"dense": dense, "ranked": ranked, "mask": identity(mask), **code}
+    return {"dense": dense, "ranked": ranked, "mask": identity(mask)}
 
 
 def round_of(mask: Mask, percentile: float) -> Mask:
@@ -147,20 +149,17 @@ def shuffled_identity(config: Config, mask: str) -> dict[str, Any]:
     return {"shuffled": mask, "seed": config.seed}
 
 
-def ticket_identity(config: Config, dense: str, mask: str, rewinding_name: str) -> dict[str, Any]:
+def ticket_identity(config: Config, dense: str, mask: str, rewind: Any) -> dict[str, Any]:
     """What determines the retrained network of one round."""
-    if rewinding.find(rewinding_name).CONTROL:
-        about = {"name": rewinding_name}  # starts afresh: neither epoch nor slots matter
-    else:
-        about = identity(replace(config.rewind, name=rewinding_name))
+    about = identity(rewind)
+    if rewind.control:  # starts afresh: neither epoch nor slots matter
+        about = {k: v for k, v in about.items() if k not in ("epoch", "optimizer")}
     if not config.optimizer.has_slots:  # there is nothing to reset
         about.pop("optimizer", None)
-    code = _code(rewinding=(rewinding, rewinding_name))
-    return {"dense": dense, "mask": mask, "rewind": about, **code}
+    return {"dense": dense, "mask": mask, "rewind": about, **_code(rewinding=rewind)}
 
 
-def _code(**chosen: tuple[ModuleType, str]) -> dict[str, Any]:
+def _code(**chosen: Any) -> dict[str, Any]:
     """``{"code": …}`` for the choices whose names do not say all, by kind; else nothing."""
-    found = {k: choices.code(kind.__name__, name) for k, (kind, name) in chosen.items()}
-    code = {kind: identified for kind, identified in found.items() if identified is not None}
+    code = {kind: choice.code for kind, choice in chosen.items() if choice.code is not None}
     return {"code": code} if code else {}

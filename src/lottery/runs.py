@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery import files
-from lottery.config import Data
+from lottery import choices, files
 from lottery.errors import CheckpointError, LotteryError
 from lottery.pruning import masks
 from lottery.training.checkpoints import CheckpointFolder, State
@@ -156,7 +155,7 @@ class Run:
         """What the data set says, of a run that did not record it."""
         from lottery.data import describe
 
-        return describe(Data(**self.config["data"]))
+        return describe(choices.source.of(self.config["data"]))
 
     @property
     def _about(self) -> dict[str, Any]:

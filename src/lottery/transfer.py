@@ -7,14 +7,13 @@ the ticket's were, and resized on the device to what it takes, in every run alik
 node of the store.
 """
 
-import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lottery import files, models
-from lottery.config import Data, Model, Transfer, TransferConfig
+from lottery import choices, files
+from lottery.config import Transfer, TransferConfig
 from lottery.data import crop_size, describe
 from lottery.data.overlap import overlap
 from lottery.data.splits import steps_per_epoch
@@ -22,7 +21,7 @@ from lottery.errors import ConfigError, DataError, DivergedError, TicketError
 from lottery.experiment import Laboratory, Sparse, load_data, trained, training_module
 from lottery.lineage import Lineage, training_identity
 from lottery.models.cost import whole
-from lottery.options import did_you_mean
+from lottery.options import bound_errors, did_you_mean
 from lottery.pruning import masks
 from lottery.rewinding import Start, fresh_seed
 from lottery.runs import Run
@@ -153,12 +152,10 @@ def fitted(config: TransferConfig, ticket: Ticket) -> TransferConfig:
         )
     if height != width:
         raise ConfigError(f"the ticket takes images of {height}x{width} pixels, not square ones")
-    about = dataclasses.asdict(ticket.network)
-    about.pop("input_shape")
     resize = None if crop_size(config.data, found.image_shape) == height else height
     return replace(
         config,
-        model=Model(**about),
+        model=ticket.network.choice,
         data=replace(
             config.data, mean=list(ticket.mean), std=list(ticket.std), resize=resize
         ),
@@ -249,8 +246,9 @@ def seen_images(config: TransferConfig, ticket: Ticket) -> list[dict[str, Any]]:
     for before in ticket.provenance["seen"]:
         name = data_name(before["data"])
         try:
-            found = overlap(Data(**before["data"]), before["fingerprint"], config.data)
-        except (DataError, TypeError) as error:  # TypeError: options that are gone
+            data = choices.source.of(choices.source.known_part(before["data"]))
+            found = overlap(data, before["fingerprint"], config.data)
+        except (DataError, ConfigError) as error:  # ConfigError: its source is not known here
             message = (
                 f"whether the ticket, found with {name}, has seen images that are held out here is "
                 f"not known: {error}"
@@ -280,10 +278,8 @@ def check(config: TransferConfig) -> None:
     """
     names, store = controls(config.transfer), Store(config.paths.store)
     ticket = asked_for(config.ticket, config.paths.outputs)
-    if ticket.network.name not in models.known():
-        raise TicketError(
-            f"the ticket's network {ticket.network.name} is unknown to this version of lottery"
-        )
+    if found := bound_errors(ticket.network.choice):
+        raise TicketError(f"the ticket's network cannot be: model.{found[0]}")
     fits = fitted(config, ticket)
     steps_per_epoch(describe(fits.data).sizes["train"], config.trainer.batch_size)
     seen_images(fits, ticket)

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from lottery import models, rewinding
-from lottery.config import Config, Model, Training, TransferConfig, range_errors
+from lottery.config import Config, Training, TransferConfig, range_errors
 from lottery.data import describe
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import LotteryError
@@ -20,11 +19,9 @@ def errors(config: Training) -> list[str]:
         checks.append(lambda: _check_transfer(config))
     if isinstance(config, Config):
         checks += [
-            lambda: _check_model(config.model),
             lambda: rounds(config.mask.percentile, config.mask.rate),
             lambda: _check_data(config),
             lambda: criteria.find(config.mask.criterion),
-            lambda: rewinding.find(config.rewind.name),
         ]
     for check in checks if not found else []:
         try:
@@ -43,7 +40,3 @@ def _check_transfer(config: TransferConfig) -> None:
 def _check_data(config: Training) -> None:
     sizes = describe(config.data).sizes
     steps_per_epoch(sizes["train"], config.trainer.batch_size)
-
-
-def _check_model(model: Model) -> None:
-    models.check(model.name, width=model.width, dropout=model.dropout, options=model.options)

@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lottery import files, rewinding
+from lottery import choices, files
 from lottery.analysis import settings
 from lottery.config import Config
 from lottery.errors import LotteryError
@@ -75,10 +75,10 @@ class Cell:
     def control(self) -> bool:
         """Whether it is an experimental control, which may match but cannot be a winning ticket."""
         name = self.config.get("rewind.name", "weights")
-        known = name in rewinding.known()
+        known = name in choices.rewinding.names()
         return bool(
             self.config.get("mask.shuffle")
-            or (known and getattr(rewinding.find(name), "CONTROL", False))
+            or (known and getattr(choices.rewinding.find(name), "control", False))
         )
 
     @property
@@ -418,15 +418,28 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
 def _differences(config: Flat, defaults: Flat) -> Iterator[str]:
     """The overrides that turn the default config into this one, as far as results go."""
     places = {"data.root", "data.dir", "paths.outputs", "paths.store"}
-    for name, f, _ in options(Config()):
+    matter = {name: f.metadata["identity"] or name in places for name, f, _ in options(Config())}
+    others = set()  # whose choice is not the default's, so that its values are not either
+    for kind in choices.KINDS:
+        inside, naming = f"{kind.option}.", f"{kind.option}.{kind.key}"
+        chosen = config.get(naming, defaults.get(naming))
+        if chosen not in kind.names():  # of a plug-in that is not here
+            of_choice = {n: True for n in config if n.startswith(inside)}
+        else:
+            of_choice = {
+                n: f.metadata["identity"] for n, f, _ in options(kind.find(chosen)(), inside)
+            }
+        matter |= of_choice | dict.fromkeys(places & set(of_choice), True)
+        matter.pop(naming, None)
+        if chosen != defaults.get(naming):
+            others |= set(of_choice)
+            yield f"{kind.group}={_spelled(chosen)}"
+    for name, matters in matter.items():
         value = config.get(name, defaults.get(name))
-        matters = f.metadata["identity"] or name in places
         if name == "rewind.epoch" and value is None:
             continue  # any will do
-        if matters and value != defaults.get(name):
+        if matters and (value != defaults.get(name) or (name in others and name in config)):
             yield f"{name}={_spelled(value)}"
-    free = (n for n in config if n.startswith("model.options."))
-    yield from (f"+{n}={_spelled(config[n])}" for n in free if n not in defaults)
 
 
 def _spelled(value: Any) -> str:

@@ -13,8 +13,8 @@ from lottery.choices.kinds import Kind
 from lottery.errors import ConfigError
 
 __all__ = [
-    "KINDS", "Kind", "allocation", "as_group", "load_plugins", "optimizer", "pattern", "schedule",
-    "score",
+    "KINDS", "Kind", "allocation", "as_group", "load_plugins", "model", "optimizer", "pattern",
+    "rewinding", "schedule", "score", "source",
 ]  # fmt: skip
 
 ENTRY_POINTS = "lottery.plugins"
@@ -23,10 +23,22 @@ ENTRY_POINTS = "lottery.plugins"
 score = Kind("mask/score", "lottery.pruning.scores")
 allocation = Kind("mask/scope", "lottery.pruning.allocations")
 pattern = Kind("mask/pattern", "lottery.pruning.patterns")
+source = Kind("data", "lottery.data.sources", key="source")
+model = Kind("model", "lottery.models.networks")
+rewinding = Kind("rewind", "lottery.rewinding")
 optimizer = Kind("optimizer", "lottery.training.optimizers")
 schedule = Kind("schedule", "lottery.training.schedules")
 
-KINDS: tuple[Kind, ...] = (score, allocation, pattern, optimizer, schedule)
+KINDS: tuple[Kind, ...] = (
+    source,
+    score,
+    allocation,
+    pattern,
+    rewinding,
+    model,
+    optimizer,
+    schedule,
+)
 
 
 def load_plugins(modules: Iterable[str]) -> None:

@@ -1,25 +1,23 @@
-"""Which code a choice is: a network, a source, a score or a rewinding that a config names.
+"""Which code a choice is, for keys.
 
-Each kind of choice is a package and each choice a module in it. A key must change when the code
-behind a name changes what it computes, and should not when it does not. The choices that come with
-this package carry a number that is raised by hand; anybody's own carries a hash of its source.
+A key must change when the code behind a name changes what it computes, and should not when it does
+not. The choices that come with this package carry a number that is raised by hand, those of a
+library their name, and anybody's own a hash of their source.
 """
 
 import ast
 import functools
 import hashlib
-import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 
 from lottery.errors import ConfigError
 
 VERSIONS: Mapping[str, Mapping[str, int]] = {
-    "lottery.data.sources": {"digits": 1, "folder": 1, "records": 1, "tfds": 1},
-    "lottery.models": {
+    "data": {"digits": 1, "folder": 1, "records": 1, "tfds": 1},
+    "model": {
         "conv_2": 1,
         "conv_4": 1,
         "conv_6": 1,
@@ -27,67 +25,55 @@ VERSIONS: Mapping[str, Mapping[str, int]] = {
         "mobilenet_v2": 1,
         "resnet20": 1,
     },
-    "lottery.pruning.criteria": {"magnitude": 1},
-    "lottery.rewinding": {"finetune": 1, "lr": 1, "reinit": 1, "weights": 1},
+    "optimizer": {"adam": 1, "adamw": 1, "sgd": 1},
+    "rewind": {"finetune": 1, "lr": 1, "reinit": 1, "weights": 1},
+    "schedule": {"constant": 1, "cosine": 1, "step": 1},
 }
-"""The choices that come with this package. Raise a number in the commit that changes what the
-choice computes: its old results are then no longer found. They stand here and not in the modules,
-because a module is copied to start one's own."""
+"""The choices that come with this package, by group. Raise a number in the commit that changes what
+the choice computes: its old results are then no longer found. They stand here and not in the
+modules, because a module is copied to start one's own."""
+
+LIBRARY = "_library"
+"""Name of the modules in which choices stand that a library brings."""
 
 
-def shipped(kind: str, name: str) -> bool:
-    """Whether a choice comes with this package; ``kind`` is the name of the package it is in."""
-    return name in VERSIONS[kind]
+def shipped(group: str, name: str) -> bool:
+    """Whether a choice comes with this package."""
+    return name in VERSIONS.get(group, {})
 
 
-@functools.cache
-def code(kind: str, name: str) -> int | str | None:
+def code(group: str, name: str, module: str) -> int | str | None:
     """What identifies the code of a choice in keys; None if its name is enough.
 
-    Of a choice that comes with this package its version, from 2 on. Of any other module a SHA-256
-    of its source and of what it imports that is neither installed nor part of this package,
-    comments and docstrings left out. Read once in a process, because a module is imported once.
+    Of a choice that comes with this package its version, from 2 on. Of any other, which stands in
+    ``module``, a SHA-256 of that module's source and of all it imports that is neither installed
+    nor part of this package, comments and docstrings left out. What is installed counts if it is
+    in the same package as the module.
 
-    Raises :class:`ConfigError` if a source is not valid Python.
+    Raises :class:`ConfigError` if a source is not valid Python, or there is none.
     """
-    if shipped(kind, name):
-        version = VERSIONS[kind][name]
-        return version if version > 1 else None
-    return _digest(kind, name)
-
-
-def module(kind: str, name: str) -> ModuleType:
-    """The module of a choice.
-
-    Raises :class:`ConfigError` if its source changed between :func:`code` and the import: its
-    results would be stored under the key of other code.
-    """
-    identified, full = code(kind, name), f"{kind}.{name}"
-    new = full not in sys.modules
-    imported = importlib.import_module(full)
-    if new and code.__wrapped__(kind, name) != identified:
-        del sys.modules[full]
-        raise ConfigError(
-            f"{imported.__file__} was changed while this program ran: start the command again"
-        )
-    return imported
-
-
-def _digest(kind: str, name: str) -> str | None:
-    spec = importlib.util.find_spec(f"{kind}.{name}")
-    if spec is None or spec.origin is None:  # no module: a network of keras.applications
+    if module.endswith(f".{LIBRARY}"):
         return None
+    if shipped(group, name):
+        version = VERSIONS[group][name]
+        return version if version > 1 else None
+    return digest(module)
+
+
+@functools.cache  # a module is imported once
+def digest(module: str) -> str:
+    """SHA-256 of a module's source and of what it imports: see :func:`code`."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"{module} has no source, so no key could tell its choices from others")
     file = Path(spec.origin)
     if file.suffix != ".py":  # compiled
         return hashlib.sha256(file.read_bytes()).hexdigest()
-    own = file.parent.parent if spec.submodule_search_locations else file.parent
     sources: dict[str, str] = {}
-    waiting = [f"{kind}.{name}"]
+    waiting = [module]
     while waiting:
         full = waiting.pop()
-        inside = full.startswith(f"{kind}.")
-        folder = own if inside else _folder(full.partition(".")[0])
-        path = folder and _file(folder, full.removeprefix(f"{kind}.") if inside else full)
+        path = file if full == module else _own(full, module)
         if full in sources or path is None:
             continue
         tree = _parsed(path)
@@ -99,18 +85,33 @@ def _digest(kind: str, name: str) -> str | None:
     return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
 
 
+def _own(full: str, module: str) -> Path | None:
+    """The file of a module that is part of what ``module`` computes; None if it is not."""
+    ours, package = __name__.partition(".")[0], module.rpartition(".")[0]
+    top = full.partition(".")[0]
+    if top == ours:  # beside a module that somebody has put into this package
+        if package.partition(".")[0] != ours or not full.startswith(f"{package}."):
+            return None
+        spec = importlib.util.find_spec(full.rpartition(".")[0])
+        inside = list(spec.submodule_search_locations or ()) if spec else []
+        return _file(Path(inside[0]), full.rpartition(".")[2]) if inside else None
+    folder = _folder(top, even_installed=top == module.partition(".")[0])
+    return folder and _file(folder, full)
+
+
 @functools.cache
-def _folder(top: str) -> Path | None:
-    """Where a module or package of the user's own lies; None for Python's, what is installed, and
-    this package."""
-    if top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
+def _folder(top: str, even_installed: bool) -> Path | None:
+    """Where a module or package of somebody's own lies; None for Python's and what is installed."""
+    if top in sys.stdlib_module_names:
         return None
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
     places = [*(spec.submodule_search_locations or ()), spec.origin or ""] if spec else [""]
-    if not places[0] or {"site-packages", "dist-packages"} & set(Path(places[0]).parts):
+    if not places[0]:
+        return None
+    if {"site-packages", "dist-packages"} & set(Path(places[0]).parts) and not even_installed:
         return None
     return Path(places[0]).parent
 

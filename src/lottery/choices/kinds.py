@@ -19,20 +19,22 @@ more field, ``name``, so that its values as JSON say what they are of.
 import dataclasses
 import functools
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lottery.choices.code import LIBRARY, code
 from lottery.errors import ConfigError
 from lottery.options import did_you_mean, option
 
 T = TypeVar("T", bound=type)
+PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,7 @@ class Kind:
 
         def register(cls: T) -> T:
             chosen = self._named(cls, name)
+            chosen.code = code(self.group, name, cls.__module__)  # type: ignore[attr-defined]
             self.registered[name] = chosen
             return chosen  # type: ignore[return-value]
 
@@ -118,6 +121,14 @@ class Kind:
             first = str(error).splitlines()[0]
             raise ConfigError(f"{self.option}.{error.full_key}: {first}") from error
 
+    def known_part(self, values: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+        """Those values that its choice has in this version; ``changes`` replace some it has.
+
+        Raises :class:`ConfigError` for an unknown choice.
+        """
+        known = {f.name for f in dataclasses.fields(self.find(str(values.get(self.key))))}
+        return {name: v for name, v in {**values, **changes}.items() if name in known}
+
     def node(self, name: str) -> DictConfig:
         """The options of a choice at their defaults, with their types, for a config."""
         node: DictConfig = OmegaConf.structured(self.find(name))
@@ -130,16 +141,18 @@ class Kind:
 
     @functools.cached_property
     def _library(self) -> Any:
-        name = f"{self.builtin}._library"
-        known = importlib.util.find_spec(self.builtin) and importlib.util.find_spec(name)
-        return importlib.import_module(name) if known else None
+        known = (self._folder / f"{LIBRARY}.py").exists()
+        return importlib.import_module(f"{self.builtin}.{LIBRARY}") if known else None
 
     @functools.cached_property
     def _modules(self) -> frozenset[str]:
-        spec = importlib.util.find_spec(self.builtin)
-        places = spec.submodule_search_locations if spec is not None else None
-        found = pkgutil.iter_modules(places or ())
+        found = pkgutil.iter_modules([str(self._folder)])
         return frozenset(m.name for m in found if not m.name.startswith("_"))
+
+    @property
+    def _folder(self) -> Path:
+        """Found without importing the package, which may import numpy."""
+        return PACKAGE.joinpath(*self.builtin.split(".")[1:])
 
     def _named(self, cls: type, name: str) -> type:
         """The class with its name as a field, which stands where the class itself stood."""

@@ -8,7 +8,7 @@ import ast
 import dataclasses
 import functools
 import importlib.util
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +19,45 @@ REQUIRED = object()
 
 
 @functools.cache
-def classes(folder: str, pattern: str = "*.py") -> Mapping[str, Mapping[str, Any]]:
+def classes(folder: str) -> Mapping[str, Mapping[str, Any]]:
     """The arguments of ``__init__`` of every public class in a folder of the installed Keras.
 
-    By class, a default by argument, or :data:`REQUIRED`. Classes that take any arguments, and
-    defaults that are no literals, are left out.
+    By class, a default by argument, or :data:`REQUIRED` where there is none, or no literal.
     """
+    return {node.name: _of_class(node) for node in _exported(folder, ast.ClassDef)}
+
+
+@functools.cache
+def functions(folder: str) -> Mapping[str, Mapping[str, Any]]:
+    """The arguments of every public function there, in the same way."""
+    return {node.name: _arguments(node) for node in _exported(folder, ast.FunctionDef)}
+
+
+def _exported(folder: str, kind: type) -> Iterator[Any]:
     spec = importlib.util.find_spec("keras")  # imports nothing
     root = Path(str(spec and spec.origin)).parent / "src" / folder
-    found: dict[str, Mapping[str, Any]] = {}
-    for source in sorted(root.glob(pattern)):
+    for source in sorted(root.glob("*.py")):
         if not source.name.endswith("_test.py"):
-            for node in ast.parse(source.read_text(encoding="utf-8")).body:
-                if isinstance(node, ast.ClassDef) and node.decorator_list:
-                    found[node.name] = _arguments(node)
-    return found
+            body = ast.parse(source.read_text(encoding="utf-8")).body
+            yield from (n for n in body if isinstance(n, kind) and n.decorator_list)  # type: ignore[attr-defined]
 
 
-def _arguments(node: ast.ClassDef) -> Mapping[str, Any]:
+def _of_class(node: ast.ClassDef) -> Mapping[str, Any]:
     for member in node.body:
         if isinstance(member, ast.FunctionDef) and member.name == "__init__":
-            taken = [*member.args.posonlyargs, *member.args.args][1:]  # without self
-            without = len(taken) - len(member.args.defaults)
-            defaults = [REQUIRED] * without + [_literal(d) for d in member.args.defaults]
-            named = {a.arg: d for a, d in zip(taken, defaults, strict=True)}
-            return named | {
-                a.arg: REQUIRED if d is None else _literal(d)
-                for a, d in zip(member.args.kwonlyargs, member.args.kw_defaults, strict=True)
-            }
+            return {a: default for a, default in _arguments(member).items() if a != "self"}
     return {}
+
+
+def _arguments(node: ast.FunctionDef) -> Mapping[str, Any]:
+    taken = [*node.args.posonlyargs, *node.args.args]
+    without = len(taken) - len(node.args.defaults)
+    defaults = [REQUIRED] * without + [_literal(d) for d in node.args.defaults]
+    named = {a.arg: d for a, d in zip(taken, defaults, strict=True)}
+    return named | {
+        a.arg: REQUIRED if d is None else _literal(d)
+        for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+    }
 
 
 def _literal(node: ast.expr) -> Any:
@@ -64,7 +74,7 @@ def dataclass_of(
     *,
     module: str,
     doc: str,
-    leave_out: Collection[str],
+    leave_out: Collection[str] = (),
     defaults: Mapping[str, Any] | None = None,
 ) -> type:
     """A frozen dataclass whose options are a class's arguments, on top of those of ``base``.

@@ -4,15 +4,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from lottery.choices import code as choices
+from lottery.choices import code
 from lottery.config import Data
-from lottery.data import sources
 from lottery.data.interface import Description, Labels, Rows, Shape, Split, Splits
-from lottery.data.sources import Part, Source, open_source
+from lottery.data.sources import Part, Source
 from lottery.data.splits import held_out, keep_classes, small, stratified
 from lottery.errors import ConfigError, DataError
 
@@ -38,7 +37,7 @@ def describe(config: Data) -> Description:
 
     Raises :class:`ConfigError` or :class:`DataError`.
     """
-    return _describe(config, open_source(config))
+    return _describe(config, config.open())
 
 
 def load(config: Data) -> Splits:
@@ -47,7 +46,7 @@ def load(config: Data) -> Splits:
     Raises :class:`ConfigError` or :class:`DataError`; the latter also for images that cannot be
     decoded, if they are held in memory (else see :meth:`Split.check`).
     """
-    source = open_source(config)
+    source = config.open()
     description = _describe(config, source)
     in_memory = config.in_memory
     if in_memory is None:
@@ -122,7 +121,7 @@ def _filtered(part: Part, rows: Rows, labels: Labels, classes: Sequence[int] | N
 
 
 def _describe(config: Data, source: Source) -> Description:
-    if config.test == "train":
+    if getattr(config, "test", None) == "train":
         raise ConfigError("data.test=train would measure the test accuracy on training examples")
     return Description(
         name=source.name,
@@ -136,12 +135,11 @@ def _describe(config: Data, source: Source) -> Description:
 
 
 def _effective(config: Data, source: Source) -> Data:
-    default, effective = Data(), config
-    if choices.shipped(sources.__name__, config.source):
+    default, effective = type(config)(), config
+    if code.shipped("data", config.source):
         # The fingerprint, or the shape of the images, says what these have decided.
-        effective = replace(
-            effective, name=default.name, test=default.test, stored_size=default.stored_size
-        )
+        decided = {"test", "stored_size"} & {f.name for f in fields(config)}
+        effective = replace(effective, **{name: getattr(default, name) for name in decided})
     if "test" in source.sizes:
         effective = replace(effective, test_fraction=default.test_fraction)
     if config.classes == list(range(len(source.classes))):

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lottery import choices
 from lottery.config import Data
 from lottery.data import images
 from lottery.data.interface import Images, Rows
 from lottery.data.loading import Members, split_members
-from lottery.data.sources import Source, open_source
+from lottery.data.sources import Source
 from lottery.data.sources.records import Records
 from lottery.errors import DataError, LotteryError
 
@@ -99,8 +100,9 @@ def overlap(before: Data, fingerprint: Mapping[str, Any], after: Data) -> Overla
 @functools.lru_cache(maxsize=16)  # all cells of a sweep ask
 def _overlap(*arguments: str) -> Overlap:
     old, fingerprint, new = map(json.loads, arguments)
-    before, after = replace(Data(**old), download=False), Data(**new)
-    source = open_source(after)
+    before = choices.source.of(choices.source.known_part(old, download=False))
+    after = choices.source.of(new)
+    source = after.open()
     if source.fingerprint == fingerprint:
         return _by_positions(split_members(before, source), split_members(after, source))
     return _by_pixels(_found_again(before, fingerprint, after), after)
@@ -121,9 +123,11 @@ def _by_positions(before: dict[str, Members], after: dict[str, Members]) -> Over
 def _found_again(before: Data, fingerprint: Mapping[str, Any], after: Data) -> Data:
     """``before``, where its images are now: where they were, or where those of ``after`` are."""
     reasons = []
-    for config in (before, replace(before, root=after.root, dir=after.dir)):
+    places = {name: getattr(after, name) for name in ("root", "dir") if hasattr(after, name)}
+    moved = choices.source.of(choices.source.known_part(asdict(before), **places))
+    for config in (before, moved):
         try:
-            if open_source(config).fingerprint == fingerprint:
+            if config.open().fingerprint == fingerprint:
                 return config
             reasons.append("they are no longer what they were")
         except LotteryError as error:
@@ -161,7 +165,7 @@ def _sized(before: Data, after: Data) -> tuple[Source, Source, int]:
     smaller ones may be the originals of the larger: those are enlarged as any source would.
     """
     configs = [before, after]
-    sources = [open_source(config) for config in configs]
+    sources = [config.open() for config in configs]
     prepared = [source for source in sources if isinstance(source, Records)]
     for source in prepared:
         if not source.raw:
@@ -171,7 +175,7 @@ def _sized(before: Data, after: Data) -> tuple[Source, Source, int]:
         small, large = (0, 1) if sides[0] < sides[1] else (1, 0)
         for which, side in ((large, sides[small]), (small, sides[large])):
             try:
-                sources[which] = open_source(replace(configs[which], stored_size=side))
+                sources[which] = replace(configs[which], stored_size=side).open()
             except LotteryError:  # its size is fixed
                 continue
             break

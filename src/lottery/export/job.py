@@ -3,7 +3,6 @@
 Each file is run on the test images after it is written: the accuracy is that of the file.
 """
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from lottery import files
+from lottery import choices, files
 from lottery.config import Data, typed
 from lottery.errors import BrowserError, ConfigError, DataError, TicketError
 from lottery.export.names import FORMATS, PRECISIONS
@@ -278,9 +277,10 @@ def _images(ticket: Ticket, options: Options) -> "Images | None":
 def _data(ticket: Ticket, options: Options) -> Data:
     """The ticket's data set. Raises :class:`ConfigError` if the ticket does not tell which."""
     recorded = ticket.provenance.get("config", {}).get("data", {})
-    known = {f.name for f in dataclasses.fields(Data)}  # other versions have other options
+    if not recorded:
+        raise ConfigError("the ticket does not tell its data set")
     where = {k: v for k, v in (("root", options.data.root), ("dir", options.data.dir)) if v}
-    data = Data(**{k: v for k, v in recorded.items() if k in known} | where)
+    data: Data = choices.source.of(choices.source.known_part(recorded, **where))
     if errors := bound_errors(data):
         raise ConfigError(f"the ticket does not tell its data set: data.{'; data.'.join(errors)}")
     return data

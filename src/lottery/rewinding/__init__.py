@@ -1,20 +1,43 @@
-"""Where the survivors start again: one module per way of rewinding, found by name.
+"""Where the survivors start again: one module per choice of ``rewind``.
 
-A module holds one function ``rewind(origin) -> Start``, and sets ``CONTROL = True`` if it is an
-experimental control that replaces only the last retraining of an iterative ticket.
+The class of a choice has the options of :class:`Rewinding`, on top of which it may have its own,
+and a method ``rewind(origin) -> Start``. It sets ``control = True`` if it is an experimental
+control that replaces only the last retraining of an iterative ticket.
 """
 
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from omegaconf import MISSING
 
-from lottery.choices import code as choices
-from lottery.errors import ConfigError
-from lottery.options import did_you_mean
+from lottery.options import option
 from lottery.training.checkpoints import State
+
+
+@dataclass(frozen=True)
+class Rewinding:
+    """What all rewindings have."""
+
+    control: ClassVar[bool] = False
+
+    epoch: int = option(MISSING, "complete epochs after which the dense run is rewound to", ge=0)
+    optimizer: str = option(
+        "restore", "optimizer slots: those of the rewound state, or zero",
+        only=lambda r: r.name != "weights" or r.epoch > 0,  # there they are zero
+        choices=("restore", "reset"),
+    )  # fmt: skip
+    keep: list[int] = option(
+        [],
+        "epochs whose state a dense run keeps for rewinding, besides its own",
+        identity=False,
+        ge=0,
+    )
+
+    def rewind(self, origin: "Origin") -> "Start":
+        """Where a training starts that is rewound in this way."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -52,18 +75,6 @@ class Start:
 def fresh_seed(seed: int) -> int:
     """A seed for weights other than those that a study with ``seed`` begins with."""
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
-
-
-def known() -> tuple[str, ...]:
-    """Names of all ways of rewinding."""
-    return tuple(m.name for m in pkgutil.iter_modules(__path__))
-
-
-def find(name: str) -> Any:
-    """The module of that name. Raises :class:`ConfigError` if there is none."""
-    if name not in known():
-        raise ConfigError(f"rewind.name={name} is unknown{did_you_mean(name, known())}")
-    return choices.module(__name__, name)
 
 
 def owner(name: str, paths: frozenset[str]) -> str | None:

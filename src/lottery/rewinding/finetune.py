@@ -1,10 +1,16 @@
 """Fine-tuning (Han et al. 2015): no rewinding, for as many epochs as the others retrain."""
 
-from lottery.rewinding import Origin, Start
+from dataclasses import dataclass
 
-CONTROL = False
+from lottery import choices
+from lottery.rewinding import Origin, Rewinding, Start
 
 
-def rewind(origin: Origin) -> Start:
+@choices.rewinding("finetune")
+@dataclass(frozen=True)
+class Finetune(Rewinding):
     """The final weights at the last learning rate of the schedule."""
-    return Start(origin.epoch, origin.final(), last_rate=True)
+
+    def rewind(self, origin: Origin) -> Start:
+        """The final weights at the last learning rate of the schedule."""
+        return Start(origin.epoch, origin.final(), last_rate=True)

@@ -1,11 +1,17 @@
 """Learning-rate rewinding (Renda et al. 2020, arXiv:2003.02389)."""
 
-from lottery.rewinding import Origin, Start, with_counters
+from dataclasses import dataclass
 
-CONTROL = False
+from lottery import choices
+from lottery.rewinding import Origin, Rewinding, Start, with_counters
 
 
-def rewind(origin: Origin) -> Start:
+@choices.rewinding("lr")
+@dataclass(frozen=True)
+class LearningRate(Rewinding):
     """The final weights, with the schedule from ``origin.epoch`` on."""
-    state = with_counters(origin.final(), of=origin.dense(origin.epoch))
-    return Start(origin.epoch, state)
+
+    def rewind(self, origin: Origin) -> Start:
+        """The final weights, with the schedule from ``origin.epoch`` on."""
+        state = with_counters(origin.final(), of=origin.dense(origin.epoch))
+        return Start(origin.epoch, state)

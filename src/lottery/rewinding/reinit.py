@@ -1,10 +1,18 @@
 """Random reinitialisation (Frankle & Carbin 2019, section 2): the weights or the structure?"""
 
-from lottery.rewinding import Origin, Start, fresh_seed
+from dataclasses import dataclass
 
-CONTROL = True
+from lottery import choices
+from lottery.rewinding import Origin, Rewinding, Start, fresh_seed
 
 
-def rewind(origin: Origin) -> Start:
+@choices.rewinding("reinit")
+@dataclass(frozen=True)
+class Reinit(Rewinding):
     """Fresh weights from another seed, and the whole schedule."""
-    return Start(0, None, seed=fresh_seed(origin.seed))
+
+    control = True
+
+    def rewind(self, origin: Origin) -> Start:
+        """Fresh weights from another seed, and the whole schedule."""
+        return Start(0, None, seed=fresh_seed(origin.seed))

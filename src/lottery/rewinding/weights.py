@@ -1,10 +1,16 @@
 """Weight rewinding, or late resetting (Frankle et al. 2019, arXiv:1903.01611; epoch 0: LTH)."""
 
-from lottery.rewinding import Origin, Start
+from dataclasses import dataclass
 
-CONTROL = False
+from lottery import choices
+from lottery.rewinding import Origin, Rewinding, Start
 
 
-def rewind(origin: Origin) -> Start:
+@choices.rewinding("weights")
+@dataclass(frozen=True)
+class Weights(Rewinding):
     """Everything as the dense run had it after ``origin.epoch`` epochs."""
-    return Start(origin.epoch, origin.dense(origin.epoch))
+
+    def rewind(self, origin: Origin) -> Start:
+        """Everything as the dense run had it after ``origin.epoch`` epochs."""
+        return Start(origin.epoch, origin.dense(origin.epoch))

@@ -210,6 +210,6 @@ def _epoch_seconds(store: Store) -> dict[str, list[float]]:
 
 def _workload(config: dict[str, dict[str, object]]) -> str:
     """What decides how long an epoch takes."""
-    data = {k: config["data"][k] for k in ("source", "name", "classes", "stored_size")}
+    data = {k: config["data"].get(k) for k in ("source", "name", "classes", "stored_size")}
     trainer = {k: config["trainer"][k] for k in ("batch_size", "precision")}
     return json.dumps([config["model"], data, trainer], sort_keys=True)

@@ -11,6 +11,7 @@ from datetime import datetime
 from lottery.errors import LotteryError
 
 DEFAULT_ARRAY_SIZE = 1001  # SLURM's own MaxArraySize
+_UNFINISHED = {"PENDING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED", "CONFIGURING"}
 
 
 class FullError(LotteryError):
@@ -74,15 +75,24 @@ def look(jobs: Iterable[str]) -> dict[str, Queued] | None:
 
 
 def final_states(jobs: Collection[str]) -> dict[str, str]:
-    """How jobs ended, by id; empty where SLURM keeps no accounts."""
+    """How jobs ended, by id; without those of which SLURM says nothing, or that go on.
+
+    The controller remembers for some minutes, accounts for good, where SLURM keeps them: they
+    may lag behind on a busy machine.
+    """
     if not jobs:
         return {}
     from submitit.slurm.slurm import SlurmInfoWatcher  # reads ranges such as 12_[0-3] too
 
     ids = ",".join(sorted({job.partition("_")[0] for job in jobs}))
-    lines = _ask("sacct", "-X", "--parsable2", "-o", "JobID,State", "-j", ids)
-    told = SlurmInfoWatcher().read_info("\n".join(lines or []))
-    return {job: told[job]["State"] for job in jobs if job in told}
+    lines = _ask("squeue", "--states=all", "--array", "--noheader", "--format=%i|%T", "-j", ids)
+    ends = dict(line.split("|", 1) for line in lines or [] if "|" in line)
+    ends = {job: ends[job] for job in jobs if ends.get(job, "PENDING") not in _UNFINISHED}
+    if len(ends) < len(jobs):
+        lines = _ask("sacct", "-X", "--parsable2", "-o", "JobID,State", "-j", ids)
+        told = SlurmInfoWatcher().read_info("\n".join(lines or []))
+        ends = {job: told[job]["State"] for job in jobs if job in told} | ends
+    return ends
 
 
 def throttle(array: str, most: int) -> bool:

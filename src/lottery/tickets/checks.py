@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from lottery.config import Data
+from lottery import choices
+from lottery.errors import ConfigError
 from lottery.options import bound_errors
 
 Array = np.ndarray[Any, Any]
@@ -31,8 +31,6 @@ def check(about: Any, tensors: Mapping[str, Array], kinds: tuple[str, ...]) -> N
         shape,
     )
     _demand(_named(network["name"]), "network.name", network["name"])
-    for name, low, high in (("width", 1e-3, 1e3), ("dropout", 0, 1), ("batch_norm_momentum", 0, 1)):
-        _demand(_number(network[name], low, high), f"network.{name}", network[name])
     _demand(isinstance(network["options"], dict), "network.options", network["options"])
     classes = about["classes"]
     _demand(isinstance(classes, list) and classes and all(map(_named, classes)), "classes", classes)
@@ -111,16 +109,18 @@ def _check_mask(mask: Mapping[str, Any]) -> None:
 
 
 def _data(data: Mapping[str, Any], what: str) -> dict[str, Any]:
-    known = {f.name for f in dataclasses.fields(Data)}  # other versions have other options
+    """In this version's values; those of a source that is not known here as they are."""
     _demand("${" not in json.dumps(data), what, data)  # OmegaConf would look that up here
-    merged = OmegaConf.merge(
-        OmegaConf.structured(Data), OmegaConf.create({k: v for k, v in data.items() if k in known})
-    )
-    converted: dict[str, Any] = OmegaConf.to_container(merged)  # type: ignore[assignment]
-    for error in bound_errors(Data(**converted)):
-        raise ValueError(f"{what}.{error}")
-    _demand(_named(converted["source"]), f"{what}.source", converted["source"])
-    return {**data, **converted}
+    _demand(_named(data["source"]), f"{what}.source", data["source"])
+    if data["source"] not in choices.source.names():
+        return dict(data)
+    try:
+        converted = choices.source.of(choices.source.known_part(data))
+    except ConfigError as error:
+        raise ValueError(f"{what}: {error}") from error
+    for wrong in bound_errors(converted):
+        raise ValueError(f"{what}.{wrong}")
+    return {**data, **dataclasses.asdict(converted)}
 
 
 def _demand(condition: Any, what: str, value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lottery import files, provenance
+from lottery import choices, files, provenance
 from lottery.errors import ConfigError, TicketError
 from lottery.runs import Run
 
@@ -27,10 +27,12 @@ class Network:
     name: str
     input_shape: tuple[int, int, int]
     """(height, width, channels)"""
-    width: float = 1.0
-    dropout: float = 0.0
-    batch_norm_momentum: float = 0.99
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def choice(self) -> Any:
+        """The choice of ``model`` that it is. Raises :class:`ConfigError` if there is none."""
+        return choices.model.of({"name": self.name, **self.options})
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,10 +154,10 @@ class Ticket:
         from lottery import models
 
         arrays = self.weights(weights)
-        about = asdict(self.network)
-        name, shape = about.pop("name"), about.pop("input_shape")
-        build = functools.partial(models.build, name, shape, len(self.classes), **about)
+        shape, classes = self.network.input_shape, len(self.classes)
         try:
+            chosen = self.network.choice
+            build = functools.partial(models.build_choice, chosen, shape, classes)
             with keras.StatelessScope(initialize_variables=False):
                 shapes = build()
         except ConfigError as error:
@@ -220,9 +222,9 @@ def of_run(run: Run) -> Ticket:
     if kind == "mask" or not run.mask:
         raise TicketError(f"{run.path} is no ticket, but a {kind}: it is not a network with a mask")
     config = run.config
-    model, data = config["model"], config["data"]
+    model, data = dict(config["model"]), config["data"]
     return Ticket(
-        network=Network(**model, input_shape=run.input_shape),
+        network=Network(model.pop("name"), run.input_shape, model),
         classes=run.classes,
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
@@ -235,7 +237,7 @@ def of_run(run: Run) -> Ticket:
 
 def data_name(data: Mapping[str, Any]) -> str:
     """A data config for people: ``digits, classes 0 1 2``."""
-    name = str(data["name"] or data["source"])
+    name = str(data.get("name") or data["source"])
     classes = data.get("classes")
     return f"{name}, classes {' '.join(map(str, classes))}" if classes else name
 

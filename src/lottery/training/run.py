@@ -267,18 +267,13 @@ def _measured(
 
 def network(config: Training, description: Description, *, head_only: bool = False) -> Any:
     """The network of a configuration for a data set, with fresh weights."""
-    model = config.model
     # With a single replica it would be the same but for rounding.
     several = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    return models.build(
-        model.name,
+    return models.build_choice(
+        config.model,
         description.input_shape,
         len(description.classes),
-        width=model.width,
-        dropout=model.dropout,
-        batch_norm_momentum=model.batch_norm_momentum,
         sync_batch_norm=config.trainer.sync_batch_norm and several,
-        options=model.options,
         head_only=head_only,
     )
 

@@ -1,19 +1,15 @@
-"""Where images come from: one module per source, found by its name.
+"""Where images come from: one module per choice of ``data.source``.
 
-A source is a module here with ``open_source(config: Data) -> Source``. Opening checks that the
-data are present and whole, from metadata only; it neither reads images nor imports TensorFlow.
+The class of a choice has the options of :class:`lottery.config.Data`, on top of which it may have
+its own, and a method ``open() -> Source``. Opening checks that the data are present and whole, from
+metadata only; it neither reads images nor imports TensorFlow.
 """
 
-import pkgutil
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from lottery.choices import code as choices
-from lottery.config import Data
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.splits import Keys
-from lottery.errors import ConfigError
-from lottery.options import did_you_mean
 
 Part = Literal["train", "test"]
 
@@ -71,17 +67,3 @@ class Source(Protocol):
     def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
         """The examples at ``rows`` with these (possibly renumbered) labels, decoded when used."""
         ...
-
-
-def open_source(config: Data) -> Source:
-    """The source that ``config.source`` names.
-
-    Raises :class:`ConfigError` for an unknown one, and what the source raises.
-    """
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    if config.source not in known:
-        raise ConfigError(
-            f"data.source={config.source} is unknown{did_you_mean(config.source, known)}"
-        )
-    source: Source = choices.module(__name__, config.source).open_source(config)
-    return source

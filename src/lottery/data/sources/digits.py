@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery import files
+from lottery import choices, files
 from lottery.config import Data
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
@@ -57,11 +57,18 @@ class Digits:
         return ArraySplit(self.images(part, rows), labels)
 
 
-def open_source(config: Data) -> Digits:
-    """The digits. Raises :class:`ConfigError` for a ``stored_size`` other than 8."""
-    if config.stored_size not in (None, 8):
-        raise ConfigError(f"data.stored_size={config.stored_size}: digits are stored as 8x8 pixels")
-    return Digits()
+@choices.source("digits")
+@dataclass(frozen=True)
+class DigitsData(Data):
+    """The 1,797 handwritten digits of 8x8 pixels inside scikit-learn."""
+
+    def open(self) -> Digits:
+        """The digits. Raises :class:`ConfigError` for a ``stored_size`` other than 8."""
+        if self.stored_size not in (None, 8):
+            raise ConfigError(
+                f"data.stored_size={self.stored_size}: digits are stored as 8x8 pixels"
+            )
+        return Digits()
 
 
 @functools.lru_cache(maxsize=1)

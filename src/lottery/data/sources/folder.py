@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lottery import choices
 from lottery.config import Data
 from lottery.data import contents, images
 from lottery.data.contents import with_status
@@ -21,7 +22,7 @@ from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
 from lottery.data.splits import Keys, name_key
 from lottery.errors import ConfigError, DataError
-from lottery.options import did_you_mean
+from lottery.options import did_you_mean, option
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TEST_FOLDERS = ("test", "val", "validation")
@@ -69,43 +70,56 @@ class Folder:
         return FolderSplit(self.root, paths, labels, self.image_shape)
 
 
-def open_source(config: Data) -> Folder:
-    """The images below ``config.dir``, always RGB.
+@choices.source("folder")
+@dataclass(frozen=True)
+class FolderData(Data):
+    """A folder of class folders of images, with or without train/ and test/."""
 
-    Without ``config.test`` the test split is the first of :data:`TEST_FOLDERS` that is there.
-    Raises :class:`ConfigError` if there is no ``dir`` or ``config.test`` is a path, and
-    :class:`DataError` if it does not exist, if there is no folder ``config.test`` or it is
-    ``train`` by another name, if a class has no images, if ``test`` has a class that ``train`` has
-    not, if a name is not UTF-8, or if images differ in size and no ``stored_size`` says what to do.
-    """
-    if not config.dir:
-        raise ConfigError("data.source=folder needs data.dir=<folder of class folders of images>")
-    root = Path(config.dir).expanduser()
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root} (data.dir)")
-    if config.test in ("", "..") or Path(config.test).name != config.test:
-        raise ConfigError(f"data.test={config.test} is not the name of a folder in {root}")
-    found = find(root, TEST_FOLDERS if config.test == Data.test else (config.test,))
-    if config.test != Data.test and "test" not in found:
-        beside = [name for name in subfolders(root) if name != "train"]
-        known = beside if (root / "train").is_dir() else []
-        raise DataError(
-            f"data.test={config.test}: there is no folder {root / config.test} beside "
-            f"{root / 'train'}{did_you_mean(config.test, known)}"
+    dir: str | None = option(None, "folder of class folders of images", identity=False)
+    name: str = option("", "what to call it; empty: the name of the folder", identity=False)
+    test: str = option("test", "name of the folder of test images")
+
+    def open(self) -> Folder:
+        """The images below ``dir``, always RGB.
+
+        Without ``test`` the test split is the first of :data:`TEST_FOLDERS` that is there.
+        Raises :class:`ConfigError` if there is no ``dir`` or ``test`` is a path, and
+        :class:`DataError` if it does not exist, if there is no folder ``test`` or it is ``train``
+        by another name, if a class has no images, if ``test`` has a class that ``train`` has not,
+        if a name is not UTF-8, or if images differ in size and no ``stored_size`` says what to do.
+        """
+        if not self.dir:
+            raise ConfigError(
+                "data.source=folder needs data.dir=<folder of class folders of images>"
+            )
+        root = Path(self.dir).expanduser()
+        if not root.is_dir():
+            raise DataError(f"there is no folder {root} (data.dir)")
+        if self.test in ("", "..") or Path(self.test).name != self.test:
+            raise ConfigError(f"data.test={self.test} is not the name of a folder in {root}")
+        found = find(root, TEST_FOLDERS if self.test == FolderData.test else (self.test,))
+        if self.test != FolderData.test and "test" not in found:
+            beside = [name for name in subfolders(root) if name != "train"]
+            known = beside if (root / "train").is_dir() else []
+            raise DataError(
+                f"data.test={self.test}: there is no folder {root / self.test} beside "
+                f"{root / 'train'}{did_you_mean(self.test, known)}"
+            )
+        classes = tuple(found["train"])
+        files = {
+            part: [f for fs in folders.values() for f in fs] for part, folders in found.items()
+        }
+        paths = {part: [file.path for file in fs] for part, fs in files.items()}
+        side = self.stored_size or _side(root, [path for ps in paths.values() for path in ps])
+        return Folder(
+            name=self.name or root.resolve().name,
+            root=root,
+            image_shape=(side, side, 3),
+            classes=classes,
+            paths=paths,
+            fingerprint=fingerprint(files)
+            | {"contents": {part: contents.of_files(root, fs) for part, fs in files.items()}},
         )
-    classes = tuple(found["train"])
-    files = {part: [f for fs in folders.values() for f in fs] for part, folders in found.items()}
-    paths = {part: [file.path for file in fs] for part, fs in files.items()}
-    side = config.stored_size or _side(root, [path for ps in paths.values() for path in ps])
-    return Folder(
-        name=config.name or root.resolve().name,
-        root=root,
-        image_shape=(side, side, 3),
-        classes=classes,
-        paths=paths,
-        fingerprint=fingerprint(files)
-        | {"contents": {part: contents.of_files(root, fs) for part, fs in files.items()}},
-    )
 
 
 def find(

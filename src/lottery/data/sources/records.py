@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lottery import choices
 from lottery.config import Data
 from lottery.data import contents, images, tfrecord
 from lottery.data.images import Decode, File
@@ -17,6 +18,7 @@ from lottery.data.manifest import MANIFEST, problems
 from lottery.data.sources import Part
 from lottery.data.splits import Keys
 from lottery.errors import ConfigError, DataError
+from lottery.options import option
 
 VERSION = 1
 
@@ -79,45 +81,53 @@ class Records:
         return TfrecordSplit(name, reader, rows, labels, self.image_shape, self._decode)
 
 
-def open_source(config: Data) -> Records:
-    """What the manifest in ``config.dir`` says, once its files have been found to be whole.
+@choices.source("records")
+@dataclass(frozen=True)
+class RecordsData(Data):
+    """Images that preprocess.py has prepared."""
 
-    Raises :class:`ConfigError` if there is no ``dir`` or ``stored_size`` asks for another size,
-    and :class:`DataError` if there is no manifest, or one that its files do not match.
-    """
-    if not config.dir:
-        raise ConfigError("data.source=records needs data.dir=<output folder of preprocess.py>")
-    directory = Path(config.dir).expanduser()
-    manifest = read_manifest(directory)
-    check_files(directory, manifest)
-    _check_changed(directory, manifest)
-    side, channels = manifest["size"], manifest["channels"]
-    if config.stored_size not in (None, side):
-        raise ConfigError(
-            f"data.stored_size={config.stored_size}: the records in {directory} were made with "
-            f"size={side}; run preprocess.py again for another"
-        )
-    return Records(
-        name=config.name or directory.resolve().name,
-        directory=directory,
-        image_shape=(side, side, channels),
-        classes=tuple(manifest["classes"]),
-        sizes={part: split["examples"] for part, split in manifest["splits"].items()},
-        fingerprint={
-            "source": "records",
-            "content": manifest["content"],
-            "format": manifest["format"],
-        },
-        shards={
-            part: tuple(
-                str(directory / file["name"])
-                for file in split["files"]
-                if file["name"].endswith(".tfrecord")
+    dir: str | None = option(None, "output folder of preprocess.py", identity=False)
+    name: str = option("", "what to call it; empty: the name of the folder", identity=False)
+
+    def open(self) -> Records:
+        """What the manifest in ``dir`` says, once its files have been found to be whole.
+
+        Raises :class:`ConfigError` if there is no ``dir`` or ``stored_size`` asks for another size,
+        and :class:`DataError` if there is no manifest, or one that its files do not match.
+        """
+        if not self.dir:
+            raise ConfigError("data.source=records needs data.dir=<output folder of preprocess.py>")
+        directory = Path(self.dir).expanduser()
+        manifest = read_manifest(directory)
+        check_files(directory, manifest)
+        _check_changed(directory, manifest)
+        side, channels = manifest["size"], manifest["channels"]
+        if self.stored_size not in (None, side):
+            raise ConfigError(
+                f"data.stored_size={self.stored_size}: the records in {directory} were made with "
+                f"size={side}; run preprocess.py again for another"
             )
-            for part, split in manifest["splits"].items()
-        },
-        raw=manifest["encoding"] == "raw",
-    )
+        return Records(
+            name=self.name or directory.resolve().name,
+            directory=directory,
+            image_shape=(side, side, channels),
+            classes=tuple(manifest["classes"]),
+            sizes={part: split["examples"] for part, split in manifest["splits"].items()},
+            fingerprint={
+                "source": "records",
+                "content": manifest["content"],
+                "format": manifest["format"],
+            },
+            shards={
+                part: tuple(
+                    str(directory / file["name"])
+                    for file in split["files"]
+                    if file["name"].endswith(".tfrecord")
+                )
+                for part, split in manifest["splits"].items()
+            },
+            raw=manifest["encoding"] == "raw",
+        )
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from lottery import choices
 from lottery.config import Data
 from lottery.data import contents, images, tfrecord
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.sources import Part
 from lottery.data.splits import Keys
 from lottery.errors import ConfigError, DataError
-from lottery.options import did_you_mean
+from lottery.options import did_you_mean, option
 
 _DEFAULT_ROOT = "~/tensorflow_datasets"
 # A TFRecord stores each example between 12 bytes of length and checksum and 4 of checksum.
@@ -117,55 +118,69 @@ def is_labelled(shards: Sequence[str]) -> bool:
     return first is not None and tfrecord.decode(first).get("label", -1) != -1
 
 
-def open_source(config: Data) -> Tfds:
-    """The newest version of ``config.name`` below ``config.root``.
+@choices.source("tfds")
+@dataclass(frozen=True)
+class TfdsData(Data):
+    """Any TensorFlow data set with features image and label."""
 
-    With ``config.download`` a missing one is fetched and prepared first, by default in
-    ``~/tensorflow_datasets``.
+    name: str = option("", "name of the data set, e.g. cifar10", identity=False)
+    root: str | None = option(None, "TensorFlow Datasets directory", identity=False)
+    download: bool = option(False, "fetch a missing data set", identity=False)
+    test: str = option("test", "name of the split to test on")
 
-    Raises :class:`ConfigError` if name or root are not given, and :class:`DataError` if the data
-    set is missing, half-written, without the features or splits needed, or has images of several
-    sizes and no ``stored_size`` says what to do.
-    """
-    if not config.name:
-        raise ConfigError("data.source=tfds needs data.name=<a TensorFlow data set, e.g. cifar10>")
-    if config.root is None and not config.download:
-        raise ConfigError(
-            "data.source=tfds needs data.root=<TensorFlow Datasets directory> "
-            f"(or data.download=true, which defaults it to {_DEFAULT_ROOT})"
+    def open(self) -> Tfds:
+        """The newest version of ``name`` below ``root``.
+
+        With ``download`` a missing one is fetched and prepared first, by default in
+        ``~/tensorflow_datasets``.
+
+        Raises :class:`ConfigError` if name or root are not given, and :class:`DataError` if the
+        data set is missing, half-written, without the features or splits needed, or has images of
+        several sizes and no ``stored_size`` says what to do.
+        """
+        if not self.name:
+            raise ConfigError(
+                "data.source=tfds needs data.name=<a TensorFlow data set, e.g. cifar10>"
+            )
+        if self.root is None and not self.download:
+            raise ConfigError(
+                "data.source=tfds needs data.root=<TensorFlow Datasets directory> "
+                f"(or data.download=true, which defaults it to {_DEFAULT_ROOT})"
+            )
+        root = Path(self.root or _DEFAULT_ROOT).expanduser()
+        if self.download and not versions_of(root / self.name):
+            _download(self.name, root)
+        directory = _newest_version(root, self.name)
+
+        info, features = read_json(directory, "dataset_info.json"), read_features(directory)
+        splits = {str(split["name"]): split for split in info.get("splits", [])}
+        names: dict[Part, str] = {"train": "train", "test": self.test}
+        shards: dict[Part, tuple[str, ...]] = {}
+        for part, name in names.items():
+            if name not in splits:
+                hint = did_you_mean(name, splits)
+                raise DataError(f"{self.name} in {directory} has no split {name}{hint}")
+            shards[part] = find_shards(directory, info, splits[name])
+        examples = {name: sum(map(int, splits[name]["shardLengths"])) for name in names.values()}
+        return Tfds(
+            name=self.name,
+            directory=directory,
+            image_shape=_image_shape(directory, features, self.stored_size),
+            classes=class_names(directory, features),
+            sizes={part: examples[name] for part, name in names.items()},
+            splits=names,
+            shards=shards,
+            fingerprint={
+                "source": "tfds",
+                "name": self.name,
+                "version": directory.name,
+                "examples": examples,
+                "bytes": {name: int(splits[name]["numBytes"]) for name in names.values()},
+                "contents": {
+                    name: _contents(directory, shards[part]) for part, name in names.items()
+                },
+            },
         )
-    root = Path(config.root or _DEFAULT_ROOT).expanduser()
-    if config.download and not versions_of(root / config.name):
-        _download(config.name, root)
-    directory = _newest_version(root, config.name)
-
-    info, features = read_json(directory, "dataset_info.json"), read_features(directory)
-    splits = {str(split["name"]): split for split in info.get("splits", [])}
-    names: dict[Part, str] = {"train": "train", "test": config.test}
-    shards: dict[Part, tuple[str, ...]] = {}
-    for part, name in names.items():
-        if name not in splits:
-            hint = did_you_mean(name, splits)
-            raise DataError(f"{config.name} in {directory} has no split {name}{hint}")
-        shards[part] = find_shards(directory, info, splits[name])
-    examples = {name: sum(map(int, splits[name]["shardLengths"])) for name in names.values()}
-    return Tfds(
-        name=config.name,
-        directory=directory,
-        image_shape=_image_shape(directory, features, config.stored_size),
-        classes=class_names(directory, features),
-        sizes={part: examples[name] for part, name in names.items()},
-        splits=names,
-        shards=shards,
-        fingerprint={
-            "source": "tfds",
-            "name": config.name,
-            "version": directory.name,
-            "examples": examples,
-            "bytes": {name: int(splits[name]["numBytes"]) for name in names.values()},
-            "contents": {name: _contents(directory, shards[part]) for part, name in names.items()},
-        },
-    )
 
 
 def _contents(directory: Path, shards: tuple[str, ...]) -> str:

@@ -10,11 +10,11 @@ where ``trained`` and ``initial`` are the same kernel after training and at init
 
 import pkgutil
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 
-from lottery.choices import code as choices
 from lottery.errors import ConfigError
 from lottery.options import did_you_mean
 
@@ -38,7 +38,7 @@ def find(name: str) -> Criterion:
     """The criterion of that name. Raises :class:`ConfigError` if there is none."""
     if name not in known():
         raise ConfigError(f"mask.criterion={name} is unknown{did_you_mean(name, known())}")
-    criterion: Criterion = choices.module(__name__, name).Criterion()
+    criterion: Criterion = import_module(f"{__name__}.{name}").Criterion()
     return criterion
 
 

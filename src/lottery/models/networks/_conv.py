@@ -5,13 +5,7 @@ from keras import layers
 
 
 def build(
-    depth: int,
-    input_shape: tuple[int, int, int],
-    classes: int,
-    *,
-    width: float,
-    dropout: float,
-    batch_norm_momentum: float,
+    depth: int, input_shape: tuple[int, int, int], classes: int, *, width: float, dropout: float
 ) -> keras.Model:
     """``depth`` 3x3 convolutions in pairs, each pair pooled, then 256, 256 and the classes.
 

@@ -5,12 +5,7 @@ from keras import layers
 
 
 def build(
-    input_shape: tuple[int, int, int],
-    classes: int,
-    *,
-    width: float,
-    dropout: float,
-    batch_norm_momentum: float,
+    input_shape: tuple[int, int, int], classes: int, *, width: float, dropout: float
 ) -> keras.Model:
     """Two hidden layers of ``width`` times 300 and 100 units. There is no BatchNorm in it."""
     image = keras.Input(input_shape, name="image")
