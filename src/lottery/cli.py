@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 Story = Callable[[Any, Any], dict[str, Any]]
 Act = Callable[[Any, Path], dict[str, Any]]
 
+PLUGINS = "plugins"
+
 # The disk is full, read-only or not ours: the user's to solve, so no traceback.
 DISK_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT,
@@ -160,13 +162,14 @@ def status(output: Path) -> Iterator[None]:
 def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] = ()) -> None:
     """Run a Hydra main function; exit with one readable line if the user can fix what failed.
 
-    ``schema`` is the dataclass of its options; those in ``lists`` take ``a,b`` for a list, which
-    Hydra would take for a sweep. In a process that others lead
+    ``schema`` is the dataclass of its options; those in ``lists``, and ``plugins``, take ``a,b``
+    for a list, which Hydra would take for a sweep. In a process that others lead
     (:mod:`lottery.training.workers`), follow them instead.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must hand exceptions to us as they are
-    sys.argv[1:] = [_as_list(argument, lists) for argument in sys.argv[1:]]
+    typed = (_as_list(argument, (PLUGINS, *lists)) for argument in sys.argv[1:])
+    sys.argv[1:] = [choices.as_group(argument) for argument in typed]
     if wrong := [argument for argument in sys.argv[1:] if not is_text(argument)]:
         sys.exit(f"error: {wrong[0]!a} is not text in UTF-8")
     error = _failure(main)
@@ -209,7 +212,7 @@ def check_folder(hydra: Any, output: str | Path) -> None:
 
 def _as_list(argument: str, lists: Sequence[str]) -> str:
     name, _, value = argument.partition("=")
-    if name in lists and "," in value and not value.startswith("["):
+    if name in lists and ("," in value or name == PLUGINS) and not value.startswith("["):
         return f"{name}=[{value}]"
     return argument
 
@@ -224,6 +227,7 @@ class PastHydra(BaseException):
 
 def _failure(main: Callable[[], Any]) -> Exception | None:
     try:
+        choices.load_plugins(_plugins(sys.argv[1:]))  # before Hydra looks for what they bring
         if not _followed(main):
             main()
         sys.stdout.flush()
@@ -235,6 +239,12 @@ def _failure(main: Callable[[], Any]) -> Exception | None:
     except Exception as error:
         return error
     return None
+
+
+def _plugins(arguments: Sequence[str]) -> list[str]:
+    """The modules that are typed as ``plugins=[a,b]``."""
+    values = [a.removeprefix(f"{PLUGINS}=") for a in arguments if a.startswith(f"{PLUGINS}=")]
+    return [name for value in values for name in re.findall(r"[\w.]+", value)]
 
 
 def _unread() -> bool:

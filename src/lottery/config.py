@@ -254,6 +254,9 @@ class Training:
         MISSING, "the learning rate over time, relative to its peak", kind=choices.schedule
     )
     trainer: Trainer = field(default_factory=Trainer)
+    plugins: list[str] = option(
+        [], "modules that register choices of your own, e.g. my_lab.pruning", identity=False
+    )
     logger: Logger = field(default_factory=Logger)
     paths: Paths = field(default_factory=Paths)
     sweep: Sweep = field(default_factory=Sweep)
@@ -288,11 +291,13 @@ def typed(config: DictConfig) -> Any:
     """The dataclass instance of a config that Hydra composed, interpolations resolved.
 
     Raises :class:`ConfigError` for a value that is missing, for keys that the schema does not have,
-    added with ``+``, and for options that a choice does not have.
+    added with ``+``, for options that a choice does not have, and for a plug-in that cannot be
+    imported.
     """
     config = config.copy()
     with open_dict(config):
         config.pop("hydra", None)
+    choices.load_plugins(config.get("plugins") or ())
     if extra := list(_extra_keys(config)):
         raise ConfigError(f"option {extra[0]} is unknown")
     try:
