@@ -49,7 +49,8 @@ def join(plan: Mapping[str, Any], load: Callable[[Data], Splits]) -> None:
 def take_part(work: Path, recipe: Recipe, data: Splits, role: Follower) -> None:
     """What every process of a training does; ``work`` holds the arrays that the recipe names.
 
-    Raises what :meth:`Loop.fit` raises, and :class:`DataError` if images cannot be decoded.
+    Raises what :meth:`Loop.fit` raises, :class:`CheckpointError` for a state that is damaged or of
+    another network, and :class:`DataError` for images that cannot be decoded.
     """
     mask = masks.read(work / recipe.mask) if recipe.mask else {}
     loop, length = build(recipe, data, mask)
