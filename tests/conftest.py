@@ -4,11 +4,12 @@ import contextlib
 import copy
 import functools
 import gc
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
 from omegaconf import DictConfig
 from slurm_cluster import cluster as cluster
+from slurm_cluster import free_ports
 from xdist.scheduler import LoadFileScheduling
 
 from lottery import choices, cli, tickets  # cli registers the schema
@@ -213,6 +215,26 @@ def run(
         timeout=600,
         check=False,
     )
+
+
+def together(
+    *commands: list[str], folders: Sequence[Path] | None = None
+) -> list[subprocess.Popen[str]]:
+    """Processes that are to train together, as TF_CONFIG tells them; each may have its folder."""
+    nodes = [f"127.0.0.1:{port}" for port in free_ports(len(commands))]
+    processes = []
+    for rank, started in enumerate(commands):
+        config = {"cluster": {"worker": nodes}, "task": {"type": "worker", "index": rank}}
+        variables = environment(
+            TF_CONFIG=json.dumps(config), PYTHONUNBUFFERED="1", SLURM_PROCID=str(rank)
+        )
+        process = subprocess.Popen(
+            started, env=variables, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=folders and folders[rank],
+        )  # fmt: skip
+        processes.append(process)
+    return processes
 
 
 def result_folder(stdout: str) -> Path:

@@ -286,6 +286,22 @@ MUTANTS = [
         "right for the default seed", ("test_laws.py",),
     ),
     Mutant(
+        "a ticket begins with all weights", "training/recipe.py",
+        "checkpoints.save(masked(state, mask or {}),", "checkpoints.save(state,",
+        "pruned weights are zero after the first step", ("test_training.py",),
+    ),
+    Mutant(
+        "an attempt begins where the first one began", "training/recipe.py",
+        "step = found[1].step", "step = checkpoints.steps()[0]",
+        "ends where the unbroken run ends, later", ("test_training.py",),
+    ),
+    Mutant(
+        "followers know no moved weights", "training/run.py",
+        'recipe = Recipe.from_json(plan["recipe"])',
+        'recipe = Recipe.from_json(plan["recipe"] | {"weights": None})',
+        "right for whatever begins afresh or with a state", ("test_workers.py",),
+    ),
+    Mutant(
         "a stop is an error like others", "errors.py",
         "class StoppedError(BaseException)", "class StoppedError(LotteryError)",
         "logging goes on after errors of its handlers", ("test_ends.py",),

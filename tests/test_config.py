@@ -21,9 +21,10 @@ from lottery.data.sources import digits
 from lottery.errors import ConfigError
 from lottery.files import read_json, write_json
 from lottery.options import identity, option, options
-from lottery.pruning import criteria, masks
+from lottery.pruning import criteria
 from lottery.sweep.progression import expand
-from lottery.training.checkpoints import CheckpointFolder, Progress
+from lottery.training.checkpoints import Progress
+from lottery.training.roles import Chief
 from lottery.training.schedules import unchanging
 
 CONF = REPOSITORY / "conf"
@@ -48,7 +49,8 @@ def files(group: str) -> list[str]:
 
 
 def test_there_is_a_group_for_every_part_of_the_schema():
-    parts = {f.name for f in dataclasses.fields(Config)} - {"seed", "profile", "verdict", "sweep"}
+    alone = {"seed", "profile", "plugins", "verdict", "sweep"}
+    parts = {f.name for f in dataclasses.fields(Config)} - alone
     assert parts | {"experiment"} == set(GROUPS)
 
 
@@ -299,21 +301,20 @@ class FakeTraining:
     """Leaves what a training leaves, in no time."""
 
     KERNELS = (("a/kernel", "conv"), ("b/kernel", "depthwise"), ("c/kernel", "dense"))
+    Chief = Chief
 
-    def train(self, work, config, data, *, keep_epochs, last_epoch, mask, **_):
+    def train(self, recipe, data, chief):
         kernels = [{"path": p, "kind": k, "shape": [4]} for p, k in self.KERNELS]
         whole = {"parameters": 12, "kernels": 12, "left_out": []}
-        network = {"steps_per_epoch": 1, "whole": whole, "kernels": kernels}
-        write_json(work / "network.json", network)
-        write_json(work / "result.json", {"val_top1": 0.5, "val_examples": 10})
-        if mask:
-            masks.write(mask, work / "mask.safetensors")
-        checkpoints = CheckpointFolder(work / "checkpoints", keep_epochs)
-        for epoch in keep_epochs | {last_epoch}:
-            rng = np.random.default_rng(epoch)
+        spe = recipe.last_step // recipe.config.trainer.epochs
+        network = {"steps_per_epoch": spe, "whole": whole, "kernels": kernels}
+        write_json(chief.work / "network.json", network)
+        write_json(chief.work / "result.json", {"val_top1": 0.5, "val_examples": 10})
+        for step in {*recipe.keep_steps, recipe.last_step}:
+            rng = np.random.default_rng(step)
             state = {f"model/{p}": rng.normal(size=4) for p, _ in self.KERNELS}
-            state["optimizer/iteration"] = np.array(epoch)
-            checkpoints.save(state, Progress(epoch))
+            state["optimizer/iteration"] = np.array(step)
+            chief.checkpoints(recipe).save(state, Progress(step))
 
 
 @pytest.fixture
@@ -336,7 +337,8 @@ def test_what_is_plumbing():
     plumbing = {name for name, f, _ in every_option() if not f.metadata["identity"]}
     whole = ("logger.", "paths.", "verdict.", "sweep.")
     assert {name for name in plumbing if not name.startswith(whole)} == {
-        "profile", "data.name", "data.root", "data.dir", "data.download", "data.in_memory",
+        "profile", "plugins", "data.name", "data.root", "data.dir", "data.download",
+        "data.in_memory",
         "data.memory_limit",
         "trainer.strategy", "trainer.jit_compile", "trainer.steps_per_call",
         "trainer.deterministic", "trainer.eval_batch_size", "trainer.checkpoint_epochs",

@@ -12,13 +12,12 @@ from lottery import choices, experiment, lineage, rewinding
 from lottery.data.preprocessing import Preprocessing
 from lottery.pruning import masks
 from lottery.pruning.criteria import magnitude
-from lottery.rewinding import with_counters, without_slots
+from lottery.rewinding import masked, with_counters, without_slots
 from lottery.runs import Run
 from lottery.store import Store
 from lottery.training import devices
 from lottery.training.checkpoints import equal
 from lottery.training.loop import Loop
-from lottery.training.run import masked
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 from conftest import TINY, composed, laboratory
 
-from lottery import choices, experiment, files, lineage, models
+from lottery import choices, experiment, files, lineage, models, rewinding
 from lottery.analysis import verdict
 from lottery.data.arrays import ArraySplit
 from lottery.models import kernels
@@ -29,6 +29,7 @@ from lottery.runs import Run
 from lottery.training import run as training
 from lottery.training.checkpoints import CheckpointFolder
 from lottery.training.loop import Loop
+from lottery.training.recipe import from_scratch
 
 pytestmark = pytest.mark.slow
 
@@ -177,7 +178,7 @@ def the_verdict_follows_validation_whatever_the_test(lab):
 def every_example_is_evaluated(lab):
     config = composed(*TINY, "trainer.eval_batch_size=100")
     data = experiment.load_data(config.data)
-    loop, _ = training.build(config, data, start=Start(), last_epoch=1, mask={})
+    loop, _ = training.build(from_scratch(config, 1), data, {})
     for split in (data.validation, data.test):
         assert split.size % 100
         assert loop.evaluate(split).examples == split.size
@@ -336,9 +337,9 @@ def zero_pruned(loop):
 
 
 def leave_old_momentum(patch):
-    original = training.owner
+    original = rewinding.owner
     patch.setattr(
-        training, "owner", lambda n, paths: original(n, paths) if n.startswith("model/") else None
+        rewinding, "owner", lambda n, paths: original(n, paths) if n.startswith("model/") else None
     )
 
 

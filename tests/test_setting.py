@@ -14,9 +14,9 @@ from test_data import RESIZED
 from lottery import experiment, files
 from lottery.analysis import collect
 from lottery.errors import ConfigError
-from lottery.rewinding import Start
 from lottery.runs import Run, runs_of
 from lottery.training import devices
+from lottery.training.recipe import from_scratch
 from lottery.training.setting import Setting, inexact, mixture, result
 
 ONE = Setting(1, "NVIDIA A100", deterministic=True, jit_compile=False, tensorflow="2.21.0")
@@ -60,7 +60,7 @@ def test_a_network_names_what_its_replicas_change(monkeypatch):
     for options in ((), ("model.dropout=0.5",), norm, (*norm, "trainer.sync_batch_norm=true")):
         config = composed(*TINY, *options)
         data = experiment.load_data(config.data)
-        loop, _ = run.build(config, data, start=Start(seed=0), last_epoch=1, mask={})
+        loop, _ = run.build(from_scratch(config, 1), data, {})
         named.append(loop.setting.per_replica)
     assert named == ["", "dropout", "batch normalisation", ""]
     assert (loop.setting.replicas, loop.setting.tensorflow) == (1, tf.__version__)

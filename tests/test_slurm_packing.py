@@ -1,6 +1,5 @@
 """Processes of one job that were started by different commands, and jobs side by side."""
 
-import json
 import shlex
 import signal
 import subprocess
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import hydra
 import pytest
-from conftest import REPOSITORY, TINY, command, composed, environment
-from slurm_cluster import Cluster, free_ports
+from conftest import REPOSITORY, TINY, command, composed, environment, together
+from slurm_cluster import Cluster
 
 from lottery import cli, store
 from lottery.files import read_json
@@ -67,24 +66,11 @@ def test_a_command_is_what_it_means_here(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def together(
+def trained_together(
     *overrides: list[str], folders: Sequence[Path] | None = None
 ) -> list[subprocess.Popen[str]]:
     """Processes of train.py that are to train together, each with overrides of its own."""
-    nodes = [f"127.0.0.1:{port}" for port in free_ports(len(overrides))]
-    processes = []
-    for rank, own in enumerate(overrides):
-        config = {"cluster": {"worker": nodes}, "task": {"type": "worker", "index": rank}}
-        variables = environment(
-            TF_CONFIG=json.dumps(config), PYTHONUNBUFFERED="1", SLURM_PROCID=str(rank)
-        )
-        process = subprocess.Popen(
-            command("train.py", *TRAIN, *own), env=variables, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            cwd=folders and folders[rank],
-        )  # fmt: skip
-        processes.append(process)
-    return processes
+    return together(*(command("train.py", *TRAIN, *own) for own in overrides), folders=folders)
 
 
 @pytest.mark.slow
@@ -106,7 +92,7 @@ def test_processes_with_different_commands_all_refuse(tmp_path, typed, folders, 
     outputs = [f"paths.outputs={tmp_path}", f"--config-dir={tmp_path / 'conf'}"]
     for name in folders:
         (tmp_path / name).mkdir(exist_ok=True)
-    processes = together(
+    processes = trained_together(
         *([each, *outputs] for each in typed), folders=[tmp_path / name for name in folders]
     )
     for process in processes:
@@ -130,7 +116,7 @@ def test_a_signal_reaches_the_first_of_several_processes_while_it_waits(tmp_path
     path.parent.mkdir(parents=True)
     lease = Lease(path, heartbeat=store.HEARTBEAT, timeout=store.LEASE_TIMEOUT)
     assert lease.acquire()
-    first, second = together([outputs], [outputs])
+    first, second = trained_together([outputs], [outputs])
     try:
         assert first.stdout is not None
         assert any("waiting for process" in line for line in first.stdout)

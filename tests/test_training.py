@@ -16,6 +16,7 @@ from lottery.runs import Run, runs_of
 from lottery.training import loop, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, equal
 from lottery.training.optimizers.adamw import AdamW
+from lottery.training.recipe import from_scratch
 from lottery.training.schedules import unchanging
 
 FIGURES = ("epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate")
@@ -300,7 +301,7 @@ def test_result_is_measured_on_all_examples(dense):
 
     config = composed(*SMALL)
     data = experiment.load_data(config.data)
-    loop, _ = training.build(config, data, start=experiment.Start(), last_epoch=1, mask={})
+    loop, _ = training.build(from_scratch(config, 1), data, {})
     loop.load(dense.state())
     images = np.concatenate([x[v] for x, _, v in data.test.evaluation(100).as_numpy_iterator()])
     inputs = loop.preprocessing.evaluation(images)

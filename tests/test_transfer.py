@@ -461,8 +461,10 @@ def test_the_head_learns_at_the_full_rate_in_every_run(study, monkeypatch):
     rates = {}
     for name in ("ticket", *transfer.CONTROLS):
 
-        def note(config, *_, name=name, **how):
-            rates[name] = config.optimizer.learning_rate, how["head_rate"]
+        def note(config, lab, kind, about, attempt, name=name):
+            recipe = attempt().recipe
+            assert recipe.config.optimizer == config.optimizer
+            rates[name] = config.optimizer.learning_rate, recipe.head_rate
 
         monkeypatch.setattr(transfer, "trained", note)
         transfer._run(transfer.make(name, config, ticket, lab.store), ticket, lab)

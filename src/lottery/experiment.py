@@ -8,16 +8,17 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lottery import choices, files, provenance
+from lottery import choices, files, provenance, rewinding
 from lottery.analysis.verdict import doubt, matches
 from lottery.config import Config, Data, Training
-from lottery.data import EncodedSplit, Splits, load
+from lottery.data import EncodedSplit, Splits, describe, load
+from lottery.data.splits import steps_per_epoch
 from lottery.errors import CheckpointError, ConfigError
 from lottery.interrupts import StopSignals
 from lottery.lineage import (
@@ -36,6 +37,7 @@ from lottery.store import Node, Store
 from lottery.tracking import Tracker
 from lottery.training import cluster
 from lottery.training.checkpoints import CheckpointFolder, State, same_network
+from lottery.training.recipe import Recipe, from_scratch, prepared
 from lottery.training.setting import Setting, inexact
 
 log = logging.getLogger(__name__)
@@ -64,16 +66,14 @@ def find_ticket(config: Config, lab: Laboratory) -> dict[str, Any]:
 
 def train_dense(config: Config, lab: Laboratory) -> Run:
     """The trained dense network, with its state kept at the rewind epochs and at the end."""
-    epochs = config.trainer.epochs
     keep = {0, config.rewind.epoch, *config.rewind.keep}
-    return trained(
-        config,
-        lab,
-        "dense",
-        training_identity(config),
-        start=Start(seed=config.seed),
-        keep_epochs=frozenset(k for k in keep if k <= epochs),
-    )
+
+    def attempt() -> Attempt:
+        start, spe = Start(seed=config.seed), _steps_per_epoch(config)
+        kept = tuple(sorted(k * spe for k in keep if k <= config.trainer.epochs))
+        return Attempt(start, replace(from_start(config, start), keep_steps=kept))
+
+    return trained(config, lab, "dense", training_identity(config), attempt)
 
 
 def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[str, Any]:
@@ -137,44 +137,54 @@ def retrain(
     config: Config, lab: Laboratory, dense: Run, ranked: Run, step: Round, mask: Node
 ) -> Run:
     """The sparse network, rewound and trained to the end of the schedule."""
-    replays: dict[str, Any] = {}
 
-    def rewound(epoch: int) -> State:
+    def attempt() -> Attempt:
+        start, noted = _rewound(config, lab, dense, ranked, step)
+        sparse = Sparse(
+            masks.read(mask.path / "mask.safetensors"), files.read_json(mask.path / "result.json")
+        )
+        return Attempt(
+            start,
+            from_start(config, start),
+            sparse,
+            noted=noted,
+            compared=dense.result,
+            tags=(f"percentile={step.percentile:g}", f"rewind={step.first_epoch}", step.rewinding),
+            verdict=lambda ticket: {
+                "dense_val_top1": dense.result["val_top1"],
+                "matched": matches(dense.result, ticket, config.verdict.tolerance),
+            },
+        )
+
+    about = ticket_identity(config, dense.key, mask.key, step.rewinding)
+    return trained(config, lab, "ticket", about, attempt)
+
+
+def _rewound(
+    config: Config, lab: Laboratory, dense: Run, ranked: Run, step: Round
+) -> tuple[Start, dict[str, Any]]:
+    """Where a round's survivors start again, and what the result has to say of it."""
+    noted: dict[str, Any] = {}
+
+    def state_of_dense(epoch: int) -> State:
         state, replayed = _dense_state_and_replay(config, lab, dense, epoch)
-        replays.update({"replayed": replayed} if replayed else {})
+        noted.update({"replayed": replayed} if replayed else {})
         return state
 
     origin = Origin(
-        dense=rewound,
+        dense=state_of_dense,
         final=ranked.state,
         epoch=config.rewind.epoch,
         seed=config.seed,
     )
-
-    def start() -> Start:
-        begin: Start = step.rewinding.rewind(origin)
-        fresh = begin.state is None and begin.weights is None  # else weights say it themselves
-        same = begin.state is not None and same_network(begin.state, origin.dense(0))
-        return dataclasses.replace(begin, pristine=fresh or (same and begin.weights is None))
-
-    return trained(
-        config,
-        lab,
-        "ticket",
-        ticket_identity(config, dense.key, mask.key, step.rewinding),
-        start=start,
-        sparse=lambda: Sparse(
-            masks.read(mask.path / "mask.safetensors"), files.read_json(mask.path / "result.json")
-        ),
-        reset_slots=config.rewind.optimizer == "reset",
-        noted=replays,
-        compared=dense.result,
-        tags=(f"percentile={step.percentile:g}", f"rewind={step.first_epoch}", step.rewinding.name),
-        verdict=lambda ticket: {
-            "dense_val_top1": dense.result["val_top1"],
-            "matched": matches(dense.result, ticket, config.verdict.tolerance),
-        },
-    )
+    begin: Start = step.rewinding.rewind(origin)
+    state = begin.state
+    fresh = state is None and begin.weights is None  # else weights say it themselves
+    same = state is not None and same_network(state, origin.dense(0))
+    pristine = fresh or (same and begin.weights is None)
+    if state is not None and config.rewind.optimizer == "reset":
+        state = rewinding.without_slots(state)
+    return replace(begin, state=state, pristine=pristine), noted
 
 
 def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str, Any]:
@@ -225,30 +235,48 @@ class Sparse:
     summary: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a training, and what there is to say of it."""
+
+    start: Start
+    recipe: Recipe
+    sparse: Sparse | None = None
+    origin: Mapping[str, Any] | None = None
+    """Kept beside the run as ``origin.json``."""
+    noted: Mapping[str, Any] = field(default_factory=dict)
+    """Added to the result."""
+    compared: Mapping[str, Any] = field(default_factory=dict)
+    """The result of the run that it will be compared with."""
+    tags: tuple[str, ...] = ()
+    verdict: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: {}
+    """What to track of a result besides."""
+
+
+def from_start(config: Training, start: Start) -> Recipe:
+    """A training from there to the end of the schedule, which keeps where it starts."""
+    spe = _steps_per_epoch(config)
+    first_step = start.epoch * spe
+    return replace(
+        from_scratch(config, spe),
+        seed=start.seed,
+        first_step=first_step,
+        keep_steps=(first_step,),
+        last_rate=start.last_rate,
+    )
+
+
 def trained(
     config: Training,
     lab: Laboratory,
     kind: str,
     about: Mapping[str, Any],
-    *,
-    start: Start | Callable[[], Start],
-    keep_epochs: frozenset[int] = frozenset(),
-    sparse: Callable[[], Sparse] | None = None,
-    reset_slots: bool = False,
-    head_only: bool = False,
-    head_rate: float = 1.0,
-    origin: Mapping[str, Any] | None = None,
-    noted: Mapping[str, Any] | None = None,
-    compared: Mapping[str, Any] | None = None,
-    tags: tuple[str, ...] = (),
-    verdict: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: {},
+    attempt: Callable[[], Attempt],
 ) -> Run:
-    """A finished training from the store, to the end of its schedule.
+    """A finished training from the store; ``attempt`` is called only if one is needed.
 
-    ``start`` and ``sparse`` may be functions, called only if needed; ``origin`` is kept beside the
-    run as ``origin.json``, and where it starts as ``start.json``. ``noted``, filled by ``start``,
-    is added to its result; ``compared`` is the result of the run it will be compared with. Raises
-    what :func:`lottery.training.run.train` raises.
+    Beside the run are kept its config, and where it starts as ``start.json``. Raises what
+    :func:`lottery.training.run.train` raises.
     """
     node = lab.store.node(kind, about)
 
@@ -256,32 +284,20 @@ def trained(
         run = training_module(config)
         provenance.record(work)
         files.write_json(work / "config.json", dataclasses.asdict(config))
-        pruned = sparse() if sparse is not None else None
-        if pruned is not None:
-            files.write_json(work / "mask.json", dict(pruned.summary))
-        if origin is not None:
-            files.write_json(work / "origin.json", dict(origin))
-        begin = start() if callable(start) else start
-        files.write_json(work / "start.json", {"epoch": begin.epoch, "pristine": begin.pristine})
-        with StopSignals() as signals, lab.tracker.run(node.key, kind, tags) as track:
-            run.train(
-                work,
-                config,
-                load_data(config.data),
-                start=begin,
-                last_epoch=config.trainer.epochs,
-                keep_epochs=keep_epochs | {begin.epoch},
-                mask=pruned.mask if pruned is not None else {},
-                reset_slots=reset_slots,
-                head_only=head_only,
-                head_rate=head_rate,
-                noted=noted,
-                compared=compared,
-                callbacks=track.callbacks,
-                signals=signals,
-            )
+        this = attempt()
+        start, sparse = this.start, this.sparse
+        if sparse is not None:
+            files.write_json(work / "mask.json", dict(sparse.summary))
+        if this.origin is not None:
+            files.write_json(work / "origin.json", dict(this.origin))
+        files.write_json(work / "start.json", {"epoch": start.epoch, "pristine": start.pristine})
+        mask = sparse.mask if sparse is not None else None
+        recipe = prepared(work, this.recipe, state=start.state, weights=start.weights, mask=mask)
+        with StopSignals() as signals, lab.tracker.run(node.key, kind, this.tags) as track:
+            chief = run.Chief(signals, work, track.callbacks, this.noted, this.compared)
+            run.train(recipe, load_data(config.data), chief)
             finished = Run(work)
-            track.summarise(finished.summary | verdict(finished.result))
+            track.summarise(finished.summary | this.verdict(finished.result))
 
     return Run(lab.store.compute(kind, about, produce).path)
 
@@ -323,20 +339,13 @@ def _dense_state_and_replay(
         note = work / "replay.json"
         if reason or not note.exists():  # or an earlier attempt had a reason
             files.write_json(note, {"replayed": reason or "exactly"})
+        last_step = epoch * _steps_per_epoch(config)
+        recipe = replace(
+            from_start(config, start), last_step=last_step, keep_steps=(), measure=False
+        )
+        recipe = prepared(work, recipe, state=start.state)
         with StopSignals() as signals:
-            run.train(
-                work,
-                config,
-                load_data(config.data),
-                start=start,
-                last_epoch=epoch,
-                keep_epochs=frozenset(),
-                mask={},
-                reset_slots=False,
-                callbacks=[],
-                signals=signals,
-                measure=False,
-            )
+            run.train(recipe, load_data(config.data), run.Chief(signals, work))
 
     node = lab.store.compute("state", {"dense": dense.key, "epoch": epoch}, produce)
     checkpoints = CheckpointFolder(node.path / "checkpoints")
@@ -359,7 +368,7 @@ def follow() -> bool:
     if task is None or task.rank == 0:
         return False
     run = _imported()
-    run.workers.follow(functools.partial(run.join, load=load_data))
+    run.workers.follow({run.PLAN: functools.partial(run.join, load=load_data)})
     return True
 
 
@@ -401,6 +410,10 @@ def _warn_of_left_out(paths: tuple[str, ...]) -> None:
 def _weights(state: State) -> dict[str, np.ndarray[Any, Any]]:
     prefix = "model/"
     return {n.removeprefix(prefix): a for n, a in state.items() if n.startswith(prefix)}
+
+
+def _steps_per_epoch(config: Training) -> int:
+    return steps_per_epoch(describe(config.data).sizes["train"], config.trainer.batch_size)
 
 
 def load_data(data: Data) -> Splits:

@@ -18,7 +18,15 @@ from lottery.data import crop_size, describe
 from lottery.data.overlap import overlap
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import ConfigError, DataError, DivergedError, TicketError
-from lottery.experiment import Laboratory, Sparse, load_data, trained, training_module
+from lottery.experiment import (
+    Attempt,
+    Laboratory,
+    Sparse,
+    from_start,
+    load_data,
+    trained,
+    training_module,
+)
 from lottery.lineage import Lineage, training_identity
 from lottery.models.cost import whole
 from lottery.options import bound_errors, did_you_mean
@@ -307,23 +315,26 @@ def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
         percentile = 100 * (1 - summary["density"])
         return Sparse(kept, {"percentile": percentile, **summary})
 
-    return trained(
-        variant.config,
-        lab,
-        "transfer",
-        variant.identity,
-        start=start,
-        sparse=sparse if variant.mask else None,
-        head_only=variant.head_only,
-        head_rate=variant.head_rate,
-        keep_epochs=frozenset({0}),
-        origin={
-            "variant": variant.name,
-            "ticket": {"digest": ticket.digest, "network": ticket.network.name}
-            | {k: ticket.provenance[k] for k in ("runs", "data", "seen", "seconds")},
-        },
-        tags=(variant.name, variant.config.transfer.weights),
-    )
+    def attempt() -> Attempt:
+        pruned, begin = sparse() if variant.mask else None, start()
+        recipe = replace(
+            from_start(variant.config, begin),
+            head_only=variant.head_only,
+            head_rate=variant.head_rate,
+        )
+        return Attempt(
+            begin,
+            recipe,
+            pruned,
+            origin={
+                "variant": variant.name,
+                "ticket": {"digest": ticket.digest, "network": ticket.network.name}
+                | {k: ticket.provenance[k] for k in ("runs", "data", "seen", "seconds")},
+            },
+            tags=(variant.name, variant.config.transfer.weights),
+        )
+
+    return trained(variant.config, lab, "transfer", variant.identity, attempt)
 
 
 def _network(variant: Variant) -> tuple[Any, set[str]]:

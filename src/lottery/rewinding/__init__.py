@@ -13,6 +13,8 @@ import numpy as np
 from omegaconf import MISSING
 
 from lottery.options import option
+from lottery.pruning import masks
+from lottery.pruning.masks import Mask
 from lottery.training.checkpoints import State
 
 
@@ -97,6 +99,12 @@ def without_slots(state: State) -> State:
         else array
         for name, array in state.items()
     }
+
+
+def masked(state: State, mask: Mask) -> State:
+    """The state with pruned weights, and their optimizer slots, zero."""
+    paths = frozenset(n.removeprefix("model/") for n in state if n.startswith("model/"))
+    return masks.apply(mask, state, lambda name: owner(name, paths))
 
 
 def with_counters(state: State, of: State) -> State:

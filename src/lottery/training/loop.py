@@ -24,12 +24,13 @@ import numpy as np
 import tensorflow as tf
 
 from lottery import models
-from lottery.data import Chunk, Share, Split, Splits
+from lottery.data import Chunk, Split, Splits
 from lottery.data.preprocessing import Preprocessing, compiled_augmentation
 from lottery.errors import CheckpointError
 from lottery.interrupts import StopSignals
 from lottery.training import devices, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
+from lottery.training.feeding import Feed
 from lottery.training.metrics import Metrics, sums_of
 from lottery.training.setting import Setting
 from lottery.training.tally import Tally, refuse_divergence
@@ -85,8 +86,8 @@ class Loop:
     sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
-        self.replicas: int = self.strategy.num_replicas_in_sync
-        self.rank, self.workers = devices.place(self.strategy)
+        self._feed = Feed(self.strategy)
+        self.replicas, self.workers = self._feed.replicas, self._feed.workers
         pairs = self.preprocessing.mixup > 0
         devices.check_batch(self.batch_size, self.replicas, in_pairs=pairs)
         with self.strategy.scope():
@@ -255,7 +256,7 @@ class Loop:
             batch_size=self.batch_size,
             steps_per_epoch=steps_per_epoch,
             seed=self.seed,
-            share=Share(self.rank, self.workers),
+            share=self._feed.share,
         )
         return self._feed(dataset)
 
@@ -272,7 +273,7 @@ class Loop:
         """Metrics over a whole split; every example counts once."""
         size = math.ceil(self.eval_batch_size / self.replicas) * self.replicas
         sums = np.zeros(4)
-        dataset = split.evaluation(size, Share(self.rank, self.workers))
+        dataset = split.evaluation(size, self._feed.share)
         for images, labels, valid in self._feed(dataset, batch_axis=0):
             sums += self._evaluate_call(images, labels, valid).numpy()
         return Metrics.of(sums)
@@ -304,34 +305,6 @@ class Loop:
 
     def _stopping(self, signals: StopSignals) -> bool:
         return (signals.received if self.workers == 1 else signals.agreed) is not None
-
-    def _feed(self, dataset: Any, batch_axis: int = 1) -> Iterator[Any]:
-        """Iterate over a data set of this process's batches, each spread over its replicas."""
-        if self.replicas == 1:
-            return iter(dataset)
-
-        local = self.replicas // self.workers
-
-        def slices(*parts: Any) -> Any:
-            return tuple(tf.stack(tf.split(p, local, axis=batch_axis)) for p in parts)
-
-        spread = dataset.map(slices)
-        if self.workers == 1:
-            one = spread.unbatch()
-            return iter(self.strategy.distribute_datasets_from_function(lambda context: one))
-        return (self._on_devices(*parts) for parts in spread.prefetch(2))
-
-    def _on_devices(self, *parts: Any) -> Any:
-        """The slices of this process, each on its device."""
-
-        # Not by the strategy's own iterators: they talk to the other processes before each batch,
-        # and may wait for them for minutes when they are deleted.
-        def slices(part: Any) -> Any:
-            return self.strategy.experimental_distribute_values_from_function(
-                lambda context: part[context.replica_id_in_sync_group % len(part)]
-            )
-
-        return tuple(map(slices, parts))
 
     # -- inside the compiled step ------------------------------------------------------------
 

@@ -19,9 +19,10 @@ import tensorflow as tf
 
 from lottery.config import Training
 from lottery.data import Chunk, EncodedSplit, Split, Splits, images
-from lottery.rewinding import Start
+from lottery.data.splits import steps_per_epoch
 from lottery.training import run
 from lottery.training.loop import Length, Loop
+from lottery.training.recipe import from_scratch
 from lottery.training.telemetry import cores, remedy
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def measure(config: Training, data: Splits, trace: Path) -> dict[str, Any]:
 
     Raises :class:`DataError` for images that cannot be decoded.
     """
-    loop, length = run.build(config, data, start=Start(seed=config.seed), last_epoch=1, mask={})
+    spe = steps_per_epoch(data.train.size, config.trainer.batch_size)
+    loop, length = run.build(from_scratch(config, spe), data, {})
     bench = _Bench(loop, length, data.train)
     try:
         log.info("profiling: the step on one cached batch and on the real input, %d times", REPEATS)

@@ -2,12 +2,12 @@
 
 Every process of a job is started by the same command, or all refuse. The chief, rank 0, does what a
 process that is alone does: it alone finds out what is done, holds leases, writes the store and the
-output folder, and logs. The others, the followers, know nothing of the study. Before each training,
-be it dense, a ticket or a replay, the chief publishes a plan of it (configuration, range of epochs,
-mask, and the checkpoint to begin with, which all read from the shared file system), and every
-follower builds the same loop and takes the same steps, writing nothing. Plans are numbered entries
-in the key-value store of TensorFlow's coordination service, which runs in the chief. The last
-entry, as the chief's process ends, is the word to leave.
+output folder, and logs. The others, the followers, know nothing of the study. Before anything that
+all compute together, be it the training of a dense network, of a ticket or a replay, the chief
+publishes a plan of it: its kind and JSON values, which name what to read from the shared file
+system. Every follower does what belongs to the kind, so it takes the same steps, writing nothing.
+Plans are numbered entries in the key-value store of TensorFlow's coordination service, which runs
+in the chief. The last entry, as the chief's process ends, is the word to leave.
 
 What ends a training early ends it for all at the same step: a loss that is not finite, since all
 see the same sums, and a signal, since all agree on it within the step. Followers then wait for the
@@ -24,8 +24,9 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.eager import context
@@ -69,17 +70,18 @@ def lead() -> None:
 
 
 @contextmanager
-def training(plan: Callable[[], str]) -> Iterator[None]:
-    """A training in which the followers, if there are any, join by that plan.
+def together(kind: str, about: Mapping[str, Any]) -> Iterator[None]:
+    """A computation that the followers, if there are any, join by a plan of that kind.
 
-    Raises :class:`ClusterError` if an earlier training left them in the middle of a step.
+    ``about`` holds JSON values. Raises :class:`ClusterError` if an earlier computation left the
+    followers in the middle of a step.
     """
     if _chief is None:
         yield
         return
     if _chief.broken:
         raise ClusterError("the processes of this job are out of step after an earlier error")
-    _publish(_chief, plan())
+    _publish(_chief, json.dumps({"kind": kind, "about": about}))
     try:
         with _answering("another process"):
             yield
@@ -90,8 +92,10 @@ def training(plan: Callable[[], str]) -> Iterator[None]:
         raise
 
 
-def follow(join: Callable[[str], None]) -> None:
-    """Meet the chief and ``join`` in each training it plans, until it says that it was the last.
+def follow(joins: Mapping[str, Callable[[Mapping[str, Any]], None]]) -> None:
+    """Meet the chief and join in what it plans, until it says that it was the last.
+
+    ``joins`` has for each kind of plan what a follower does by it.
 
     Raises :class:`ClusterError` if the chief is gone, or a process was started by another command.
     """
@@ -100,10 +104,11 @@ def follow(join: Callable[[str], None]) -> None:
     devices.strategy("multiworker")
     _compare(task)
     number = 0
-    while (plan := _value(f"lottery/plan/{number}")) != END:
+    while (text := _value(f"lottery/plan/{number}")) != END:
+        plan = json.loads(text)
         try:
             with _answering("the first process"):
-                join(plan)
+                joins[plan["kind"]](plan["about"])
         except (StoppedError, DivergedError) as error:  # the chief deals with it
             log.info("%s", error)
         number += 1

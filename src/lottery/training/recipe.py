@@ -1,0 +1,111 @@
+"""All that determines one training, as a value that every process of a job can read.
+
+Arrays lie in files of the work folder, which a recipe names: so all processes that train together
+read the same, and going on after an interruption is starting from another file. Imports no
+TensorFlow.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from lottery import tensors
+from lottery.config import DENSE, Training, typed
+from lottery.pruning import masks
+from lottery.rewinding import masked
+from lottery.training.checkpoints import CheckpointFolder, Progress, State
+
+log = logging.getLogger(__name__)
+
+MASK, WEIGHTS = "mask.safetensors", "start.safetensors"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training. Steps are counted over the whole schedule, from that of its first epoch on."""
+
+    config: Training
+    """Its parts that determine a training; the others are as the schema has them."""
+    seed: int
+    """Of the initial weights, and so of a new head's."""
+    last_step: int
+    first_step: int = 0
+    """Steps that lie behind where it begins, whether or not it was interrupted since."""
+    keep_steps: tuple[int, ...] = ()
+    """After which states stay for good, besides the last one."""
+    last_rate: bool = False
+    """Whether the last learning rate of the schedule holds throughout."""
+    head_only: bool = False
+    """Whether all layers but the last one with a kernel, the head, keep weights and statistics."""
+    head_rate: float = 1.0
+    """What the head learns at, in learning rates."""
+    measure: bool = True
+    """Whether validation and test are measured at the end, the only time that test is."""
+    checkpoint: int | None = None
+    """Step of the state to begin with, in the work folder; None: the initial one, masked."""
+    weights: str | None = None
+    """File of the weights, by variable path, that replace the initial ones of all but the head."""
+    mask: str | None = None
+    """File of the survivors; None: all."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values that :meth:`from_json` takes."""
+        about = asdict(self)
+        config = {part: about["config"][part] for part in DENSE}
+        return about | {"config": config, "keep_steps": list(self.keep_steps)}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Recipe":
+        """The recipe whose :meth:`to_json` was ``value``."""
+        merged: Any = OmegaConf.merge(OmegaConf.structured(Training), value["config"])
+        config = _determining(typed(merged))
+        return Recipe(**{**value, "config": config, "keep_steps": tuple(value["keep_steps"])})
+
+    def checkpoints(self, work: Path) -> CheckpointFolder:
+        """Its states in a work folder."""
+        return CheckpointFolder(work / "checkpoints", frozenset({*self.keep_steps, self.last_step}))
+
+
+def from_scratch(config: Training, steps_per_epoch: int) -> Recipe:
+    """The whole schedule of a config, from fresh weights."""
+    last_step = config.trainer.epochs * steps_per_epoch
+    return Recipe(_determining(config), seed=config.seed, last_step=last_step)
+
+
+def prepared(
+    work: Path,
+    recipe: Recipe,
+    *,
+    state: State | None = None,
+    weights: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    mask: masks.Mask | None = None,
+) -> Recipe:
+    """The recipe with its arrays in files of ``work``, to go on from the newest checkpoint there.
+
+    Without a checkpoint it begins with ``state``, of which what ``mask`` has pruned becomes zero;
+    or with ``weights`` (see :attr:`Recipe.weights`); or afresh.
+    """
+    if mask:
+        masks.write(mask, work / MASK)
+        recipe = replace(recipe, mask=MASK)
+    checkpoints = recipe.checkpoints(work)
+    if (found := checkpoints.latest()) is not None:
+        step = found[1].step
+        log.info("resuming after step %d of %d", step, recipe.last_step)
+        return replace(recipe, checkpoint=step)
+    if state is not None:
+        checkpoints.save(masked(state, mask or {}), Progress(recipe.first_step))
+        return replace(recipe, checkpoint=recipe.first_step)
+    if weights is not None:
+        tensors.write(work / WEIGHTS, weights)
+        return replace(recipe, weights=WEIGHTS)
+    return recipe
+
+
+def _determining(config: Training) -> Training:
+    return Training(**{part: getattr(config, part) for part in DENSE})

@@ -1,0 +1,136 @@
+"""What a process does around the steps of a training: the chief writes, the followers do not."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery.data import EncodedSplit, Splits
+from lottery.data.splits import steps_per_epoch
+from lottery.files import read_json, write_json
+from lottery.interrupts import StopSignals
+from lottery.models.cost import whole
+from lottery.models.kernels import kernels
+from lottery.training import setting
+from lottery.training.callbacks import InputBound, MetricsFile
+from lottery.training.checkpoints import CheckpointFolder, NoCheckpoints, Progress
+from lottery.training.loop import Loop
+from lottery.training.recipe import WEIGHTS, Recipe
+from lottery.training.setting import Setting
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Takes every step, and writes nothing."""
+
+    signals: StopSignals
+
+    def checkpoints(self, recipe: Recipe) -> CheckpointFolder:
+        """Where the states of the training go."""
+        return NoCheckpoints()
+
+    def begin(self, recipe: Recipe, data: Splits, loop: Loop, progress: Progress) -> list[Any]:
+        """The Keras callbacks of the training, before its first step."""
+        return []
+
+    def end(
+        self, recipe: Recipe, data: Splits, progress: Progress, measured: Mapping[str, float]
+    ) -> None:
+        """Take note of what was measured at the end, on validation and test."""
+
+
+@dataclass(frozen=True)
+class Chief(Follower):
+    """Leaves in ``work``: checkpoints, metrics.csv, network.json, trained_on.json, result.json.
+
+    ``callbacks`` are Keras callbacks of the caller; ``noted`` is added to the result, and
+    ``compared`` is the result of the run that it will be compared with.
+    """
+
+    work: Path
+    callbacks: Sequence[Any] = ()
+    noted: Mapping[str, Any] = field(default_factory=dict)
+    compared: Mapping[str, Any] = field(default_factory=dict)
+
+    def checkpoints(self, recipe: Recipe) -> CheckpointFolder:
+        """Those in the work folder."""
+        return recipe.checkpoints(self.work)
+
+    def begin(self, recipe: Recipe, data: Splits, loop: Loop, progress: Progress) -> list[Any]:
+        """Write down what is trained on what, and rows of metrics from now on."""
+        self._trained_on(loop.setting, continued=recipe.checkpoint is not None)
+        if "mixed" in (about := self._setting()):
+            log.warning("%s", about["mixed"])
+        spe = _steps_per_epoch(recipe, data)
+        write_json(
+            self.work / "network.json",
+            {
+                "steps_per_epoch": spe,
+                "whole": asdict(whole(loop.model)),
+                "input_shape": data.description.input_shape,
+                "classes": data.description.classes,
+                "data": data.description.fingerprint,
+                "kernels": [asdict(k) for k in kernels(loop.model)],
+            },
+        )
+        metrics_file = MetricsFile(self.work / "metrics.csv", complete_epochs=progress.step // spe)
+        return [
+            metrics_file,
+            *self.callbacks,
+            InputBound(decodes=isinstance(data.train, EncodedSplit)),
+        ]
+
+    def end(
+        self, recipe: Recipe, data: Splits, progress: Progress, measured: Mapping[str, float]
+    ) -> None:
+        """Write the result."""
+        steps = progress.step - recipe.first_step
+        images = steps * recipe.config.trainer.batch_size
+        result = {
+            **measured,
+            "val_examples": data.validation.size,
+            "val_majority": int(np.bincount(data.validation.labels).max()),
+            "val_images": data.validation_images,
+            "test_examples": data.test.size,
+            "classes": len(data.description.classes),
+            "epochs": steps // _steps_per_epoch(recipe, data),
+            "seconds": progress.seconds,
+            "images_per_second": images / progress.training_seconds if steps else 0.0,
+        }
+        write_json(self.work / "result.json", result | self._setting() | dict(self.noted))
+
+    def finish(self, recipe: Recipe) -> None:
+        """Remove what only an unfinished training needs."""
+        self.checkpoints(recipe).finish()
+        (self.work / WEIGHTS).unlink(missing_ok=True)
+
+    def _trained_on(self, here: Setting, *, continued: bool) -> None:
+        """Note what the attempts so far, this one the last, have trained on; each once in a row."""
+        before = self._attempts() if continued and self._attempts_file.exists() else []
+        attempts = before if before[-1:] == [here] else [*before, here]
+        write_json(self._attempts_file, [asdict(attempt) for attempt in attempts])
+
+    def _setting(self) -> dict[str, Any]:
+        """What the attempts have trained on, as the result has it."""
+        attempts = self._attempts()
+        about = setting.result(attempts)
+        other = Setting.of(self.compared)
+        if other is not None and (mixed := setting.mixture([*attempts, other])):
+            about["mixed"] = mixed
+        return about
+
+    def _attempts(self) -> list[Setting]:
+        return [Setting(**found) for found in read_json(self._attempts_file)]
+
+    @property
+    def _attempts_file(self) -> Path:
+        return self.work / "trained_on.json"
+
+
+def _steps_per_epoch(recipe: Recipe, data: Splits) -> int:
+    return steps_per_epoch(data.train.size, recipe.config.trainer.batch_size)

@@ -1,0 +1,68 @@
+"""Two processes do what one does, and the second writes nothing."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, composed, laboratory, together
+
+from lottery import experiment, tickets, transfer
+from lottery.runs import Run, runs_of
+
+STUDY = (*TINY, "trainer.batch_size=128", "rewind.epoch=2", "mask.percentile=80")
+MOVED = ("data.classes=[6,7,8,9]", "trainer.epochs=1", "trainer.batch_size=64", "logger=csv")
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import test_workers
+from lottery import experiment
+
+if not experiment.follow():
+    experiment.lead()
+    test_workers.story(*map(Path, sys.argv[1:]))
+"""
+
+
+def story(folder: Path, file: Path) -> None:
+    """A dense run, a replay of its first epoch, a ticket that begins with a state, and transfers.
+
+    Moved is the ticket in ``file``, which is written if it is not there.
+    """
+    lab = laboratory(folder)
+    dense = experiment.train_dense(composed(*STUDY), lab)
+    config = composed(*STUDY, "rewind.epoch=1", "rewind=finetune", "rewind.optimizer=reset")
+    experiment._dense_state(config, lab, dense, 1)
+    ticket = runs_of(experiment.find_ticket(config, lab))["ticket"]
+    if not file.exists():
+        tickets.write(tickets.of_run(ticket), file)
+    for train in ("all", "head"):
+        own = (f"ticket={file}", f"paths.store={lab.store.root}", f"transfer.train={train}")
+        transfer.transfer(composed(*own, *MOVED, name="transfer"), lab)
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does_and_one_of_them_writes(tmp_path):
+    file = tmp_path / tickets.FILE
+    story(tmp_path / "one", file)
+    script = [sys.executable, "-c", SCRIPT, str(tmp_path / "two"), str(file)]
+    first, second = together(script, script, folders=2 * [Path(__file__).parent])
+    try:
+        said = [process.communicate(timeout=300)[1] for process in (first, second)]
+    finally:
+        first.kill()
+        second.kill()
+    assert [first.returncode, second.returncode] == [0, 0], said
+    nodes = {p.relative_to(tmp_path / "one") for p in tmp_path.glob("one/store/[dst]*/*")}
+    assert {p.parent.name for p in nodes} == {"dense", "state", "ticket", "transfer"}
+    for node in nodes:
+        one, two = (tmp_path / number / node for number in ("one", "two"))
+        assert sorted(p.name for p in one.rglob("*")) == sorted(p.name for p in two.rglob("*"))
+        if node.parent.name == "state":
+            continue
+        for name, array in Run(one).state().items():
+            np.testing.assert_allclose(Run(two).state()[name], array, atol=1e-5, err_msg=name)
+        assert [r["epoch"] for r in Run(two).metrics] == [r["epoch"] for r in Run(one).metrics]
+        assert Run(two).result["replicas"] == 2
