@@ -61,6 +61,15 @@ def lowest(scores: Array, sizes: Array, budget: int) -> Array:
 
     Ties break by position: the first goes first.
     """
+    if not len(scores) or budget < sizes.min():
+        return np.zeros(scores.shape, bool)
+    if (sizes == sizes[0]).all():  # no need to sort millions of weights
+        count = min(budget // int(sizes[0]), len(scores))
+        threshold = np.partition(scores, count - 1)[count - 1]
+        marks: Array = scores < threshold
+        ties = np.flatnonzero(scores == threshold)
+        marks[ties[: count - np.count_nonzero(marks)]] = True
+        return marks
     order = np.argsort(scores, kind="stable")
     marks = np.zeros(scores.shape, bool)
     marks[order[np.cumsum(sizes[order]) <= budget]] = True

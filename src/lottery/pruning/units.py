@@ -78,10 +78,13 @@ class Units:
     def sums(self, values: Mask, weights: Mapping[str, Array] | None = None) -> Array:
         """(units,) over the weights that ``values`` marks: their number, or the sum of these."""
         total = np.zeros(self.count, np.int64 if weights is None else np.float64)
-        for path, labels in self.of.items():
-            chosen = values[path] & (labels >= 0)
-            of_each = None if weights is None else np.asarray(weights[path][chosen], float)
-            total += np.bincount(labels[chosen], of_each, self.count).astype(total.dtype)
+        for paths, own in self.each():
+            for path in paths:
+                labels = self.of[path]
+                chosen = values[path] & (labels >= 0)
+                of_each = None if weights is None else weights[path][chosen].astype(float)
+                inside = labels[chosen] - own.start
+                total[own] += np.bincount(inside, of_each, own.stop - own.start)
         return total
 
     def marked(self, units: Array) -> dict[str, Array]:
