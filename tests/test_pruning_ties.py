@@ -1,5 +1,8 @@
 """Channels that a pattern removes together are those that compaction can then take out."""
 
+import json
+from dataclasses import asdict
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from lottery.export.compaction import compact, removed
 from lottery.export.ties import ties
 from lottery.models.kernels import kernels
 from lottery.pruning import masks
+from lottery.pruning.units import Ties
 
 
 def mixed():
@@ -84,6 +88,7 @@ def test_compaction_takes_out_every_channel_that_is_removed(name):
 
 def test_who_is_tied_to_whom():
     found = ties(mixed())
+    assert Ties(**json.loads(json.dumps(asdict(found)))) == found
     classes = {p.rpartition("/")[0]: c for p, c in {**found.made, **found.passed}.items()}
     assert classes["stem"] == classes["project"] == classes["expand"]
     assert found.passed["deep/kernel"] == np.repeat(classes["stem"], 2).tolist()

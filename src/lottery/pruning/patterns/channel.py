@@ -1,5 +1,6 @@
 """Output channels, with all that is tied to them: what makes a smaller dense network."""
 
+import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -81,11 +82,15 @@ class Channel(UnitPattern):
         if self.alive:
             free = UnitPattern.mask(replace(self, alive=0), scores, target, within, ties)
             if saved := [path for path, m in mask.items() if (m & ~free[path]).any()]:
-                log.warning(
-                    "mask.pattern.alive=%d keeps channels, which score too low, of %s",
-                    self.alive, ", ".join(saved),
-                )  # fmt: skip
+                _say(self.alive, tuple(saved))
         return mask
+
+
+@functools.cache  # once in a process: a score that goes in rounds would say it in each
+def _say(alive: int, paths: tuple[str, ...]) -> None:
+    log.warning(
+        "mask.pattern.alive=%d keeps channels, which score too low, of %s", alive, ", ".join(paths)
+    )
 
 
 def _layers(classes: Mapping[str, Array]) -> tuple[tuple[str, ...], ...]:
