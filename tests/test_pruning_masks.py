@@ -330,6 +330,13 @@ def test_rates_by_path_and_a_dense_first_layer():
         masks.make(scores, 40, allocation=unknown, pattern=choices.pattern.find("weight")())
 
 
+def test_where_the_pattern_leaves_the_output_layer_out_no_other_loses_half():
+    scores = {p: np.random.default_rng(0).random((10, 10)) for p in ("a", "b", "head")}
+    ties = Ties({"a": list(range(10)), "b": list(range(10, 20)), "head": [-1] * 10})
+    mask = masks.make(scores, 40, ties=ties, **named("rates", "channel"))
+    assert gone(mask) == {"a": 40, "b": 40}
+
+
 # -- channels
 
 RESIDUAL = {

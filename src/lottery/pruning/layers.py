@@ -28,6 +28,10 @@ class Layer:
     """(units,) surviving weights in each."""
     free: Array
     """(units,) booleans: what may go."""
+    first: bool = False
+    """Whether it holds the first kernel that was scored."""
+    last: bool = False
+    """Whether it holds the last one, which the pattern may have left out."""
 
     @property
     def most(self) -> int:

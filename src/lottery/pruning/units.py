@@ -139,13 +139,16 @@ class UnitPattern:
         means = units.sums(alive, scores) / np.maximum(sizes, 1)
         live = sizes > 0
         free = live & ~self.held(units, means, live)
-        layers = []
+        order, layers = list(scores), []
         for paths, own in units.each():
             there = live[own]
             size = sum(alive[p].size for p in paths)
             dead = size - sum(int(np.count_nonzero(alive[p])) for p in paths)
             of_each = means[own][there], sizes[own][there], free[own][there]
-            layers.append(Layer(paths, tuple(shapes[p] for p in paths), size, dead, *of_each))
+            ends = order[0] in paths, order[-1] in paths
+            layers.append(
+                Layer(paths, tuple(shapes[p] for p in paths), size, dead, *of_each, *ends)
+            )
         removals = target.allocation.removals(layers, target.percentile, target.before)
         gone = np.zeros(units.count, bool)
         gone[live] = np.concatenate(

@@ -21,9 +21,9 @@ class Rates:
         {}, "factors by path of the kernel, * and ? allowed; the first that fits counts",
         ge=0, le=1,
     )  # fmt: skip
-    first: float = option(1.0, "factor of the first layer that is pruned", ge=0, le=1)
+    first: float = option(1.0, "factor of the first prunable layer", ge=0, le=1)
     last: float = option(
-        0.5, "factor of the last layer that is pruned; of the only one too", ge=0, le=1
+        0.5, "factor of the last prunable layer, the output (1 with mask.skip_last)", ge=0, le=1
     )
 
     def removals(self, layers: Sequence[Layer], percentile: float, before: float) -> list[int]:
@@ -44,8 +44,8 @@ class Rates:
                 )
         rate = 1 - (100 - _exact(percentile)) / (100 - _exact(before))
         counts = []
-        for i, layer in enumerate(layers):
-            usual = self.last if i == len(layers) - 1 else self.first if i == 0 else 1.0
+        for layer in layers:
+            usual = self.last if layer.last else self.first if layer.first else 1.0
             factor = min(self._factor(path, usual) for path in layer.paths)
             loss = _exact(factor) * max(rate, Fraction(0))
             count = layer.dead + floor(loss * (layer.size - layer.dead))
