@@ -70,6 +70,8 @@ class Node:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     built: Mapping[str, Any] = field(default_factory=dict)
     """What Keras builds a layer with weights and several inputs from."""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """Paths of the layer's variables in the Keras model, by the names that the layer gave them."""
 
     @property
     def channels(self) -> int:

@@ -83,6 +83,7 @@ class _Reader:
         node = Node(
             self._free(operation.name), Kind.OPAQUE, type(operation), operation.get_config(),
             tuple(inputs), tuple(call.outputs[0].shape[1:]), arrays, args, kwargs, built,
+            _paths(operation),
         )  # fmt: skip
         shapes = [self.nodes[i].shape for i in inputs]
         for part in normalised(node, shapes):
@@ -99,7 +100,14 @@ class _Reader:
 def _arrays(operation: Any) -> dict[str, Any]:
     if not isinstance(operation, layers.Layer):
         return {}
+    arrays = (np.asarray(v, "float64") for v in operation.weights)
+    return dict(zip(_paths(operation), arrays, strict=True))
+
+
+def _paths(operation: Any) -> dict[str, str]:
+    """Paths of the variables by their names, which are the paths where names are not unique."""
+    if not isinstance(operation, layers.Layer):
+        return {}
     paths = [v.path for v in operation.weights]
     names = [path.rpartition("/")[2] for path in paths]
-    keys = names if len(set(names)) == len(names) else paths
-    return {k: np.asarray(v, "float64") for k, v in zip(keys, operation.weights, strict=True)}
+    return dict(zip(names if len(set(names)) == len(names) else paths, paths, strict=True))

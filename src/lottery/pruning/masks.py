@@ -12,6 +12,8 @@ import numpy as np
 from lottery import tensors
 from lottery.errors import DamagedError, StoreError
 from lottery.pruning.allocation import removed
+from lottery.pruning.layers import Allocation
+from lottery.pruning.units import Pattern, Target, Ties
 
 Array = np.ndarray[Any, Any]
 Mask = Mapping[str, Array]
@@ -49,6 +51,40 @@ def prunable(
     """Paths of the kernels to prune, in the network's order."""
     paths = [k.path for k in kernels if depthwise or k.kind != "depthwise"]
     return paths[int(skip_first) : len(paths) - int(skip_last)]
+
+
+def make(
+    scores: Mapping[str, Array],
+    percentile: float,
+    *,
+    allocation: Allocation,
+    pattern: Pattern,
+    within: Mask | None = None,
+    before: float = 0.0,
+    ties: Ties | None = None,
+) -> dict[str, Array]:
+    """The mask that removes the lowest scores: as many as ``allocation`` says, as ``pattern`` says.
+
+    Ties break by position, the first goes first. ``within`` is the mask of an earlier round: what
+    it removed stays removed and counts towards the percentile; ``before`` is that round's
+    percentile. ``ties`` says which channels of the network are tied. A kernel in which the pattern
+    can remove nothing (a head, by channels) is left out, as not prunable.
+
+    Raises :class:`ConfigError` for a percentile that cannot be reached, and for layers that the
+    pattern does not fit; :class:`ValueError` if a score is not a number.
+    """
+    if any(np.isnan(s).any() for s in scores.values()):
+        raise ValueError("a score is not a number; was the network trained?")
+    target = Target(percentile, allocation, before)
+    pattern.check(target)
+    return pattern.mask(scores, target, within, ties)
+
+
+def shuffle(
+    mask: Mask, seed: int, *, pattern: Pattern, ties: Ties | None = None
+) -> dict[str, Array]:
+    """The control for *which*: as many survivors in each layer, in the same pattern, by lot."""
+    return pattern.shuffled(mask, np.random.Generator(np.random.PCG64(seed)), ties)
 
 
 def prune(

@@ -1,0 +1,1 @@
+"""Which weights go together: one module each, named as its choice of ``mask.pattern``."""
