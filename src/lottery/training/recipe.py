@@ -7,7 +7,7 @@ TensorFlow.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from lottery import tensors
-from lottery.config import DENSE, Training, typed
+from lottery.config import Training, typed
 from lottery.pruning import masks
 from lottery.rewinding import masked
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
@@ -23,6 +23,8 @@ from lottery.training.checkpoints import CheckpointFolder, Progress, State
 log = logging.getLogger(__name__)
 
 MASK, WEIGHTS = "mask.safetensors", "start.safetensors"
+PLUMBING = ("logger", "paths", "sweep")
+PARTS = tuple(f.name for f in fields(Training) if f.name not in PLUMBING)  # of a recipe's config
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Recipe:
     """One training. Steps are counted over the whole schedule, from that of its first epoch on."""
 
     config: Training
-    """Its parts that determine a training; the others are as the schema has them."""
+    """Its :data:`PARTS`; the others are as the schema has them."""
     seed: int
     """Of the initial weights, and so of a new head's."""
     last_step: int
@@ -56,7 +58,7 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """JSON values that :meth:`from_json` takes."""
         about = asdict(self)
-        config = {part: about["config"][part] for part in DENSE}
+        config = {part: about["config"][part] for part in PARTS}
         return about | {"config": config, "keep_steps": list(self.keep_steps)}
 
     @staticmethod
@@ -108,4 +110,4 @@ def prepared(
 
 
 def _determining(config: Training) -> Training:
-    return Training(**{part: getattr(config, part) for part in DENSE})
+    return Training(**{part: getattr(config, part) for part in PARTS})
