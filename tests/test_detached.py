@@ -11,6 +11,7 @@ import pytest
 from conftest import TINY, composed
 from omegaconf import OmegaConf
 
+from lottery import studies
 from lottery.config import Config
 from lottery.errors import LotteryError
 from lottery.files import read_json
@@ -98,8 +99,8 @@ def sweep_of(tmp_path, cluster, percentiles=(50,), seeds=(0,), **options) -> Sta
     (tmp_path / "sweep").mkdir()
     return StagedSweep(
         tmp_path / "sweep", Store(tmp_path / "store"), made,
-        [config.copy() for _ in cells], main=str, story=None, launcher=cluster, callbacks=None,
-        **options,
+        [config.copy() for _ in cells], main=str, study=studies.find("prune"), launcher=cluster,
+        callbacks=None, **options,
     )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def moved(
              "density": 1 - float(key.split("-")[1]) / 100 if "-" in key else density,
              "network": "lenet_300_100", "data": "digits"}  # fmt: skip
     files.write_json(path, {
-        "ticket": about | (ticket or {}),
+        "study": "transfer", "version": 1, "seen": [], "ticket": about | (ticket or {}),
         "data": {"name": data[0], "classes": data[1]},
         "transfer": {"weights": "trained", "train": "all", "epochs": 5, "seed": 0, **settings},
         "runs": made, "store": str(outputs / "store"),
@@ -427,7 +427,7 @@ def test_a_control_that_was_not_run_says_why_below_the_table(tmp_path: Path) -> 
     result["runs"][3]["missing"] = "its parent [0] is gone"
     assert len(table._transfer(result).columns) == 6
     console = table.terminal(width=80, record=True, file=io.StringIO())
-    table.show(result, path, console)
+    table.show_transfer(result, path, console)
     lines = [line.strip() for line in console.export_text().splitlines()]
     assert f"{TITLES['dense']} not run" in [" ".join(line.split()) for line in lines]
     assert f"{TITLES['dense']}: its parent [0] is gone" in lines

@@ -18,9 +18,9 @@ from slurm_cluster import Cluster
 from test_kill import assert_same
 from test_tracking import tracked
 
+from lottery import studies
 from lottery.config import typed
 from lottery.files import read_json
-from lottery.lineage import dense_lineage
 from lottery.runs import Run
 from lottery.store import Store
 from lottery.sweep import claims, plan, slurm
@@ -487,10 +487,10 @@ def idle_sweep(folder: Path, count: int, **options: Any) -> StagedSweep:
             for seed in range(count)
         ]
     cells = [((f"seed={seed}",), typed(config)) for seed, config in enumerate(configs)]
-    store = Store(folder / "store")
+    store, train = Store(folder / "store"), studies.find("train")
     return StagedSweep(
-        folder, store, plan.make(cells, store, chain=dense_lineage), configs, main=str,
-        story=lambda config, lab: {}, launcher=Launchers.of(configs[0], str(folder)),
+        folder, store, plan.make(cells, store, chain=train.lineage), configs, main=str,
+        study=train, launcher=Launchers.of(configs[0], str(folder)),
         callbacks=Callbacks(), **options,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lottery import models, rewinding
-from lottery.config import Config, Model, Training, TransferConfig, range_errors
+from lottery.config import Config, Training, range_errors
 from lottery.data import describe
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import LotteryError
@@ -12,32 +12,27 @@ from lottery.pruning import criteria
 from lottery.pruning.allocation import rounds
 
 
-def errors(config: Training) -> list[str]:
-    """One line for each thing wrong with a configuration; empty if it can run."""
+def errors(config: Training, *checks: Callable[[Any], object]) -> list[str]:
+    """One line for each thing wrong with a configuration; empty if it can run.
+
+    A check raises :class:`LotteryError`. None is called if a value is out of its range.
+    """
     found = range_errors(config)
-    checks: list[Callable[[], Any]] = []
-    if isinstance(config, TransferConfig):
-        checks.append(lambda: _check_transfer(config))
-    if isinstance(config, Config):
-        checks += [
-            lambda: _check_model(config.model),
-            lambda: rounds(config.mask.percentile, config.mask.rate),
-            lambda: _check_data(config),
-            lambda: criteria.find(config.mask.criterion),
-            lambda: rewinding.find(config.rewind.name),
-        ]
-    for check in checks if not found else []:
+    for check in checks if not found else ():
         try:
-            check()
+            check(config)
         except LotteryError as error:
             found.append(str(error))
     return found
 
 
-def _check_transfer(config: TransferConfig) -> None:
-    from lottery import transfer  # which imports what trains
+def _check_model(config: Config) -> None:
+    model = config.model
+    models.check(model.name, width=model.width, dropout=model.dropout, options=model.options)
 
-    transfer.check(config)
+
+def _check_percentile(config: Config) -> None:
+    rounds(config.mask.percentile, config.mask.rate)
 
 
 def _check_data(config: Training) -> None:
@@ -45,5 +40,13 @@ def _check_data(config: Training) -> None:
     steps_per_epoch(sizes["train"], config.trainer.batch_size)
 
 
-def _check_model(model: Model) -> None:
-    models.check(model.name, width=model.width, dropout=model.dropout, options=model.options)
+def _check_criterion(config: Config) -> None:
+    criteria.find(config.mask.criterion)
+
+
+def _check_rewinding(config: Config) -> None:
+    rewinding.find(config.rewind.name)
+
+
+CHECKS = (_check_model, _check_percentile, _check_data, _check_criterion, _check_rewinding)
+"""What must hold of a network that is trained from fresh weights, and of what is pruned in it."""
