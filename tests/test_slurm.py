@@ -150,6 +150,16 @@ def test_the_daily_command(submit):
     assert all(again.status(cell) == "done" for cell in range(6))
 
 
+def test_hydras_own_sweeper_submits_whole_studies(submit):
+    """One array, no stages; the store's leases share the dense network."""
+    sweep = submit("prune.py", "hydra/sweeper=basic", *TINY, "mask.percentile=50,60")
+    code, said = sweep.end()
+    assert code == 0, said
+    assert [sweep.status(cell) for cell in (0, 1)] == ["done", "done"]
+    assert logs(sweep).count("training dense") == 1
+    assert logs(sweep).count("training ticket") == 2
+
+
 def test_iterative_rounds_chain_in_one_job(submit):
     """Cells of one chain share its rounds: one job for all, and no other waits for it."""
     sweep = submit(

@@ -103,6 +103,7 @@ def _attempt(
             experiment.lead()
             check_folder(HydraConfig.get(), output)
             options = typed(config)
+            check_sweeper(HydraConfig.get(), options)
             if found := study.check(options):
                 raise ConfigError("; ".join(found))
             return act(options, output), output
@@ -202,6 +203,22 @@ def check_folder(hydra: Any, output: str | Path) -> None:
             "hydra.job.chdir=true would give every run a store of its own, because relative paths "
             "would begin in the run's folder; leave it out: what a run writes lies there anyway"
         )
+
+
+def check_sweeper(hydra: Any, options: Training) -> None:
+    """Raise :class:`ConfigError` if a job was launched though its sweep was to launch none.
+
+    Hydra's own sweeper, or that of a plug-in, knows nothing of stages, nor of ``sweep.dry_run``.
+    """
+    name = hydra.runtime.choices.get("hydra/sweeper")
+    if hydra.mode is not RunMode.MULTIRUN or name == "lottery":
+        return
+    for option in ("dry_run", "detach"):
+        if getattr(options.sweep, option):
+            raise ConfigError(
+                f"hydra/sweeper={name} does not know sweep.{option}: leave it out, or sweep with "
+                "hydra/sweeper=lottery"
+            )
 
 
 def _as_list(argument: str, lists: Sequence[str]) -> str:
