@@ -13,9 +13,11 @@ from lottery.runs import load_run, runs_of
 from lottery.store import Store
 from lottery.studies.prune import Pruned
 from lottery.studies.train import Trained
-from lottery.studies.transfer import Moved
+from lottery.studies.transfer import METRICS, Moved
 
 RUN = {"key": "0123", "val_top1": 0.5}
+MEASURED = RUN | dict.fromkeys(METRICS, 0.5)
+TICKET = {"key": "a", "digest": "b", "file": "c", "density": 0.1, "network": "d", "data": "e"}
 RESULTS = [
     Trained(store="/store", dense=RUN),
     Pruned(
@@ -23,8 +25,11 @@ RESULTS = [
         doubt=None, tolerance=1,
     ),
     Moved(
-        store="/store", ticket={}, data={}, transfer={}, seen=[],
-        runs=[{"name": "ticket", **RUN}, {"name": "dense", "missing": "it is gone"}],
+        store="/store", ticket=TICKET, data={"name": "digits", "classes": ["5", "6"]},
+        transfer={"weights": "trained", "train": "all", "epochs": 5, "seed": 0},
+        seen=[{"data": "digits", "told": ""}, {"data": "mnist", "unknown": "it is gone"}],
+        runs=[{"name": "ticket", "title": "ticket", **MEASURED},
+              {"name": "dense", "title": "dense", "missing": "it is gone"}],
     ),
 ]  # fmt: skip
 
@@ -63,16 +68,16 @@ def test_a_result_that_lacks_or_breaks_anything_is_one_readable_line(result, nam
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda r: r.study)
-def test_a_result_must_name_the_run_that_it_is_about(result):
+def test_a_result_must_name_its_runs(result):
     about = json.loads(json.dumps(result.written()).replace('"key"', '"other"'))
-    with pytest.raises(ResultError, match="names no run"):
+    with pytest.raises(ResultError, match="key is missing"):
         studies.read(about)
 
 
 @pytest.mark.parametrize(
     ("about", "said"),
     [
-        ({"study": "prune", "version": 99}, "in version 99, and this program reads version 1"),
+        ({"study": "prune", "version": 99}, "of version 99, and this program reads version 1"),
         ({"dense": RUN, "store": ""}, "it does not name one"),
         ({"study": "stability", "version": 1}, "the study stability is unknown"),
         ([], "it does not name one"),

@@ -1,28 +1,82 @@
-"""What a study leaves as ``result.json``: a versioned value that writes and reads itself."""
+"""What scripts leave as JSON: versioned values that write and read themselves."""
 
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args, get_origin
 
+from lottery import files
 from lottery.errors import ResultError
 
 if TYPE_CHECKING:
     from lottery.runs import Run
 
+Read = TypeVar("Read")
+
 
 @dataclass(frozen=True)
-class Result:
-    """What every result has: the study and the version that wrote it, and the run store.
+class Record:
+    """The content of a JSON file: its fields, and the version that wrote them.
 
     Whoever adds a field, or changes what one means, raises ``version``.
     """
 
-    study: ClassVar[str]
+    what: ClassVar[str]
+    """What the file is, in messages."""
     version: ClassVar[int]
+
+    def written(self) -> dict[str, Any]:
+        """What the file holds."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {"version": self.version, **own}
+
+    @classmethod
+    def read(cls, about: Any) -> Self:
+        """What :meth:`written` wrote.
+
+        Raises :class:`ResultError` if it is of another version, or lacks what that must have.
+        """
+        version = about.get("version") if isinstance(about, Mapping) else None
+        if version is None:
+            raise ResultError(f"not {cls.what}: it has no version")
+        if version != cls.version:
+            raise ResultError(
+                f"{cls.what} of version {version}, and this program reads version {cls.version}: "
+                "run the command again"
+            )
+        hints = typing.get_type_hints(cls)
+        for f in dataclasses.fields(cls):
+            if f.name not in about:
+                raise ResultError(f"{cls.what} without {f.name}")
+            if not _is(about[f.name], hints[f.name]):
+                raise ResultError(f"{cls.what} with a damaged {f.name}")
+        found = cls(**{f.name: about[f.name] for f in dataclasses.fields(cls)})
+        try:
+            found.check()
+        except ValueError as error:
+            raise ResultError(f"{cls.what} that is damaged: {error}") from None
+        return found
+
+    @classmethod
+    def read_file(cls, path: Path) -> Self:
+        """The same of a file.
+
+        Raises :class:`ResultError`, which names the file, and :class:`FileNotFoundError`.
+        """
+        return named(path, cls.read)
+
+    def check(self) -> None:
+        """Raise :class:`ValueError` if something is not as readers may expect, inside a field."""
+
+
+@dataclass(frozen=True)
+class Result(Record):
+    """A ``result.json``: what a study leaves."""
+
+    study: ClassVar[str]
 
     store: str
     """The run store that holds the runs, an absolute path."""
@@ -43,30 +97,7 @@ class Result:
 
     def written(self) -> dict[str, Any]:
         """What ``result.json`` holds."""
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {"study": self.study, "version": self.version, **own}
-
-    @classmethod
-    def read(cls, about: Mapping[str, Any]) -> Self:
-        """What :meth:`written` wrote.
-
-        Raises :class:`ResultError` if it is of another version, or lacks what that must have.
-        """
-        if about.get("version") != cls.version:
-            raise ResultError(
-                f"a result of the study {cls.study} in version {about.get('version')}, and this "
-                f"program reads version {cls.version}: run the command again"
-            )
-        hints = typing.get_type_hints(cls)
-        for f in dataclasses.fields(cls):
-            if f.name not in about:
-                raise ResultError(f"a result of the study {cls.study} without {f.name}")
-            if not _is(about[f.name], hints[f.name]):
-                raise ResultError(f"a result of the study {cls.study} with a damaged {f.name}")
-        found = cls(**{f.name: about[f.name] for f in dataclasses.fields(cls)})
-        if not _names_a_run(found):
-            raise ResultError(f"a result of the study {cls.study} that names no run")
-        return found
+        return {"study": self.study, **super().written()}
 
     def _stored(self, kind: str, about: Mapping[str, Any]) -> "Run":
         """The run of a dictionary with its ``key``."""
@@ -75,11 +106,18 @@ class Result:
         return Run(Path(self.store) / kind / str(about["key"]))
 
 
-def _names_a_run(result: Result) -> bool:
+def named(path: Path, read: Callable[[Any], Read]) -> Read:
+    """What ``read`` makes of a JSON file.
+
+    Raises :class:`ResultError`, which names the file, if that does or if it is no JSON, and
+    :class:`FileNotFoundError`.
+    """
     try:
-        return bool(result.main.path.name)
-    except (KeyError, TypeError):
-        return False
+        return read(files.read_json(path))
+    except ValueError as error:
+        raise ResultError(f"{path} is damaged: {error}") from None
+    except ResultError as error:
+        raise ResultError(f"{path}: {error}") from None
 
 
 def _is(value: Any, hint: Any) -> bool:

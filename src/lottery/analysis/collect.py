@@ -329,7 +329,7 @@ def _result(path: Path, notes: list[str]) -> Result | None:
     except FileNotFoundError:
         return None
     except ResultError as error:
-        notes.append(f"{error}, so left out")
+        notes.append(f"left out: {error}")
         return None
 
 

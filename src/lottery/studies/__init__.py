@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lottery import files
+from lottery import results
 from lottery.config import Training, did_you_mean
 from lottery.errors import ConfigError, ResultError
 from lottery.results import Result
@@ -101,12 +101,7 @@ def read_file(path: Path) -> Result:
     Raises :class:`ResultError`, which names the file, as :func:`read` does, and
     :class:`FileNotFoundError`.
     """
-    try:
-        return read(files.read_json(path))
-    except ValueError as error:
-        raise ResultError(f"{path} is damaged: {error}") from None
-    except ResultError as error:
-        raise ResultError(f"{path}: {error}") from None
+    return results.named(path, read)
 
 
 def schemas() -> Iterable[tuple[str, type]]:

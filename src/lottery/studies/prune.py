@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lottery import fields
 from lottery.config import Config
 from lottery.errors import LotteryError
 from lottery.results import Result
@@ -31,6 +32,7 @@ class Pruned(Result):
     """
 
     study: ClassVar[str] = "prune"
+    what: ClassVar[str] = "a result of prune.py"
     version: ClassVar[int] = 1
 
     dense: Mapping[str, Any]
@@ -40,6 +42,11 @@ class Pruned(Result):
     matched: bool
     doubt: str | None
     tolerance: float
+
+    def check(self) -> None:
+        """Both networks have a key."""
+        for run in (self.dense, self.ticket):
+            fields.text(run, "key")
 
     @property
     def trainings(self) -> "dict[str, Run]":

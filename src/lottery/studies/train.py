@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lottery import fields
 from lottery.config import Config
 from lottery.results import Result
 from lottery.studies import Study
@@ -21,9 +22,14 @@ class Trained(Result):
     """The metrics of the dense network, its ``key`` in the store among them."""
 
     study: ClassVar[str] = "train"
+    what: ClassVar[str] = "a result of train.py"
     version: ClassVar[int] = 1
 
     dense: Mapping[str, Any]
+
+    def check(self) -> None:
+        """The network has a key."""
+        fields.text(self.dense, "key")
 
     @property
     def trainings(self) -> "dict[str, Run]":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lottery import fields
 from lottery.config import TransferConfig
 from lottery.results import Result
 from lottery.studies import Study
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from lottery.store import Store
 
 
+TRAINED = {"all": "all layers trained", "head": "only the head trained"}
+ACCURACIES = ("val_top1", "val_top5", "test_top1", "test_top5")
+METRICS = (*ACCURACIES, "density", "epochs", "learning_rate", "seconds")
+"""What each run of a transfer has; accuracies and density are shares of 1."""
+
+
 @dataclass(frozen=True)
 class Moved(Result):
     """The ticket, the data that it was moved to, how, and the runs: its own and the controls'.
@@ -25,6 +32,7 @@ class Moved(Result):
     """
 
     study: ClassVar[str] = "transfer"
+    what: ClassVar[str] = "a result of transfer.py"
     version: ClassVar[int] = 1
 
     ticket: Mapping[str, Any]
@@ -32,6 +40,32 @@ class Moved(Result):
     transfer: Mapping[str, Any]
     seen: Sequence[Mapping[str, Any]]
     runs: Sequence[Mapping[str, Any]]
+
+    def check(self) -> None:
+        """Everything that describes the transfer, and a run of the ticket among the runs."""
+        for name in ("key", "digest", "file", "network", "data"):
+            fields.text(self.ticket, name)
+        fields.number(self.ticket, "density")
+        fields.text(self.data, "name")
+        fields.entries(self.data, "classes")
+        fields.text(self.transfer, "weights")
+        fields.number(self.transfer, "seed")
+        if (train := fields.text(self.transfer, "train")) not in TRAINED:
+            raise ValueError(f"transfer.train={train} is unknown")
+        for entry in self.seen:
+            fields.text(entry, "data")
+            fields.text(entry, "unknown" if "unknown" in entry else "told", empty=True)
+        for run in self.runs:
+            fields.text(run, "name")
+            fields.text(run, "title")
+            if "missing" in run:
+                fields.text(run, "missing")
+                continue
+            fields.text(run, "key")
+            for metric in METRICS:
+                fields.number(run, metric)
+        if "ticket" not in self.trainings:
+            raise ValueError("runs has none of the ticket")
 
     @property
     def trainings(self) -> "dict[str, Run]":
