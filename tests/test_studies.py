@@ -78,6 +78,7 @@ def test_a_result_must_name_its_runs(result):
     ("about", "said"),
     [
         ({"study": "prune", "version": 99}, "of version 99, and this program reads version 1"),
+        ({"study": "prune", "version": 0}, "of version 0, and this program reads version 1"),
         ({"dense": RUN, "store": ""}, "it does not name one"),
         ({"study": "stability", "version": 1}, "the study stability is unknown"),
         ([], "it does not name one"),

@@ -210,14 +210,13 @@ def check_sweeper(hydra: Any, options: Training) -> None:
 
     Hydra's own sweeper, or that of a plug-in, knows nothing of stages, nor of ``sweep.dry_run``.
     """
-    name = hydra.runtime.choices.get("hydra/sweeper")
-    if hydra.mode is not RunMode.MULTIRUN or name == "lottery":
+    if hydra.mode is not RunMode.MULTIRUN or "LotterySweeper" in hydra.sweeper._target_:
         return
     for option in ("dry_run", "detach"):
         if getattr(options.sweep, option):
             raise ConfigError(
-                f"hydra/sweeper={name} does not know sweep.{option}: leave it out, or sweep with "
-                "hydra/sweeper=lottery"
+                f"hydra/sweeper={hydra.runtime.choices.get('hydra/sweeper')} does not know "
+                f"sweep.{option}: leave it out, or sweep with hydra/sweeper=lottery"
             )
 
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 Main = TypeVar("Main", bound=Callable[..., Any])
 
 
+def _leave(config: Any, folder: Path, planned: Mapping[str, int]) -> None:
+    """Nothing is to be said of a whole sweep."""
+
+
 @dataclass(frozen=True)
 class Study:
     """One kind of story: what it is told with, what it computes, and what it leaves.
@@ -46,7 +50,7 @@ class Study:
     check: Callable[[Any], list[str]]
     result: type[Result]
     parents: "Callable[[Sequence[Any]], Study] | None" = None
-    conclude: Callable[[Any, Path, Mapping[str, int]], None] = lambda config, folder, planned: None
+    conclude: Callable[[Any, Path, Mapping[str, int]], None] = _leave
     read_once: tuple[str, ...] = ()
     unreported: str | None = None
 
