@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 Main = TypeVar("Main", bound=Callable[..., Any])
 
 
+def _childless(cells: Sequence[Any]) -> "Study":
+    """No cell waits for a dense network of its own."""
+    raise LookupError("the lineage of this study has rounds, so the study must say its parents")
+
+
 def _leave(config: Any, folder: Path, planned: Mapping[str, int]) -> None:
     """Nothing is to be said of a whole sweep."""
 
@@ -49,7 +54,7 @@ class Study:
     lineage: "Callable[[Any, Store], Lineage]"
     check: Callable[[Any], list[str]]
     result: type[Result]
-    parents: "Callable[[Sequence[Any]], Study] | None" = None
+    parents: "Callable[[Sequence[Any]], Study]" = _childless
     conclude: Callable[[Any, Path, Mapping[str, int]], None] = _leave
     read_once: tuple[str, ...] = ()
     unreported: str | None = None

@@ -210,7 +210,6 @@ class StagedSweep:
             config.rewind.keep = parent.config.rewind.keep
             jobs.append(Job(first.overrides, config, parent.node, parent.cells, "dense"))
             cells[name] = {str(c.number): c.config for c in parent.cells}
-        assert self.study.parents is not None  # or no cell would wait for a dense network
         return jobs, ParentTask(self.study.parents, cells)
 
     def cell_jobs(self, groups: Sequence[tuple[Cell, ...]]) -> tuple[list[Job], CellsTask]:
