@@ -3,16 +3,17 @@
 import hydra
 from omegaconf import DictConfig
 
-from lottery import cli
+from lottery import cli, studies
+
+STUDY = studies.find("prune")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@STUDY.told_by
 def main(config: DictConfig) -> float:
     """Dense -> mask -> rewind -> retrain -> verdict, each step at most once."""
-    from lottery.experiment import find_ticket  # here, because --help shall not wait for it
-
-    return cli.job(config, find_ticket)
+    return cli.job(config, STUDY)
 
 
 if __name__ == "__main__":
-    cli.launch(main)
+    cli.launch(main, STUDY.schema)

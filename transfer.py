@@ -3,17 +3,17 @@
 import hydra
 from omegaconf import DictConfig
 
-from lottery import cli
-from lottery.config import TransferConfig
+from lottery import cli, studies
+
+STUDY = studies.find("transfer")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="transfer")
+@STUDY.told_by
 def main(config: DictConfig) -> float:
     """Ticket -> new head -> fine-tuned at a low rate; and the controls that a claim needs."""
-    from lottery.transfer import transfer  # here, because --help shall not wait for it
-
-    return cli.job(config, transfer)
+    return cli.job(config, STUDY)
 
 
 if __name__ == "__main__":
-    cli.launch(main, TransferConfig)
+    cli.launch(main, STUDY.schema)

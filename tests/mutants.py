@@ -487,6 +487,18 @@ MUTANTS = [
         "right for a sweep of one array",
         ("test_sweep.py", "test_detached.py"),
     ),
+    Mutant(
+        "each wave is numbered from zero", "sweep/plan.py",
+        "enumerate(cells, start=first)", "enumerate(cells)",
+        "right for a sweep of one wave, as the grid is",
+        ("test_proposers.py",),
+    ),
+    Mutant(
+        "an older result is read", "results.py",
+        "if version != cls.version:", "if version > cls.version:",
+        "it is the newer ones that nobody can know",
+        ("test_studies.py",),
+    ),
     # -- input and optimizers
     Mutant(
         "each step draws the same crops", "data/preprocessing.py",

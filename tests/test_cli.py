@@ -125,6 +125,7 @@ def test_a_run_leaves_exactly_the_contracts_files_and_fields(finished):
 
     result = read_json(folder / "result.json")
     assert set(result) == {
+        "study", "version",
         "dense", "ticket", "mask", "rewind", "matched", "doubt", "tolerance", "store",
     }  # fmt: skip
     for kind in ("dense", "ticket"):
@@ -223,7 +224,7 @@ def test_train_finds_the_dense_run_that_prune_trained(finished, outputs):
     assert folder.parent.name == "train"
     pruned = read_json(result_folder(finished.stdout) / "result.json")
     result = read_json(folder / "result.json")
-    assert set(result) == {"dense", "store"}
+    assert set(result) == {"study", "version", "dense", "store"}
     assert result["dense"] == pruned["dense"]
     assert load_run(folder).key == pruned["dense"]["key"]
 

@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from lottery import choices, cli, experiment, models, rewinding, validation
+from lottery import choices, cli, experiment, models, rewinding, studies
 from lottery.config import Config, TransferConfig, range_errors, typed
 from lottery.data.sources import digits
 from lottery.errors import ConfigError
@@ -39,6 +39,8 @@ MISSING_VALUES = {
     ("experiment", "imagenet_mobilenet_v2"): ["data.dir=somewhere"],
 }
 PEAK = 0.1
+
+errors = studies.find("prune").check
 
 
 def files(group: str) -> list[str]:
@@ -64,7 +66,7 @@ def test_every_file_composes_into_valid_values(group, name):
 @pytest.mark.parametrize(("group", "name"), MISSING_VALUES)
 def test_what_a_file_leaves_open_must_be_given(group, name):
     try:
-        found = validation.errors(composed(f"{group}={name}"))
+        found = errors(composed(f"{group}={name}"))
     except ConfigError as error:
         found = [str(error)]
     option = MISSING_VALUES[group, name][0].partition("=")[0]
@@ -199,7 +201,7 @@ def test_every_model_file_builds(name):
     ],
 )
 def test_a_bad_value_is_one_clear_line(override, said):
-    found = validation.errors(composed(*override.split(" ")))
+    found = errors(composed(*override.split(" ")))
     assert len(found) == 1
     assert said in found[0]
     assert "\n" not in found[0]
@@ -238,11 +240,11 @@ def test_the_largest_valid_values_are_valid():
         "mask.percentile=99.99", "mask.percentile=0", "rewind.epoch=30", "data.classes=[9,0]",
         "schedule.warmup=0.99", "trainer.batch_size=1222",
     ):  # fmt: skip
-        assert validation.errors(composed(override)) == [], override
+        assert errors(composed(override)) == [], override
 
 
 def test_all_bad_values_are_reported_at_once():
-    found = validation.errors(composed("mask.percentile=100", "seed=-1", "optimizer.momentum=2"))
+    found = errors(composed("mask.percentile=100", "seed=-1", "optimizer.momentum=2"))
     assert [e.partition("=")[0] for e in found] == ["seed", "optimizer.momentum", "mask.percentile"]
 
 
@@ -533,12 +535,12 @@ def test_an_ellipsis_is_an_exact_progression(first, step, count, share):
     ],
 )
 def test_what_only_the_job_would_find_is_found_before_it(overrides, message):
-    (found,) = validation.errors(composed(*overrides))
+    (found,) = errors(composed(*overrides))
     assert found.startswith(message)
 
 
 def test_iterative_masks_of_the_finest_target_end():
-    assert validation.errors(composed("mask.rate=20", "mask.percentile=99.99999999")) == []
+    assert errors(composed("mask.rate=20", "mask.percentile=99.99999999")) == []
 
 
 @pytest.mark.parametrize(

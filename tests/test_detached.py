@@ -11,6 +11,7 @@ import pytest
 from conftest import TINY, composed
 from omegaconf import OmegaConf
 
+from lottery import studies
 from lottery.config import Config
 from lottery.errors import LotteryError
 from lottery.files import read_json
@@ -85,21 +86,24 @@ def base() -> Config:
     return composed(*TINY)
 
 
-def sweep_of(tmp_path, cluster, percentiles=(50,), seeds=(0,), **options) -> StagedSweep:
+def sweep_of(
+    tmp_path, cluster, percentiles=(50,), seeds=(0,), study="prune", **options
+) -> StagedSweep:
     cells = []
     for seed, percentile in itertools.product(seeds, percentiles):
         mask = replace(base().mask, percentile=float(percentile))
         names = (f"seed={seed}", f"mask.percentile={percentile}")
         cells.append((names, replace(base(), seed=seed, mask=mask)))
-    made = plan.make(cells, Store(tmp_path / "store"))
+    told = studies.find(study)
+    made = plan.make(cells, Store(tmp_path / "store"), chain=told.lineage)
     config = OmegaConf.create(
         {"rewind": {"keep": []}, "hydra": {"sweep": {"dir": "", "subdir": ""}}}
     )
     (tmp_path / "sweep").mkdir()
     return StagedSweep(
         tmp_path / "sweep", Store(tmp_path / "store"), made,
-        [config.copy() for _ in cells], main=str, story=None, launcher=cluster, callbacks=None,
-        **options,
+        [config.copy() for _ in cells], main=str, study=told, launcher=cluster,
+        callbacks=None, **options,
     )  # fmt: skip
 
 
@@ -107,6 +111,16 @@ def finish(node) -> None:
     node.path.mkdir(parents=True)
     (node.path / "done.json").write_text("{}")
     (node.path / "network.json").write_text('{"steps_per_epoch": 10}')
+
+
+def test_cells_that_wait_for_no_dense_network_are_submitted_alone(tmp_path, cluster):
+    """Those of train.py, of which the queue takes some now."""
+    queue = cluster(size=5, places=8)
+    sweep = sweep_of(tmp_path, queue, seeds=range(20), study="train")
+    Detached(sweep).start()
+    assert {job["stage"] for job in sweep.jobs} == {"cells"}
+    assert 0 < len(sweep.jobs) < 8
+    assert len(sweep.elsewhere) == 1
 
 
 def test_the_rest_is_submitted_in_rounds_until_there_is_none(tmp_path, cluster, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from conftest import TINY, composed, dataset, run
 from test_data import write_folder
 
-from lottery import data, validation
+from lottery import data, studies
 from lottery.config import Data
 from lottery.data.sources import tfds
 from lottery.errors import ConfigError, DataError
@@ -62,7 +62,7 @@ def test_names_that_are_not_utf_8_are_refused_in_words(tmp_path: Path, what: str
     with pytest.raises(DataError, match=message):
         sources.find(root)
     config = composed(*TINY, "data=folder", f"data.dir={root}", "mask.percentile=50")
-    (error,) = validation.errors(config)
+    (error,) = studies.find("prune").check(config)
     assert "is not UTF-8" in error
 
 

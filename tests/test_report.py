@@ -109,8 +109,8 @@ class Sweep:
         keys = {"dense": f"dense-{seed}", "ticket": f"ticket-{name}"}
         self.cells.append({"num": number, "overrides": overrides, **keys})
         if self.plan:
-            about = {"version": 1, "script": "prune.py", "typed": ["model=lenet_300_100"],
-                     "revision": "0123456789ab-dirty",
+            about = {"version": 2, "study": "prune", "script": "prune.py",
+                     "typed": ["model=lenet_300_100"], "revision": "0123456789ab-dirty",
                      "store": str(self.store), "cells": self.cells, "plan": {}}  # fmt: skip
             files.write_json(self.folder / "sweep.json", about)
         folder = self.folder / str(number)
@@ -144,6 +144,7 @@ class Sweep:
             files.write_json(self.store / "ticket" / keys["ticket"] / "mask.json", mask)
         if result:
             files.write_json(folder / "result.json", {
+                "study": "prune", "version": 1, "doubt": None,
                 **{kind: {"key": keys[kind], **runs[kind]} for kind in runs},
                 "mask": mask, "rewind": {"name": "weights", "epoch": epoch, "optimizer": "restore"},
                 "matched": True, "tolerance": 1.0, "store": str(self.store),
@@ -311,18 +312,21 @@ def test_an_old_sweep_without_a_plan_is_read_from_its_folders(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("script", "message"),
+    ("study", "script", "message"),
     [
-        ("train.py", "is a sweep of train.py: dense networks, no tickets$"),
-        ("transfer.py", "is a sweep of transfer.py: its tickets' own sweep shows them: "
-                        "report.py sweep=<the sweep that found the tickets>$"),
-        ("export.py", "is a sweep of export.py: no cell has a mask.percentile$"),
+        ("train", "train.py", "is a sweep of train.py: dense networks, no tickets$"),
+        ("transfer", "transfer.py", "is a sweep of transfer.py: its tickets' own sweep shows them: "
+                                    "report.py sweep=<the sweep that found the tickets>$"),
+        ("another", "mine.py", "is a sweep of mine.py: no cell has a mask.percentile$"),
     ],
 )  # fmt: skip
-def test_a_sweep_of_another_script_is_said(tmp_path: Path, script: str, message: str) -> None:
+def test_a_sweep_of_another_script_is_said(
+    tmp_path: Path, study: str, script: str, message: str
+) -> None:
     cells = [{"num": n, "overrides": [f"seed={n}"], "dense": "a", "ticket": None} for n in (0, 1)]
     files.write_json(
-        tmp_path / "sweep.json", {"script": script, "store": str(tmp_path), "cells": cells}
+        tmp_path / "sweep.json",
+        {"study": study, "script": script, "store": str(tmp_path), "cells": cells},
     )
     for name, left in (("0", {"ticket": {"key": "a"}, "runs": [], "store": ""}), ("1", ["a"])):
         (tmp_path / name).mkdir()
@@ -339,7 +343,7 @@ def test_a_result_that_is_not_of_prune_is_no_result(sweep: Sweep) -> None:
     files.write_json(folder / "result.json", {"ticket": {"key": "ticket-80-0-0"}, "runs": []})
     study = collect.from_sweep(sweep.folder)
     assert [cell.status for cell in study.cells] == ["done", "failed"]
-    assert "a result without a ticket" in str(study.cells[1].error)
+    assert "left no ticket's result" in str(study.cells[1].error)
 
 
 def test_curves_survive_the_loss_of_the_store(sweep: Sweep) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 import lottery
-from lottery import tickets, transfer, validation
+from lottery import studies, tickets, transfer
 from lottery.analysis import table
 from lottery.config import Data
 from lottery.data import describe, overlap, tfrecord
@@ -187,7 +187,7 @@ def folder_of(copies) -> tuple[str, ...]:
 
 def test_a_transfer_to_images_that_were_seen_is_refused_before_it_trains(found, tmp_path) -> None:
     config = moving(found, "transfer.controls=[scratch]", "data.split_seed=1")
-    (message,) = validation.errors(config)
+    (message,) = studies.find("transfer").check(config)
     assert "the ticket has seen images of digits that are held out here" in message
     assert " of 179 test images it was trained on" in message
     assert "transfer.seen_images=report" in message
@@ -197,21 +197,21 @@ def test_a_transfer_to_images_that_were_seen_is_refused_before_it_trains(found, 
         transfer.transfer(config, lab)
     assert not list(lab.store.root.rglob("*"))
     # With the split that the ticket had, test is new, and validation is what judged it.
-    assert not validation.errors(moving(found))
+    assert not studies.find("transfer").check(moving(found))
     (counted,) = transfer.seen_images(moving(found), lottery.load_ticket(found[1]))
     assert counted["told"] == "108 of 108 validation images it was judged by"
 
 
 def test_a_transfer_may_be_run_and_its_seen_images_counted(found, capsys) -> None:
     config = moving(found, "transfer.seen_images=report", "data.split_seed=1")
-    assert not validation.errors(config)
+    assert not studies.find("transfer").check(config)
     result = transfer.transfer(config, found[0])
     (entry,) = result["seen"]
     assert entry["data"] == "digits"
     assert entry["test"]["examples"] == 179
     assert entry["test"]["train"] > 90
     assert json.loads(json.dumps(result)) == result
-    table.show(result, Path("result.json"), Console(width=200))
+    table.show_transfer(result, Path("result.json"), Console(width=200))
     shown = capsys.readouterr().out
     told = f"{entry['test']['train']} of 179 test images it was trained on"
     assert f"seen by the ticket before, with digits: {told}" in shown
@@ -240,7 +240,7 @@ def test_the_same_digits_in_a_folder_are_refused_too(found, copies) -> None:
     ticket = lottery.load_ticket(found[1])
     grey = replace(copies["tfds"], mean=[0.5], std=[0.5])
     config = replace(moving(found), data=grey)
-    assert "has seen images of copied" in validation.errors(config)[0]
+    assert "has seen images of copied" in studies.find("transfer").check(config)[0]
     folder = moving(found, *folder_of(copies))
     with pytest.raises(ConfigError, match="has seen images of folder"):
         transfer.seen_images(folder, ticket)

@@ -18,9 +18,9 @@ from slurm_cluster import Cluster
 from test_kill import assert_same
 from test_tracking import tracked
 
+from lottery import studies
 from lottery.config import typed
 from lottery.files import read_json
-from lottery.lineage import dense_lineage
 from lottery.runs import Run
 from lottery.store import Store
 from lottery.sweep import claims, plan, slurm
@@ -148,6 +148,16 @@ def test_the_daily_command(submit):
     assert "6 done, 0 underway elsewhere, 0 to run" in said
     assert "submitted" not in said
     assert all(again.status(cell) == "done" for cell in range(6))
+
+
+def test_hydras_own_sweeper_submits_whole_studies(submit):
+    """One array, no stages; the store's leases share the dense network."""
+    sweep = submit("prune.py", "hydra/sweeper=basic", *TINY, "mask.percentile=50,60")
+    code, said = sweep.end()
+    assert code == 0, said
+    assert [sweep.status(cell) for cell in (0, 1)] == ["done", "done"]
+    assert logs(sweep).count("training dense") == 1
+    assert logs(sweep).count("training ticket") == 2
 
 
 def test_iterative_rounds_chain_in_one_job(submit):
@@ -487,10 +497,10 @@ def idle_sweep(folder: Path, count: int, **options: Any) -> StagedSweep:
             for seed in range(count)
         ]
     cells = [((f"seed={seed}",), typed(config)) for seed, config in enumerate(configs)]
-    store = Store(folder / "store")
+    store, train = Store(folder / "store"), studies.find("train")
     return StagedSweep(
-        folder, store, plan.make(cells, store, chain=dense_lineage), configs, main=str,
-        story=lambda config, lab: {}, launcher=Launchers.of(configs[0], str(folder)),
+        folder, store, plan.make(cells, store, chain=train.lineage), configs, main=str,
+        study=train, launcher=Launchers.of(configs[0], str(folder)),
         callbacks=Callbacks(), **options,
     )  # fmt: skip
 

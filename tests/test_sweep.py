@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from lottery import cli, studies
 from lottery.analysis import overview, table
 from lottery.config import Config
 from lottery.files import read_json
@@ -167,16 +168,21 @@ def test_an_estimate_comes_from_runs_of_the_same_work(tmp_path):
 
 
 @contextlib.contextmanager
-def sweeper_of(goal: str = "ticket"):
+def sweeper_of(study: str = "prune", *overrides: str):
     """A sweeper, and the config without swept values that Hydra gives it."""
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        overrides = [f"hydra.sweeper.goal={goal}"]
-        master = loader.load_configuration("config", overrides, RunMode.MULTIRUN)
+        master = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
         context = HydraContext(loader, Callbacks())
+        told = studies.find(study)
+
+        @told.told_by
+        def main(config):
+            return cli.job(config, told)
+
         yield (
             Plugins.instance().instantiate_sweeper(
-                hydra_context=context, task_function=lambda config: None, config=master
+                hydra_context=context, task_function=main, config=master
             ),
             master,
         )
@@ -203,7 +209,7 @@ def test_what_is_read_once_for_a_sweep_is_the_same_in_all_cells(swept, said):
 
 def test_what_each_cell_reads_by_itself_may_differ():
     swept = ["logger.tags=[a],[b]", "trainer.eval_batch_size=64,128", "logger.project=a,b"]
-    with sweeper_of("dense") as (sweeper, _):
+    with sweeper_of("train") as (sweeper, _):
         assert len(sweeper._checked(sweeper._cells([*TINY, "mask.percentile=50", *swept]))[1]) == 8
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from conftest import composed, laboratory, result_folder, run
 
 import lottery
-from lottery import tickets, transfer, validation
+from lottery import studies, tickets, transfer
 from lottery.data.preprocessing import Preprocessing, resized
 from lottery.errors import DivergedError, TicketError
 from lottery.files import read_json
@@ -298,7 +298,7 @@ def test_a_cell_is_underway_only_if_all_of_it_is(study):
 
 
 def refused(config) -> str:
-    (message,) = validation.errors(config)
+    (message,) = studies.find("transfer").check(config)
     assert "\n" not in message
     return message
 
@@ -371,7 +371,7 @@ def test_without_its_parent_the_other_controls_are_run(study, tmp_path):
         study, "transfer.controls=all", f"paths.store={tmp_path}", "trainer.epochs=1",
         "transfer.longest=1",
     )  # fmt: skip
-    assert not validation.errors(config)
+    assert not studies.find("transfer").check(config)
     rows = {row["name"]: row for row in transfer.transfer(config, other)["runs"]}
     assert "is not in the store" in rows["dense"]["missing"]
     assert all("key" in row for name, row in rows.items() if name != "dense")

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,10 @@ def printed(cells: list[Cell], tolerance: float = 1.0) -> str:
     return console.export_text()
 
 
-def shown(about: dict[str, Any]) -> str:
+def shown(about: dict[str, Any], show: Callable[..., None] = table.show) -> str:
     """What a job prints at its end."""
     console = table.terminal(width=120, record=True, file=io.StringIO())
-    table.show(about, Path("result.json"), console)
+    show(about, Path("result.json"), console)
     return console.export_text()
 
 
@@ -508,7 +509,7 @@ def test_names_are_printed_as_they_are(folder, capsys):
         "data": {"name": folder, "classes": [folder]},
         "runs": [{"name": "ticket", "title": folder, "missing": folder}],
     }
-    table.show(moved, Path(folder))
+    table.show_transfer(moved, Path(folder))
     assert f"{folder}: {folder}" in capsys.readouterr().out
     cells = [cell(p, 4500, 4500, **{"data.name": f"{folder}{p}"}) for p in (80, 90)]
     text = printed(cells)
@@ -525,7 +526,7 @@ def test_top5_is_shown_where_it_can_be_missed(classes, shows):
     runs = [{"name": "ticket", "title": "ticket", "density": 0.1, **dense}]
     moved = {"ticket": {"network": "a", "data": "b"}, "runs": runs,
              "data": {"name": "c", "classes": list(map(str, range(classes)))}}  # fmt: skip
-    assert ("top-5" in shown(moved)) == shows
+    assert ("top-5" in shown(moved, table.show_transfer)) == shows
 
 
 HOSTILE = "<!--<script>&\u2028</script>]]>$\\frac$"

@@ -146,10 +146,19 @@ class _Launcher(BaseSubmititLauncher):
         return self._executor(folder, settings.pop("max_num_timeout"), settings)
 
     def _only(self, overrides: Sequence[str]) -> "BaseSubmititLauncher":
-        """A copy that carries the config of one job, not those of the whole sweep."""
+        """A copy that carries the config of one job, not those of the whole sweep.
+
+        A sweeper of Hydra's, or of a plug-in, leaves composing it to the job: it is done here, so
+        that files edited meanwhile change nothing.
+        """
+        from lottery.sweep.jobs import FrozenConfigs
+
         assert self.hydra_context is not None
         launcher = copy.copy(self)
-        loader: Any = self.hydra_context.config_loader  # FrozenConfigs
+        loader: Any = self.hydra_context.config_loader
+        if not isinstance(loader, FrozenConfigs):
+            composed = loader.load_sweep_config(self.config, list(overrides))
+            loader = FrozenConfigs({tuple(overrides): composed})
         launcher.hydra_context = dataclasses.replace(
             self.hydra_context, config_loader=loader.only(overrides)
         )

@@ -8,7 +8,7 @@ import copy
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LotterySweeperConf(BasicSweeperConf):
-    """Options of the sweeper: those of Hydra's basic one, and what a cell is about."""
+    """Options of the sweeper: those of Hydra's basic one, and who asks for cells."""
 
     _target_: str = "hydra_plugins.lottery_sweeper.LotterySweeper"
-    goal: str = "ticket"  # or dense: train.py, or transfer: transfer.py
+    search: str = "grid"  # of lottery.sweep.proposers
 
 
 ConfigStore.instance().store(
@@ -41,51 +41,44 @@ ConfigStore.instance().store(
 class LotterySweeper(BasicSweeper):
     """All combinations of the swept values: dense networks first, nothing that is done already."""
 
-    def __init__(self, goal: str = "ticket", **options: Any) -> None:
+    def __init__(self, search: str = "grid", **options: Any) -> None:
         super().__init__(**options)
-        self.goal = goal
+        self.search = search
+        self._waves: list[_Wave] = []
         self._composed_kin: dict[tuple[tuple[str, ...], tuple[str, ...]], DictConfig] = {}
         self._overrides_parsed: dict[str, Override] = {}
 
     def sweep(self, arguments: list[str]) -> None:
-        """Check all cells, print the plan, and compute what is missing.
+        """Compute the cells that the proposer asks for, a wave at a time.
 
+        Of each wave, all cells are checked and the plan is printed before anything is launched.
         Raises :class:`ConfigCompositionException` if a cell cannot run, and
         :class:`LotteryError` at the end if one failed.
         """
-        from lottery import cli, experiment, transfer
-        from lottery.analysis import deployment_tables, overview
-        from lottery.lineage import dense_lineage, lineage
+        from lottery import cli, studies
+        from lottery.analysis import overview
+        from lottery.errors import ConfigError
         from lottery.store import Store
-        from lottery.sweep import claims, detached, plan, staged
+        from lottery.sweep import detached, proposers, staged
         from lottery.sweep.jobs import Launchers
 
         assert self.config is not None
         assert self.hydra_context is not None
-        goals: dict[str, tuple[Any, Any]] = {
-            "ticket": (experiment.find_ticket, lineage),
-            "dense": (experiment.dense_result, dense_lineage),
-            "transfer": (transfer.transfer, transfer.lineage),
-        }
-        story, chain = goals[self.goal]
+        study = studies.of_script(self.task_function)
+        make = proposers.find(self.search)
         cli.check_folder(self.config.hydra, self.config.hydra.sweep.dir)
-        cells = self._cells(arguments)
-        configs, options = self._checked(cells)
-        with read_write(self.config.hydra):
-            self.config.hydra.launcher = _agreed_launcher(cells, configs)
-        first = options[0]
-        store = Store(first.paths.store)
-        made = plan.make(
-            zip(cells, options, strict=True),
-            store,
-            claims.underway(store),
-            chain=chain,
-        )
-        parallel, gpus = self._resources()
-        overview.show_plan(made, plan.estimate(made, store, parallel), gpus, parallel)
+        proposer = make(self._cells(arguments))
+        wave = self._wave(proposer.ask())
+        first = wave.options[0]
         if first.sweep.dry_run:
             return
-        if made.jobs:
+        if first.sweep.detach and proposer.adaptive:
+            raise ConfigError(
+                f"hydra.sweeper.search={self.search} asks for cells when it has seen results, and "
+                "sweep.detach=true submits all at once: leave out sweep.detach"
+            )
+        store = Store(first.paths.store)
+        if wave.plan.jobs:
             store.check_writable()
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,10 +86,10 @@ class LotterySweeper(BasicSweeper):
         sweep = staged.StagedSweep(
             folder,
             store,
-            made,
-            configs,
+            wave.plan,
+            wave.configs,
             main=self.task_function,
-            story=story,
+            study=study,
             launcher=Launchers.of(self.config, str(folder)),
             callbacks=self.hydra_context.callbacks,
             batch=self.max_batch_size,
@@ -106,11 +99,12 @@ class LotterySweeper(BasicSweeper):
             print(sweep.farewell("detached"))
             return
         sweep.run()
-        outcome = [(cell, *sweep.state(cell)) for cell in made.cells]
-        if self.goal == "ticket":
-            sweep.conclude(first)
-        if self.goal == "transfer":
-            deployment_tables.show_sweep([folder / str(cell.number) for cell in made.cells])
+        while asked := _next(proposer, sweep.results()):
+            wave = self._wave(asked)
+            sweep.go_on(wave.plan, wave.configs)
+            sweep.run()
+        outcome = [(cell, *sweep.state(cell)) for cell in sweep.cells]
+        study.conclude(first, folder, sweep.planned)
         overview.show_outcome(outcome, str(folder))
         if error := staged.failed([(state, why) for _, state, why in outcome]):
             raise error
@@ -127,19 +121,49 @@ class LotterySweeper(BasicSweeper):
         (cells,) = self.split_arguments([_expanded(o) for o in overrides], None)
         return cells
 
+    def _wave(self, asked: Sequence[Sequence[str]]) -> "_Wave":
+        """Check and plan the cells that a proposer asks for, and print the plan."""
+        from lottery import studies
+        from lottery.analysis import overview
+        from lottery.errors import ConfigError
+        from lottery.store import Store
+        from lottery.sweep import claims, plan
+
+        assert self.config is not None
+        if not asked:
+            raise ConfigError(f"hydra.sweeper.search={self.search} asks for no cell at all")
+        configs, options = self._checked(asked)
+        earlier = [cell.overrides for wave in self._waves for cell in wave.plan.cells]
+        composed = [config for wave in self._waves for config in wave.configs]
+        with read_write(self.config.hydra):
+            self.config.hydra.launcher = _agreed_launcher([*earlier, *asked], [*composed, *configs])
+        store = Store(options[0].paths.store)
+        made = plan.make(
+            zip(asked, options, strict=True),
+            store,
+            claims.underway(store),
+            chain=studies.of_script(self.task_function).lineage,
+            first=sum(len(wave.configs) for wave in self._waves),
+        )
+        parallel, gpus = self._resources()
+        overview.show_plan(made, plan.estimate(made, store, parallel), gpus, parallel)
+        self._waves.append(_Wave(made, configs, options))
+        return self._waves[-1]
+
     def _checked(self, cells: Sequence[Sequence[str]]) -> tuple[list[DictConfig], list[Any]]:
         """Compose and check all cells; report every error at once."""
-        from lottery import validation
+        from lottery import studies
         from lottery.cli import explain
         from lottery.config import typed
 
+        study = studies.of_script(self.task_function)
         wrong: dict[str, list[str]] = {}  # error -> the cells that have it
         configs, options = [], []
         for overrides in cells:
             try:
                 configs.append(self._composition(overrides))
                 options.append(typed(configs[-1]))
-                errors = validation.errors(options[-1])
+                errors = study.check(options[-1])
                 if getattr(options[-1], "profile", False):
                     errors.append("profile=true measures one configuration: leave out -m")
             except Exception as failure:
@@ -155,10 +179,8 @@ class LotterySweeper(BasicSweeper):
                 for error, jobs in wrong.items()
             ]
             raise ConfigCompositionException("\n".join(["nothing was launched:", *lines]))
-        read_once: tuple[str, ...] = ("paths.", "sweep.")
-        if self.goal == "ticket":  # for the report, whose plan and verdict go to W&B too
-            read_once += ("logger.name", "logger.mode", "logger.project", "logger.entity")
-        _check_agreed(options, read_once)
+        before = [o for wave in self._waves for o in wave.options]
+        _check_agreed([*before, *options], ("paths.", "sweep.", *study.read_once))
         return configs, options
 
     def _composition(self, overrides: Sequence[str]) -> DictConfig:
@@ -222,6 +244,23 @@ class LotterySweeper(BasicSweeper):
             return (jobs if jobs > 0 else os.cpu_count() or 1), 0
         parallel = int(launcher.get("array_parallelism") or launcher.get("parallel") or 1)
         return parallel, int(launcher.get("gpus_per_node") or 0) * int(launcher.get("nodes") or 1)
+
+
+@dataclass(frozen=True)
+class _Wave:
+    """Cells that a proposer asked for together: their plan, and of each its config and options."""
+
+    plan: Any  # lottery.sweep.plan.Plan
+    configs: list[DictConfig]
+    options: list[Any]
+
+
+def _next(proposer: Any, results: Iterable[tuple[Any, Any]]) -> list[list[str]]:
+    """What a proposer asks for when it has heard what the cells of the last wave have shown."""
+    for cell, result in results:
+        proposer.tell(cell.overrides, result)
+    asked: list[list[str]] = proposer.ask()
+    return asked
 
 
 def _check_agreed(cells: Sequence[Any], names: tuple[str, ...]) -> None:

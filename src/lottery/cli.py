@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -26,17 +26,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lottery import choices, files
-from lottery.config import Config, Training, TransferConfig, typed
+from lottery import choices, files, studies
+from lottery.config import Config, Training, typed
 from lottery.errors import ConfigError, LotteryError, StoppedError
 from lottery.interrupts import stoppable
 from lottery.options import did_you_mean, is_text, options
 from lottery.quiet import discard_output
+from lottery.results import Result
+from lottery.studies import Study
 
 log = logging.getLogger(__name__)
 
-Story = Callable[[Any, Any], dict[str, Any]]
-Act = Callable[[Any, Path], dict[str, Any]]
+Made = TypeVar("Made")
 
 PLUGINS = "plugins"
 
@@ -48,35 +49,32 @@ DISK_ERRORS = {
 
 
 def register_schema() -> None:
-    """Make the schema known to Hydra, for ``conf/config.yaml`` to build on."""
-    ConfigStore.instance().store("schema", Config)
-    ConfigStore.instance().store("transfer_schema", TransferConfig)
+    """Make the schemas known to Hydra, for the primary configs to build on."""
+    for name, schema in studies.schemas():
+        ConfigStore.instance().store(name, schema)
     # Hydra copies this singleton, which only it reads, for each group that --help lists: half a
     # second. Its load() copies what it hands out.
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
-def job(config: DictConfig, story: Story) -> float:
-    """Run one job: check its config, tell its story, leave its results in the output folder.
+def job(config: DictConfig, study: Study) -> float:
+    """Run one job: check its config, run its study, leave its results in the output folder.
 
-    Returns the validation top-1 of the ticket, or of the dense run if there is no ticket, for a
-    Hydra sweeper to optimise.
+    Returns the validation top-1, a share of 1, of the run that the study is about, for a Hydra
+    sweeper to optimise.
     """
-    from lottery.analysis import table
-    from lottery.runs import runs_of
 
-    def act(options: Any, output: Path) -> dict[str, Any]:
+    def act(options: Any, output: Path) -> Result:
         if getattr(options, "profile", False):
             raise ConfigError("profile=true is for train.py: it measures one dense training")
-        return tell(options, config, output, story, _group(output))
+        return tell(options, config, output, study, _group(output))
 
-    result, output = _attempt(config, act)
-    table.show(result, output / "result.json")
-    found = runs_of(result)
-    return float(found.get("ticket", next(iter(found.values()))).result["val_top1"])
+    result, output = _attempt(config, study, act)
+    result.show(output / "result.json")
+    return float(result.main.result["val_top1"])
 
 
-def profile(config: DictConfig) -> float:
+def profile(config: DictConfig, study: Study) -> float:
     """Measure where the time of training goes instead of training; the run store is not touched.
 
     Leaves config.yaml, profile.json and a trace in the output folder. Returns the images/s of
@@ -91,14 +89,16 @@ def profile(config: DictConfig) -> float:
         files.write_json(output / "profile.json", measured)
         return measured
 
-    measured, output = _attempt(config, act)
+    measured, output = _attempt(config, study, act)
     table.show_profile(measured, output / "profile.json")
     return float(measured["real"]["images_per_second"])
 
 
-def _attempt(config: DictConfig, act: Act) -> tuple[dict[str, Any], Path]:
+def _attempt(
+    config: DictConfig, study: Study, act: Callable[[Any, Path], Made]
+) -> tuple[Made, Path]:
     """What ``act`` makes of a checked config, and the output folder, whose status is kept."""
-    from lottery import experiment, validation
+    from lottery import experiment
 
     output = Path(HydraConfig.get().runtime.output_dir)
     try:
@@ -106,7 +106,8 @@ def _attempt(config: DictConfig, act: Act) -> tuple[dict[str, Any], Path]:
             experiment.lead()
             check_folder(HydraConfig.get(), output)
             options = typed(config)
-            if found := validation.errors(options):
+            check_sweeper(HydraConfig.get(), options)
+            if found := study.check(options):
                 raise ConfigError("; ".join(found))
             return act(options, output), output
     except BaseException as error:
@@ -120,25 +121,23 @@ def _attempt(config: DictConfig, act: Act) -> tuple[dict[str, Any], Path]:
         raise
 
 
-def tell(
-    options: Training, config: DictConfig, output: Path, story: Story, group: str
-) -> dict[str, Any]:
-    """Tell a story and leave config.yaml, metrics.csv and result.json in ``output``."""
+def tell(options: Training, config: DictConfig, output: Path, study: Study, group: str) -> Result:
+    """Run a study and leave config.yaml, metrics.csv and result.json in ``output``."""
     from lottery import tickets
     from lottery.experiment import Laboratory
-    from lottery.runs import runs_of
     from lottery.store import Store
     from lottery.tracking import Tracker
 
     resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     files.write_text(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     tracker = Tracker(options.logger, output, group=group, config=resolved)
-    result = story(options, Laboratory(Store(options.paths.store), tracker))
-    found = runs_of(result)
+    made = study.run(options, Laboratory(Store(options.paths.store), tracker))
+    result = study.result.read(made)
+    found = result.trainings
     _write_metrics(output, {name: run.path / "metrics.csv" for name, run in found.items()})
     if "ticket" in found:
         tickets.write(tickets.of_run(found["ticket"]), output / tickets.FILE)
-    files.write_json(output / "result.json", result)
+    files.write_json(output / "result.json", made)
     return result
 
 
@@ -208,6 +207,21 @@ def check_folder(hydra: Any, output: str | Path) -> None:
             "hydra.job.chdir=true would give every run a store of its own, because relative paths "
             "would begin in the run's folder; leave it out: what a run writes lies there anyway"
         )
+
+
+def check_sweeper(hydra: Any, options: Training) -> None:
+    """Raise :class:`ConfigError` if a job was launched though its sweep was to launch none.
+
+    Hydra's own sweeper, or that of a plug-in, knows nothing of stages, nor of ``sweep.dry_run``.
+    """
+    if hydra.mode is not RunMode.MULTIRUN or "LotterySweeper" in hydra.sweeper._target_:
+        return
+    for option in ("dry_run", "detach"):
+        if getattr(options.sweep, option):
+            raise ConfigError(
+                f"hydra/sweeper={hydra.runtime.choices.get('hydra/sweeper')} does not know "
+                f"sweep.{option}: leave it out, or sweep with hydra/sweeper=lottery"
+            )
 
 
 def _as_list(argument: str, lists: Sequence[str]) -> str:

@@ -33,6 +33,10 @@ class TicketError(LotteryError):
     """A ticket file is damaged, of another version, or does not fit what is asked of it."""
 
 
+class ResultError(LotteryError):
+    """A file of results is damaged, or of another version of this program."""
+
+
 class DivergedError(LotteryError):
     """The loss is no longer a finite number."""
 

@@ -34,6 +34,8 @@ from lottery.quiet import import_tensorflow
 from lottery.rewinding import Origin, Start
 from lottery.runs import Run
 from lottery.store import Node, Store
+from lottery.studies.prune import Pruned
+from lottery.studies.train import Trained
 from lottery.tracking import Tracker
 from lottery.training import cluster
 from lottery.training.checkpoints import CheckpointFolder, State, same_network
@@ -189,27 +191,27 @@ def _rewound(
 
 def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str, Any]:
     """Dense against ticket, as ``result.json`` has it. Only validation decides ``matched``."""
-    mask = files.read_json(ticket.path / "mask.json")
-    return {
-        "dense": {"key": dense.key, **dense.result},
-        "ticket": {"key": ticket.key, **ticket.result},
-        "mask": mask,
-        "rewind": {
+    return Pruned(
+        dense={"key": dense.key, **dense.result},
+        ticket={"key": ticket.key, **ticket.result},
+        mask=files.read_json(ticket.path / "mask.json"),
+        rewind={
             "name": config.rewind.name,
             "epoch": config.rewind.epoch,
             "optimizer": config.rewind.optimizer,
         },
-        "matched": matches(dense.result, ticket.result, config.verdict.tolerance),
-        "doubt": doubt(dense.result, config.verdict.tolerance),
-        "tolerance": config.verdict.tolerance,
-        "store": str(lab.store.root.resolve()),
-    }
+        matched=matches(dense.result, ticket.result, config.verdict.tolerance),
+        doubt=doubt(dense.result, config.verdict.tolerance),
+        tolerance=config.verdict.tolerance,
+        store=str(lab.store.root.resolve()),
+    ).written()
 
 
 def dense_result(config: Config, lab: Laboratory) -> dict[str, Any]:
     """Train a dense network only; what train.py reports."""
     dense = train_dense(config, lab)
-    return {"dense": {"key": dense.key, **dense.result}, "store": str(lab.store.root.resolve())}
+    found = {"key": dense.key, **dense.result}
+    return Trained(dense=found, store=str(lab.store.root.resolve())).written()
 
 
 def profile(config: Config, folder: Path) -> dict[str, Any]:

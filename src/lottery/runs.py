@@ -32,7 +32,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """``dense``, ``ticket`` or ``transfer``."""
+        """What kind of node it is: ``dense``, ``ticket``, ``transfer``, or what a study adds."""
         return str(self._about["kind"])
 
     @property
@@ -184,27 +184,27 @@ def load_run(path: str | Path) -> Run:
 
     Raises :class:`LotteryError` if there is no finished run.
     """
+    from lottery import studies  # which builds on this module
+
     path = Path(path)
     if (path / "done.json").exists():
         return Run(path)
     try:
-        result: Mapping[str, Any] = files.read_json(path / "result.json")
+        run = studies.read_file(path / "result.json").main
     except FileNotFoundError as error:
         raise LotteryError(
             f"{path} holds no finished run (no result.json, no done.json)"
         ) from error
-    found = runs_of(result)
-    run = found.get("ticket") or next(iter(found.values()))
     if not (run.path / "done.json").exists():
         raise LotteryError(f"{path} refers to {run.path}, which is not there any more")
     return run
 
 
 def runs_of(result: Mapping[str, Any]) -> dict[str, Run]:
-    """The runs that a ``result.json`` tells of by name: ``dense``, ``ticket``, or a transfer's."""
-    store = Path(result["store"])
-    if "runs" in result:
-        keys = {run["name"]: run["key"] for run in result["runs"] if "key" in run}
-        return {name: Run(store / "transfer" / key) for name, key in keys.items()}
-    kinds = (kind for kind in ("dense", "ticket") if kind in result)
-    return {kind: Run(store / kind / result[kind]["key"]) for kind in kinds}
+    """The runs that a ``result.json`` tells of, by name.
+
+    Raises :class:`ResultError` if it is damaged, or of another version.
+    """
+    from lottery import studies  # which builds on this module
+
+    return studies.read(result).trainings

@@ -3,8 +3,8 @@
 On disk, below the store's root::
 
     store.json                 version of this layout
-    dense/<key>/  mask/<key>/  ticket/<key>/  state/<key>/  transfer/<key>/
-                               finished nodes: done.json and whatever the node produced
+    <kind>/<key>/              finished nodes, such as dense/<key>/ and ticket/<key>/: done.json
+                               and whatever the node produced
     work/<kind>-<key>.<attempt>/
                                a node being computed; survives a kill, so the next owner resumes
     leases/<kind>-<key>        who is computing it; its modification time is the heartbeat
@@ -108,7 +108,7 @@ class Store:
         node = self.node(kind, identity)
         if node.done:
             return node
-        self._prepare()
+        self._prepare(kind)
         with self._lease(node) as lease:
             refresh(node.path.parent)
             if node.done:  # somebody finished it while we waited
@@ -180,8 +180,8 @@ class Store:
             with tempfile.TemporaryFile(dir=self.root) as probe:
                 probe.write(bytes(4096))
 
-    def _prepare(self) -> None:
-        for folder in ("dense", "mask", "ticket", "state", "transfer", "work", "leases"):
+    def _prepare(self, *kinds: str) -> None:
+        for folder in (*kinds, "work", "leases"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         if not (self.root / "store.json").exists():
             write_json(self.root / "store.json", {"version": VERSION})

@@ -34,6 +34,7 @@ from lottery.pruning import masks
 from lottery.rewinding import Start, fresh_seed
 from lottery.runs import Run
 from lottery.store import Node, Store
+from lottery.studies.transfer import Moved
 from lottery.tickets import Ticket, asked_for, check_fit
 from lottery.tickets.ticket import data_name
 
@@ -107,22 +108,22 @@ def transfer(config: TransferConfig, lab: Laboratory) -> dict[str, Any]:
             rows.append({"name": name, "title": TITLES[name], "missing": str(error)})
         else:
             rows.append(_row(variant, runs[name]))
-    return {
-        "ticket": ticket.summary(config.ticket),
-        "data": {
+    return Moved(
+        ticket=ticket.summary(config.ticket),
+        data={
             "name": describe(config.data).name,
             "classes": list(describe(config.data).classes),
         },
-        "transfer": {
+        transfer={
             "weights": config.transfer.weights,
             "train": config.transfer.train,
             "epochs": config.trainer.epochs,
             "seed": config.seed,
         },
-        "seen": seen,
-        "runs": rows,
-        "store": str(lab.store.root.resolve()),
-    }
+        seen=seen,
+        runs=rows,
+        store=str(lab.store.root.resolve()),
+    ).written()
 
 
 def controls(options: Transfer) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from lottery.config import Config, Training, TransferConfig, range_errors
+from lottery.config import Config, Training, range_errors
 from lottery.data import describe
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import LotteryError
@@ -11,32 +11,32 @@ from lottery.pruning import criteria
 from lottery.pruning.allocation import rounds
 
 
-def errors(config: Training) -> list[str]:
-    """One line for each thing wrong with a configuration; empty if it can run."""
+def errors(config: Training, *checks: Callable[[Any], object]) -> list[str]:
+    """One line for each thing wrong with a configuration; empty if it can run.
+
+    A check raises :class:`LotteryError`. None is called if a value is out of its range.
+    """
     found = range_errors(config)
-    checks: list[Callable[[], Any]] = []
-    if isinstance(config, TransferConfig):
-        checks.append(lambda: _check_transfer(config))
-    if isinstance(config, Config):
-        checks += [
-            lambda: rounds(config.mask.percentile, config.mask.rate),
-            lambda: _check_data(config),
-            lambda: criteria.find(config.mask.criterion),
-        ]
-    for check in checks if not found else []:
+    for check in checks if not found else ():
         try:
-            check()
+            check(config)
         except LotteryError as error:
             found.append(str(error))
     return found
 
 
-def _check_transfer(config: TransferConfig) -> None:
-    from lottery import transfer  # which imports what trains
-
-    transfer.check(config)
+def _check_percentile(config: Config) -> None:
+    rounds(config.mask.percentile, config.mask.rate)
 
 
 def _check_data(config: Training) -> None:
     sizes = describe(config.data).sizes
     steps_per_epoch(sizes["train"], config.trainer.batch_size)
+
+
+def _check_criterion(config: Config) -> None:
+    criteria.find(config.mask.criterion)
+
+
+CHECKS = (_check_percentile, _check_data, _check_criterion)
+"""What must hold of a network that is trained from fresh weights, and of what is pruned in it."""

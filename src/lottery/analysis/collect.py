@@ -11,11 +11,13 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lottery import choices, files
+from lottery import choices, files, studies
 from lottery.analysis import settings
 from lottery.config import Config
-from lottery.errors import LotteryError
+from lottery.errors import LotteryError, ResultError
 from lottery.options import did_you_mean, options
+from lottery.results import Result
+from lottery.studies.prune import Pruned
 
 Flat = Mapping[str, Any]
 """A config as {dotted name of an option: value}."""
@@ -24,12 +26,6 @@ Flat = Mapping[str, Any]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 GRID = ("seed", "mask.percentile", "rewind.epoch")
 STATUSES = ("done", "running", "queued", "failed", "missing")
-_NO_STUDY = {
-    "train.py": "dense networks, no tickets",
-    "transfer.py": "its tickets' own sweep shows them: "
-    "report.py sweep=<the sweep that found the tickets>",
-}
-_PARTS = ("dense", "ticket", "mask")  # of a result.json of prune.py
 
 
 @dataclass(frozen=True)
@@ -145,14 +141,15 @@ def from_sweep(folder: Path) -> Study:
     else:
         raise LotteryError(_no_sweep(folder))
     script = str(plan.get("script") or "prune.py")
-    if script in _NO_STUDY:
-        raise LotteryError(f"{folder} is a sweep of {script}: {_NO_STUDY[script]}")
+    known = plan.get("study", "prune") in studies.known()
+    if known and (why := studies.find(plan.get("study", "prune")).unreported):
+        raise LotteryError(f"{folder} is a sweep of {script}: {why}")
     cells = [_job(folder, cell, plan, notes) for cell in plan["cells"]]
     notes += _failed_parents(folder)
     if not cells:
         raise LotteryError(f"the sweep {folder} has no cells")
     cells = _with_assumed_configs(cells)
-    if script != "prune.py" and all(cell.percentile is None for cell in cells):
+    if not known and all(cell.percentile is None for cell in cells):
         raise LotteryError(f"{folder} is a sweep of {script}: no cell has a mask.percentile")
     return _study(
         folder,
@@ -297,10 +294,9 @@ def _job(
         overrides = _whole(planned.get("overrides", ()), plan.get("typed", ()))
     config, damage = _read_yaml(folder / "config.yaml")
     status, _ = _read(folder / "status.json")
-    result, broken = _read(folder / "result.json")
-    for path, what in ((folder / "config.yaml", damage), (folder / "result.json", broken)):
-        if what:
-            notes.append(f"{path} is damaged: {what}")
+    if damage:
+        notes.append(f"{folder / 'config.yaml'} is damaged: {damage}")
+    result = _result(folder / "result.json", notes)
     cell = Cell(
         name,
         (status or {}).get("status", "missing"),
@@ -313,33 +309,33 @@ def _job(
     if cell.status not in STATUSES:
         cell = replace(cell, status="missing", error=f"unknown status {cell.status}")
     key = planned.get("ticket")
-    if _of_prune(result) and key in (None, result["ticket"]["key"]):
+    if isinstance(result, Pruned) and key in (None, result.ticket["key"]):
         if cell.status in ("done", "missing"):
-            return _finished(cell, result, Path(result["store"]))
-    elif _of_prune(result):
+            return _finished(cell, vars(result), Path(result.store))
+    elif isinstance(result, Pruned):
         notes.append(f"{folder / 'result.json'} is of another run than planned, so left out")
     in_store = _result_in_store(store, planned.get("dense"), key)
     if in_store and "ticket" in in_store and store:
         return _finished(cell, in_store, store)
     cell = replace(cell, dense=in_store.get("dense"))
     if cell.status == "done":
-        what = "a result without a ticket" if result else "no result.json"
-        return replace(cell, status="failed", error=f"said to be done, but left {what}")
+        return replace(cell, status="failed", error="said to be done, but left no ticket's result")
     return cell
 
 
-def _of_prune(result: Any) -> bool:
-    """Whether a result.json is of a ticket; one of another script is not."""
-    return (
-        isinstance(result, dict)
-        and all(isinstance(result.get(part), dict) for part in _PARTS)
-        and all("key" in result[run] for run in ("dense", "ticket"))
-        and isinstance(result.get("store"), str)
-    )
+def _result(path: Path, notes: list[str]) -> Result | None:
+    """The result of a job; None, with a note unless there is no file, if it cannot be read."""
+    try:
+        return studies.read_file(path)
+    except FileNotFoundError:
+        return None
+    except ResultError as error:
+        notes.append(f"left out: {error}")
+        return None
 
 
 def _finished(cell: Cell, result: Mapping[str, Any], store: Path) -> Cell:
-    parts = {part: result[part] for part in _PARTS}
+    parts = {part: result[part] for part in ("dense", "ticket", "mask")}
     return replace(cell, status="done", error=None, store=store, **parts)
 
 

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lottery import files
-from lottery.analysis import fields, latencies, transfers
+from lottery.analysis import latencies, transfers
 from lottery.analysis.collect import Cell, Study
 from lottery.analysis.latencies import Latency
 from lottery.analysis.selection import Judged, Selection
 from lottery.analysis.transfers import Transfer
-from lottery.errors import LotteryError
+from lottery.errors import LotteryError, ResultError
+from lottery.export.results import Benchmark
+from lottery.studies.transfer import Moved
 
 T = TypeVar("T", Transfer, Latency)
+R = TypeVar("R", Moved, Benchmark)
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,10 @@ def collect(
     }
     notes: list[str] = []
     found_transfers = _read(
-        _left(study, moved, "transfer", "result.json"), transfers.parse, owners, notes
+        _left(study, moved, "transfer", "result.json"), Moved, transfers.parse, owners, notes
     )
-    found_latencies = _read(
-        _left(study, exported, "export", "benchmark.json"), latencies.parse, owners, notes
-    )
+    benchmarks = _left(study, exported, "export", "benchmark.json")
+    found_latencies = _read(benchmarks, Benchmark, latencies.parse, owners, notes)
     return Deployment(
         tuple(transfers.merged(found_transfers)),
         tuple({m.identity: m for m in found_latencies}.values()),
@@ -69,26 +70,26 @@ def _left(study: Study, told: str | None, kind: str, name: str) -> Iterator[Path
 
 def _read(
     found: Iterable[Path],
-    parse: Callable[[Any, Path, Judged, Cell], Iterable[T]],
+    kind: type[R],
+    parse: Callable[[R, Path, Judged, Cell], Iterable[T]],
     owners: Mapping[str, tuple[Judged, Cell]],
     notes: list[str],
 ) -> list[T]:
     read: list[T] = []
     for path in found:
         try:
-            about = files.read_json(path)
-            ticket = fields.mapping(about, "ticket")
-            key = fields.text(ticket, "key")
-            # Others' tickets are no concern of this study.
-            if key in owners and _same_density(ticket, owners[key][1]):
-                read += parse(about, path, *owners[key])
-        except (OSError, ValueError) as error:
-            notes.append(f"{path} is left out, it cannot be read: {error}")
+            about = kind.read_file(path)
+        except (OSError, ResultError) as error:
+            notes.append(f"left out: {error}")
+            continue
+        key = about.ticket["key"]
+        # Others' tickets are no concern of this study.
+        if key in owners and _same_density(about.ticket, owners[key][1]):
+            read += parse(about, path, *owners[key])
     return read
 
 
-def _same_density(ticket: fields.Object, cell: Cell) -> bool:
+def _same_density(ticket: Mapping[str, Any], cell: Cell) -> bool:
     """Whether it can be the cell's ticket; one with a new head has another density."""
     mask = cell.mask or {}
-    density = fields.number(ticket, "density")
-    return "density" not in mask or math.isclose(density, mask["density"], rel_tol=1e-6)
+    return "density" not in mask or math.isclose(ticket["density"], mask["density"], rel_tol=1e-6)

@@ -9,7 +9,8 @@ from lottery.analysis.deployment_tables import caption, costs, shares, titled
 from lottery.analysis.latencies import Panels
 from lottery.analysis.selection import Judged
 from lottery.analysis.table import shows_top5
-from lottery.analysis.transfers import ACCURACIES, Spread, Table
+from lottery.analysis.transfers import Spread, Table
+from lottery.studies.transfer import ACCURACIES
 
 
 def transfers_of(found: Deployment, winner: Judged | None) -> Iterator[str]:

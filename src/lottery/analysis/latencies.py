@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lottery.analysis import fields
 from lottery.analysis.collect import Cell
 from lottery.analysis.figures import CATEGORIES
 from lottery.analysis.selection import OF_KERNELS, Judged
 from lottery.export.names import PRECISIONS
+from lottery.export.results import Benchmark
 
-VERSION = 1
 RUNTIMES = {"browser": "browser", "litert": "LiteRT", "keras": "Keras"}
 
 
@@ -100,29 +99,20 @@ Panels = Mapping[str, tuple[Line, ...]]
 """Lines by group, the one to show first in front."""
 
 
-def parse(about: Any, file: Path, judged: Judged, cell: Cell) -> list[Latency]:
-    """The latencies in a benchmark.json of export.py. Raises :class:`ValueError` if it is none."""
-    version = fields.number(about, "version")
-    if version != VERSION:
-        raise ValueError(f"it has version {version:g}, this program reads version {VERSION}")
-    machine, models = fields.mapping(about, "machine"), fields.mapping(about, "models")
-    whole = fields.positive(fields.mapping(models, "dense"), "multiply_adds")
-    left = fields.positive(fields.mapping(models, "ticket"), "surviving_multiply_adds")
-    where = f"{fields.text(machine, 'cpu')}, {fields.number(machine, 'cores'):g} cores"
-    found = []
-    for entry in fields.entries(about, "latency"):
-        dense, ticket = (_quartiles(fields.mapping(entry, kind)) for kind in ("dense", "ticket"))
-        threads = fields.optional(entry, "threads")
-        found.append(
-            Latency(
-                file, judged, cell, where,
-                fields.text(entry, "runtime"), fields.text(entry, "precision"),
-                int(fields.positive(entry, "batch")), None if threads is None else int(threads),
-                dense, ticket,
-                fields.optional(entry, "speedup") or dense.median / ticket.median, left / whole,
-            )
-        )  # fmt: skip
-    return found
+def parse(measured: Benchmark, file: Path, judged: Judged, cell: Cell) -> list[Latency]:
+    """The latencies that a benchmark.json of export.py tells of."""
+    machine, models = measured.machine, measured.models
+    whole, left = models["dense"]["multiply_adds"], models["ticket"]["surviving_multiply_adds"]
+    where = f"{machine['cpu']}, {machine['cores']:g} cores"
+    return [
+        Latency(
+            file, judged, cell, where,
+            entry["runtime"], entry["precision"], entry["batch"], entry["threads"],
+            _quartiles(entry["dense"]), _quartiles(entry["ticket"]),
+            entry["speedup"], left / whole,
+        )
+        for entry in measured.latency
+    ]  # fmt: skip
 
 
 def rows(found: Iterable[Latency]) -> list[dict[str, Any]]:
@@ -206,7 +196,7 @@ def ticks(lines: Iterable[Line]) -> list[float]:
 
 
 def _quartiles(about: Mapping[str, Any]) -> Quartiles:
-    return Quartiles(*(fields.positive(about, f"{name}_ms") for name in ("median", "low", "high")))
+    return Quartiles(about["median_ms"], about["low_ms"], about["high_ms"])
 
 
 def _lines(

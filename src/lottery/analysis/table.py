@@ -31,23 +31,27 @@ def terminal(**options: Any) -> Console:
 def show(result: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
     """Print what a job found, and where ``result.json`` is.
 
-    That is dense against ticket with the verdict, dense alone, or a transfer with its controls.
+    That is dense against ticket with the verdict, or dense alone.
     """
     console = console or terminal()
-    if "runs" in result:
-        show_whole(_transfer(result), console)
-        for line in seen(result):
-            console.print(line, markup=False)
-        for run in (r for r in result["runs"] if "missing" in r):
-            console.print(f"{run['title']}: {run['missing']}")
-    else:
-        console.print(_table(result))
-        if of_kernels := _of_kernels(result.get("mask")):
-            console.print(of_kernels, style="dim")
-        for line in _trained_on(result):
-            console.print(line)
-        if "ticket" in result:
-            console.print(_verdict(result))
+    console.print(_table(result))
+    if of_kernels := _of_kernels(result.get("mask")):
+        console.print(of_kernels, style="dim")
+    for line in _trained_on(result):
+        console.print(line)
+    if "ticket" in result:
+        console.print(_verdict(result))
+    console.print(f"result: {path}")
+
+
+def show_transfer(result: Mapping[str, Any], path: Path, console: Console | None = None) -> None:
+    """Print a transfer with its controls, and where ``result.json`` is."""
+    console = console or terminal()
+    show_whole(_transfer(result), console)
+    for line in seen(result):
+        console.print(line, markup=False)
+    for run in (r for r in result["runs"] if "missing" in r):
+        console.print(f"{run['title']}: {run['missing']}")
     console.print(f"result: {path}")
 
 

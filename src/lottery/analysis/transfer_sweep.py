@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lottery import files, tickets
-from lottery.analysis import fields, transfers
+from lottery import tickets
+from lottery.analysis import transfers
 from lottery.analysis.collect import Cell
 from lottery.analysis.selection import Judged, Point, measure_of
 from lottery.analysis.transfers import Transfer
-from lottery.errors import LotteryError
+from lottery.errors import LotteryError, ResultError
+from lottery.studies.transfer import Moved
 
 # Options of the ticket's own run in which tickets of one place in a grid may differ.
 _APART = {"seed", "paths", "logger", "sweep"}
@@ -41,7 +42,7 @@ def read(folders: Sequence[Path]) -> list[Transfer]:
     for folder in folders:
         try:
             origin, moved = _read(folder / "result.json")
-        except (OSError, ValueError):
+        except (OSError, ResultError):
             continue
         groups[origin.place].append((origin, moved))
     measure = measure_of(m.judged.point for group in groups.values() for _, m in group)
@@ -49,25 +50,25 @@ def read(folders: Sequence[Path]) -> list[Transfer]:
 
 
 def _read(path: Path) -> tuple[Origin, Transfer]:
-    about = files.read_json(path)
-    origin = _origin(fields.mapping(about, "ticket"))
-    cell = _cell(path.parent, origin, int(fields.number(fields.mapping(about, "transfer"), "seed")))
-    (moved,) = transfers.parse(about, path, _judged([cell], origin), cell)
+    result = Moved.read_file(path)
+    origin = _origin(result.ticket)
+    cell = _cell(path.parent, origin, int(result.transfer["seed"]))
+    (moved,) = transfers.parse(result, path, _judged([cell], origin), cell)
     return origin, moved
 
 
 def _origin(ticket: Mapping[str, Any]) -> Origin:
     """From the ticket's file; if it is gone or is another by now, the ticket is a place alone."""
-    key, density = fields.text(ticket, "key"), fields.number(ticket, "density")
-    series = f"{fields.text(ticket, 'network')} found on {fields.text(ticket, 'data')}"
+    key, density = ticket["key"], ticket["density"]
+    series = f"{ticket['network']} found on {ticket['data']}"
     alone = Origin(
         key, key, {"density": density}, round(100 * (1 - density), 2), None, None, series
     )
     try:
-        found = tickets.load_ticket(fields.text(ticket, "file"))
+        found = tickets.load_ticket(ticket["file"])
     except LotteryError:
         return alone
-    if found.digest != ticket.get("digest"):
+    if found.digest != ticket["digest"]:
         return alone
     config = found.provenance["config"]
     mask = {"density": density, **found.provenance["mask"]}

@@ -8,17 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lottery.analysis import fields
 from lottery.analysis.collect import Cell
 from lottery.analysis.selection import Judged
 from lottery.analysis.table import seen
+from lottery.studies.transfer import ACCURACIES, TRAINED, Moved
+from lottery.studies.transfer import METRICS as NEEDED
 from lottery.transfer import TITLES
 
 ORDER = tuple(TITLES)
-ACCURACIES = ("val_top1", "val_top5", "test_top1", "test_top5")
 OPTIONAL = ("val_loss", "test_loss", "images_per_second", "density_of_kernels")
-METRICS = (*ACCURACIES, "density", "epochs", "learning_rate", "seconds", *OPTIONAL)
-TRAINED = {"all": "all layers trained", "head": "only the head trained"}
+METRICS = (*NEEDED, *OPTIONAL)
 _LISTED = 12  # class names that fit a title
 
 
@@ -71,7 +70,7 @@ class Transfer:
     def identity(self) -> tuple[str, ...]:
         """Of two transfers that share it the later one counts."""
         key = (self.cell.ticket or {})["key"]
-        return key, self.setup, json.dumps(self.settings.get("seed"))
+        return key, self.setup, json.dumps(self.settings["seed"])
 
     @property
     def key(self) -> str | None:
@@ -120,10 +119,8 @@ class Table:
     def setting(self) -> str:
         """How the ticket was moved, in words, and what it had seen before of the images."""
         words = []
-        if weights := self.settings.get("weights"):
-            words.append(f"{weights} weights")
-        if train := self.settings.get("train"):
-            words.append(TRAINED[train])
+        words.append(f"{self.settings['weights']} weights")
+        words.append(TRAINED[self.settings["train"]])
         seeds = ", ".join(map(str, self.seeds))
         words.append(f"seed{'s' if len(self.seeds) > 1 else ''} {seeds}")
         if self.transfers > len(self.seeds):
@@ -131,34 +128,20 @@ class Table:
         return "; ".join([", ".join(words), *self.seen])
 
 
-def parse(about: Any, file: Path, judged: Judged, cell: Cell) -> list[Transfer]:
-    """The transfer in a result.json of transfer.py. Raises :class:`ValueError` if it is none."""
-    data, settings = fields.mapping(about, "data"), fields.mapping(about, "transfer")
-    if settings.get("train", "all") not in TRAINED:
-        raise ValueError(f"transfer.train={settings['train']} is unknown")
-    runs = [_trained(run, file) for run in fields.entries(about, "runs")]
-    if not any(run.name == "ticket" for run in runs):
-        raise ValueError("runs has none of the ticket")
+def parse(moved: Moved, file: Path, judged: Judged, cell: Cell) -> list[Transfer]:
+    """The transfer that a result.json of transfer.py tells of."""
     return [
         Transfer(
             file,
             judged,
             cell,
-            fields.text(data, "name"),
-            tuple(map(str, fields.entries(data, "classes"))) if data.get("classes") else (),
-            settings,
-            _in_order(runs),
-            _seen(about),
+            moved.data["name"],
+            tuple(map(str, moved.data["classes"])),
+            moved.transfer,
+            _in_order(_trained(run, file) for run in moved.runs),
+            tuple(seen(moved.written())),
         )
     ]
-
-
-def _seen(about: Any) -> tuple[str, ...]:
-    entries = fields.entries(about, "seen") if "seen" in about else []
-    try:
-        return tuple(seen({"seen": entries}))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"an entry of seen has no {error}") from None
 
 
 def merged(found: Iterable[Transfer]) -> list[Transfer]:
@@ -201,9 +184,9 @@ def rows(found: Iterable[Transfer]) -> list[dict[str, Any]]:
         {
             "data": transfer.data,
             "classes": " ".join(transfer.classes),
-            "weights": transfer.settings.get("weights"),
-            "train": transfer.settings.get("train"),
-            "transfer_seed": transfer.settings.get("seed"),
+            "weights": transfer.settings["weights"],
+            "train": transfer.settings["train"],
+            "transfer_seed": transfer.settings["seed"],
             "cell": transfer.cell.name,
             "percentile": transfer.cell.percentile,
             "rewind_epoch": transfer.cell.epoch,
@@ -222,14 +205,11 @@ def rows(found: Iterable[Transfer]) -> list[dict[str, Any]]:
     ]
 
 
-def _trained(about: Any, file: Path) -> Trained:
-    name, title = fields.text(about, "name"), fields.text(about, "title")
-    if about.get("missing") is not None:
-        return Trained(file, name, title, None, {}, fields.text(about, "missing"))
-    key = fields.text(about, "key")
-    needed = {m: fields.number(about, m) for m in METRICS if m not in OPTIONAL}
-    others = {m: fields.optional(about, m) for m in OPTIONAL}
-    return Trained(file, name, title, key, needed | others)
+def _trained(run: Mapping[str, Any], file: Path) -> Trained:
+    if "missing" in run:
+        return Trained(file, run["name"], run["title"], None, {}, run["missing"])
+    metrics = {metric: run.get(metric) for metric in METRICS}
+    return Trained(file, run["name"], run["title"], run["key"], metrics)
 
 
 def _in_order(runs: Iterable[Trained]) -> tuple[Trained, ...]:

@@ -19,6 +19,7 @@ from lottery import choices, files
 from lottery.config import Data, typed
 from lottery.errors import BrowserError, ConfigError, DataError, TicketError
 from lottery.export.names import FORMATS, PRECISIONS
+from lottery.export.results import Benchmark
 from lottery.options import bound_errors, did_you_mean, option
 from lottery.tickets import Ticket, asked_for
 
@@ -205,7 +206,7 @@ def _compare(
     from lottery.export import benchmark, summary
 
     measured = benchmark.measure(dense, ticket, seconds=options.seconds)
-    measured = {"version": 1, "ticket": about, **measured}
+    measured = Benchmark(ticket=about, **measured).written()
     files.write_json(path, measured)  # whatever the browser does
     failure = None
     if options.browser is not False:

@@ -1,6 +1,5 @@
 """What the jobs of a sweep run: the configs they were submitted with, and nothing else."""
 
-import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lottery.store import Node
+from lottery.studies import Study
 from lottery.sweep.plan import Cell
 
 Task = Callable[[Any], Any]
@@ -137,20 +137,21 @@ class CellsTask:
 class ParentTask:
     """Trains a dense network, and makes what its cells share, so that none waits for another.
 
-    ``cells`` are folder name and config of each, by the folder name of the dense network's job.
+    ``parents`` gives the study of that job, see :class:`lottery.studies.Study`; ``cells`` are
+    folder name and config of each, by the folder name of the dense network's job.
     """
 
+    parents: Callable[[Sequence[Any]], Study]
     cells: Mapping[str, Mapping[str, Any]]
 
     def __call__(self, config: DictConfig) -> Any:
         """The dense network's validation top-1. If it fails, its cells' status says so."""
         from lottery import cli
-        from lottery.experiment import prepare
 
         sweep = HydraConfig.get().sweep
         cells = self.cells[str(sweep.subdir)]
         try:
-            return cli.job(config, functools.partial(prepare, cells=list(cells.values())))
+            return cli.job(config, self.parents(list(cells.values())))
         except Exception as error:
             mark_orphans([Path(str(sweep.dir), name) for name in cells], error)
             raise

@@ -91,13 +91,15 @@ def make(
     underway: Underway = lambda node: None,
     *,
     chain: Chain = lineage,
+    first: int = 0,
 ) -> Plan:
-    """The plan of a sweep. ``underway`` names who computes a node at the moment, if anyone.
+    """The plan of a sweep, or of one wave of it, whose cells are numbered from ``first``.
 
-    ``chain`` names the runs of a cell; those without rounds wait for no dense network.
+    ``underway`` names who computes a node at the moment, if anyone. ``chain`` names the runs of a
+    cell; those without rounds wait for no dense network.
     """
     grid = []
-    for number, (overrides, config) in enumerate(cells):
+    for number, (overrides, config) in enumerate(cells, start=first):
         runs = chain(config, store)
         goals = [node for node in runs.goals if not node.done]
         others = [underway(node) for node in goals]

@@ -16,10 +16,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lottery import cli, files, provenance
-from lottery.config import Config
 from lottery.errors import LotteryError, StoppedError
 from lottery.interrupts import stoppable
 from lottery.store import Node, Store
+from lottery.studies import Study
 from lottery.sweep import claims
 from lottery.sweep.feed import Feed, Hooks
 from lottery.sweep.follow import follow
@@ -34,7 +34,6 @@ from lottery.sweep.jobs import (
     mark_orphans,
 )
 from lottery.sweep.plan import Cell, Parent, Plan
-from lottery.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +42,9 @@ log = logging.getLogger(__name__)
 class StagedSweep:
     """One sweep: its plan, the composed configs of its cells, and how jobs are launched.
 
-    ``launcher`` makes Hydra launchers; ``main`` is the entry script's function and ``story`` what
-    it tells. At most ``batch`` jobs are handed to the launcher at a time.
+    ``launcher`` makes Hydra launchers; ``main`` is the entry script's function and ``study`` what
+    it tells. At most ``batch`` jobs are handed to the launcher at a time. Of a sweep in waves,
+    ``plan`` is that of the current one, and ``configs`` are those of all so far.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class StagedSweep:
     plan: Plan
     configs: Sequence[DictConfig]
     main: Task
-    story: cli.Story
+    study: Study
     launcher: Launchers
     callbacks: Any
     batch: int | None = None
@@ -60,7 +60,8 @@ class StagedSweep:
     elsewhere: set[str] = field(default_factory=set)  # SLURM's jobs that others submitted
 
     def __post_init__(self) -> None:
-        self._planned = summary(self.plan)  # now: it shrinks as cells are done
+        self.cells = list(self.plan.cells)  # of all waves
+        self.planned = summary(self.plan)  # now: it shrinks as cells are done
         self._origin = {
             "script": Path(sys.argv[0]).name,
             "typed": [a for a in sys.argv[1:] if not a.startswith("-")],
@@ -69,7 +70,7 @@ class StagedSweep:
         self._skipped: set[int] = set()  # cells that others began after the plan was made
 
     def run(self) -> None:
-        """Compute everything and wait for it.
+        """Compute everything that is planned and wait for it.
 
         Raises :class:`LotteryError` if a cell failed. Ctrl-C and other signals that ask it to stop
         leave SLURM's jobs alone; the exit code tells which it was.
@@ -82,6 +83,13 @@ class StagedSweep:
             if cells:
                 self._compute_cells(cells)
             self._join()
+
+    def go_on(self, plan: Plan, configs: Sequence[DictConfig]) -> None:
+        """Plan another wave, for :meth:`run` to compute; its cells are numbered on."""
+        self.plan = plan
+        self.cells += plan.cells
+        self.configs = [*self.configs, *configs]
+        self.planned = {name: self.planned[name] + n for name, n in summary(plan).items()}
 
     # -- before --------------------------------------------------------------------------------
 
@@ -97,15 +105,16 @@ class StagedSweep:
             output = self._folder(cell)
             output.mkdir(exist_ok=True)
             with cli.status(output):
-                config = _study(self.configs[cell.number])
-                cli.tell(cell.config, config, output, self.story, self.folder.name)
+                config = _without_hydra(self.configs[cell.number])
+                cli.tell(cell.config, config, output, self.study, self.folder.name)
 
     def write_record(self) -> None:
         """Write ``sweep.json``: the cells, and the jobs submitted so far."""
         files.write_json(
             self.folder / "sweep.json",
             {
-                "version": 1,
+                "version": 2,
+                "study": self.study.name,
                 **self._origin,
                 "store": str(self.store.root.resolve()),
                 "cells": [
@@ -116,9 +125,9 @@ class StagedSweep:
                         "ticket": c.lineage.rounds[-1].ticket.key if c.lineage.rounds else None,
                         "transfers": [node.key for node in c.lineage.transfers],
                     }
-                    for c in self.plan.cells
+                    for c in self.cells
                 ],
-                "plan": self._planned,
+                "plan": self.planned,
                 "jobs": self.jobs,
             },
         )
@@ -201,7 +210,7 @@ class StagedSweep:
             config.rewind.keep = parent.config.rewind.keep
             jobs.append(Job(first.overrides, config, parent.node, parent.cells, "dense"))
             cells[name] = {str(c.number): c.config for c in parent.cells}
-        return jobs, ParentTask(cells)
+        return jobs, ParentTask(self.study.parents, cells)
 
     def cell_jobs(self, groups: Sequence[tuple[Cell, ...]]) -> tuple[list[Job], CellsTask]:
         """The jobs that compute groups of cells, and what they run."""
@@ -343,8 +352,7 @@ class StagedSweep:
         )
 
     def _watching(self) -> str:
-        found_tickets = any(cell.lineage.rounds for cell in self.plan.cells)
-        return f"; python report.py sweep={self.folder}" if found_tickets else ""
+        return "" if self.study.unreported else f"; python report.py sweep={self.folder}"
 
     # -- after -----------------------------------------------------------------------------------
 
@@ -360,41 +368,23 @@ class StagedSweep:
             return "missing", ""
         return about["status"], about.get("error", "")
 
-    def conclude(self, config: Config) -> None:
-        """Write the report, and the plan and the verdict as a W&B run of the sweep itself."""
-        from lottery.analysis import report
-
-        if not config.sweep.report:
-            return
-        logger = config.logger
-        wanted = report.Wandb(
-            mode=logger.mode if logger.name == "wandb" else "disabled",
-            project=logger.project,
-            entity=logger.entity,
-        )
-        try:
-            verdict = report.publish(report.Options(sweep=str(self.folder), logger=wanted))
-        except LotteryError as error:
-            log.warning("no report: %s", error)
-            return
-        if wanted.mode != "disabled" and self._planned["jobs"]:
-            tracker = Tracker(logger, self.folder, self.folder.name, {"plan": self._planned})
-            with tracker.wandb_run(f"sweep-{self.folder.name}", "sweep") as run:
-                winner = files.read_json(self.folder / "report" / "winning_ticket.json")
-                run.summary.update(
-                    {"plan": self._planned, "verdict": verdict, "winner": winner["winner"]}
-                )
+    def results(self) -> Iterator[tuple[Cell, Mapping[str, Any] | None]]:
+        """The cells of the current wave with what ``result.json`` has; None if there is none."""
+        for cell in self.plan.cells:
+            path = self._folder(cell) / "result.json"
+            done = self.state(cell)[0] == "done" and path.exists()
+            yield cell, files.read_json(path) if done else None
 
     def _folder(self, cell: Cell) -> Path:
         return self.folder / str(cell.number)
 
 
-def _study(config: DictConfig) -> DictConfig:
+def _without_hydra(config: DictConfig) -> DictConfig:
     """A composed config without Hydra's part."""
-    study = config.copy()
-    with open_dict(study):
-        study.pop("hydra", None)
-    return study
+    own = config.copy()
+    with open_dict(own):
+        own.pop("hydra", None)
+    return own
 
 
 def summary(plan: Plan) -> dict[str, int]:

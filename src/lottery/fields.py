@@ -27,10 +27,10 @@ def entries(about: Any, name: str) -> list[Any]:
     return value
 
 
-def text(about: Any, name: str) -> str:
-    """A string that is not empty."""
+def text(about: Any, name: str, *, empty: bool = False) -> str:
+    """A string, that is not empty unless it may be."""
     value = _get(about, name)
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not (value or empty):
         raise ValueError(f"{name} is no text")
     return value
 
@@ -49,11 +49,6 @@ def positive(about: Any, name: str) -> float:
     if value <= 0:
         raise ValueError(f"{name} is not above zero")
     return value
-
-
-def optional(about: Any, name: str) -> float | None:
-    """A finite number, or None if there is none."""
-    return None if isinstance(about, dict) and about.get(name) is None else number(about, name)
 
 
 def _get(about: Any, name: str) -> Any:
