@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from safetensors.numpy import save_file
 
-from lottery import models, tickets
+from lottery import choices, models, tickets
 from lottery.export import latency, litert
 from lottery.export.compaction import compact
 from lottery.export.folding import fold
@@ -40,7 +40,12 @@ def ticket_of(model):
     weights = {v.path: np.asarray(v) for v in model.variables}
     prunable = masks.prunable(kernels(model), depthwise=False, skip_first=False, skip_last=False)
     scores = {path: np.abs(weights[path]) for path in prunable}
-    mask = masks.prune(scores, PERCENTILE, scope="global")
+    mask = masks.make(
+        scores,
+        PERCENTILE,
+        allocation=choices.allocation.of({"name": "global"}),
+        pattern=choices.pattern.of({"name": "weight"}),
+    )
     sparse = masks.apply(mask, weights, lambda name: name)
     about = {"runs": {"ticket": "none", "dense": "none"}, "data": "none"}
     return weights, tickets.Ticket(

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 from measure import alternating, report
 
-from lottery import models
+from lottery import choices, models
 from lottery.data.preprocessing import Preprocessing
 from lottery.models.kernels import kernels
-from lottery.pruning import criteria, masks
+from lottery.pruning import masks
 from lottery.training import devices
 from lottery.training.loop import Loop
 
@@ -61,10 +61,13 @@ def random_batch(size, batch):
 def magnitude_mask(network):
     """The global mask of :data:`PERCENTILE` over the network's weights."""
     weights = {v.path: v.numpy() for v in network.variables}
-    score = criteria.find("magnitude").score
     paths = masks.prunable(kernels(network), depthwise=False, skip_first=False, skip_last=False)
-    scores = {p: score(weights[p], weights[p]) for p in paths}
-    return masks.prune(scores, PERCENTILE, scope="global")
+    return masks.make(
+        {path: np.abs(weights[path]) for path in paths},
+        PERCENTILE,
+        allocation=choices.allocation.of({"name": "global"}),
+        pattern=choices.pattern.of({"name": "weight"}),
+    )
 
 
 def options(batch):

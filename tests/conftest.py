@@ -28,6 +28,7 @@ from xdist.scheduler import LoadFileScheduling
 from lottery import choices, cli, tickets  # cli registers the schema
 from lottery.config import typed
 from lottery.experiment import Laboratory, find_ticket
+from lottery.pruning import masks
 from lottery.runs import Run, runs_of
 from lottery.store import Store
 from lottery.tracking import Tracker
@@ -70,12 +71,20 @@ def composed(*overrides: str, name: str = "config") -> Any:
     Hydra takes a quarter of a second to read files, so those of the same choices are read once;
     values are set as it does.
     """
+    overrides = tuple(choices.as_group(override) for override in overrides)
     named = [(o.partition("=")[0].lstrip("+~"), o) for o in overrides]
     groups = [o for key, o in named if "/" in key or (REPOSITORY / "conf" / key).is_dir()]
     config = copy.deepcopy(_chosen(name, tuple(groups)))
     values = OverridesParser.create().parse_overrides([o for o in overrides if o not in groups])
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
     return typed(config)
+
+
+def pruned(scores: Any, percentile: float, scope: str = "global", within: Any = None) -> Any:
+    """The mask that removes the lowest scores, weight by weight."""
+    allocation = choices.allocation.of({"name": scope})
+    weight = choices.pattern.of({"name": "weight"})
+    return masks.make(scores, percentile, allocation=allocation, pattern=weight, within=within)
 
 
 def dataset(**options: Any) -> Any:

@@ -45,8 +45,8 @@ class Mutant:
 MUTANTS = [
     # -- masks and rounds
     Mutant(
-        "later rounds rank dense", "experiment.py",
-        "trained, initial = ranked.weights(),", "trained, initial = dense.weights(),",
+        "later rounds rank dense", "masking.py",
+        "else ranked.weights()", "else dense.weights()",
         "right for a one-shot mask, where the two are one",
         ("test_masks.py", "test_training.py", "test_peer_bugs.py"),
     ),
@@ -57,13 +57,14 @@ MUTANTS = [
         ("test_masks.py", "test_training.py"),
     ),
     Mutant(
-        "the pruned score zero", "pruning/masks.py",
-        "np.where(within[path], s, -np.inf)", "np.where(within[path], s, 0)",
+        "what is pruned competes again", "pruning/patterns/weight.py",
+        "if within is None else np.flatnonzero(within[path])", "if True else None",
         "right for magnitudes, wrong for scores that may be negative",
+        ("test_laws.py", "test_pruning_masks.py"),
     ),
     Mutant(
-        "a round forgets the mask before", "experiment.py",
-        "within=ranked.mask or None,", "within=None,",
+        "a round forgets the mask before", "masking.py",
+        "within = ranked.mask or None", "within = None",
         "magnitudes of what is pruned are zero, so they are lowest anyway",
         ("test_laws.py", "test_masks.py", "test_training.py"),
     ),
@@ -130,15 +131,17 @@ MUTANTS = [
         "the ties are right, and the head goes too",
     ),
     Mutant(
-        "layers shuffled alike", "pruning/masks.py",
+        "layers shuffled alike", "pruning/patterns/weight.py",
         "{path: generator.permutation(m.ravel())",
-        "{path: np.random.Generator(np.random.PCG64(seed)).permutation(m.ravel())",
+        "{path: np.random.Generator(np.random.PCG64(0)).permutation(m.ravel())",
         "counts are right, and each layer looks random",
+        ("test_laws.py", "test_pruning_masks.py"),
     ),
     Mutant(
-        "the last tie goes first", "pruning/masks.py",
-        "marked[ties[: count -", "marked[ties[::-1][: count -",
+        "the last tie goes first", "pruning/layers.py",
+        "marks[ties[: count -", "marks[ties[::-1][: count -",
         "the count is right",
+        ("test_pruning_masks.py",),
     ),
     Mutant(
         "depthwise never pruned", "pruning/masks.py",
@@ -206,7 +209,7 @@ MUTANTS = [
     ),
     Mutant(
         "a mask without what was ranked", "lineage.py",
-        'return {"dense": dense, "ranked": ranked, "mask":', 'return {"dense": dense, "mask":',
+        '    return {"dense": dense, "ranked": ranked, **about}\n\n\n', '    return {"dense": dense, **about}\n\n\n',
         "percentile and dense network tell rounds apart until the rewinding differs",
         ("test_masks.py", "test_sweep.py", "test_config.py"),
     ),

@@ -130,7 +130,23 @@ EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
     ("trainer.precision", "mixed_bfloat16", "dense", {}),
     ("trainer.sync_batch_norm", True, "dense", BATCH_NORM),
     ("mask.percentile", 50.0, "mask", {}),
-    ("mask.scope", "layer", "mask", {}),
+    ("mask.scope.name", "layer", "mask", {}),
+    ("mask.score.name", "random", "mask", {}),
+    ("mask.pattern.name", "block", "mask", {}),
+    ("mask.at", "start", "mask", {}),
+    ("mask.score.of", "weight", "mask", {"mask.score.name": "movement"}),
+    ("mask.score.per_class", 3, "mask", {"mask.score.name": "snip"}),
+    ("mask.score.temperature", 3.0, "mask", {"mask.score.name": "grasp"}),
+    ("mask.score.rounds", 3, "mask", {"mask.score.name": "synflow"}),
+    ("mask.scope.factors", {"*": 0.5}, "mask", {"mask.scope.name": "rates"}),
+    ("mask.scope.first", 0.5, "mask", {"mask.scope.name": "rates"}),
+    ("mask.scope.last", 1.0, "mask", {"mask.scope.name": "rates"}),
+    ("mask.pattern.n", 1, "mask", {"mask.pattern.name": "n_of_m"}),
+    ("mask.pattern.m", 8, "mask", {"mask.pattern.name": "n_of_m"}),
+    ("mask.pattern.pad", True, "mask", {"mask.pattern.name": "n_of_m"}),
+    ("mask.pattern.rows", 2, "mask", {"mask.pattern.name": "block"}),
+    ("mask.pattern.columns", 2, "mask", {"mask.pattern.name": "block"}),
+    ("mask.pattern.alive", 2, "mask", {"mask.pattern.name": "channel"}),
     ("mask.rate", 20.0, "mask", {}),
     ("mask.depthwise", True, "mask", BATCH_NORM),
     ("mask.skip_first", True, "mask", {}),
@@ -162,9 +178,11 @@ NO_EFFECTS: list[tuple[str, Any, dict[str, Any]]] = [
     ("schedule.factor", 0.5, {"schedule.name": "step"}),
     ("trainer.sync_batch_norm", True, {}),
     ("trainer.sync_batch_norm", True, {**BATCH_NORM, "trainer.strategy": "one"}),
-    ("mask.scope", "layer", {"mask.percentile": 0.0}),
+    ("mask.scope.name", "layer", {"mask.percentile": 0.0}),
+    ("mask.pattern.name", "block", {"mask.percentile": 0.0}),
+    ("mask.score.name", "random", {"mask.percentile": 0.0}),
+    ("mask.at", "start", {"mask.percentile": 0.0}),
     ("mask.shuffle", True, {"mask.percentile": 0.0}),
-    ("mask.criterion", "other", {"mask.percentile": 0.0}),
     ("mask.rate", 20.0, {"mask.percentile": 20.0}),
     ("mask.rate", 20.0, {"mask.percentile": 0.0}),
     ("mask.depthwise", True, {}),
@@ -174,8 +192,6 @@ NO_EFFECTS: list[tuple[str, Any, dict[str, Any]]] = [
     ("rewind.optimizer", "reset", {"rewind.name": "reinit"}),
     ("rewind.optimizer", "reset", {"optimizer.momentum": 0.0}),
 ]
-# Only plug-ins have an effect of this: see below.
-OF_PLUG_INS = {"mask.criterion"}
 
 
 def beside(base: Config, changes: dict[str, Any], folder: dict[str, Any]) -> Config:
@@ -205,7 +221,7 @@ def test_every_option_is_in_the_table_or_plumbing(base):
         for name in kind.shipped():
             fields_of |= {f"{kind.option}.{f.name}": f for f in fields(kind.find(name))}
     determining = {name for name, f in fields_of.items() if f.metadata["identity"]}
-    assert {option for option, *_ in EFFECTS} == determining - OF_PLUG_INS
+    assert {option for option, *_ in EFFECTS} == determining
     for name, f, value in options(base):
         if f.metadata["identity"]:
             continue

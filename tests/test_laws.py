@@ -4,14 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY, composed, laboratory
+from conftest import TINY, composed, laboratory, pruned
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lottery import choices, experiment, lineage, rewinding
 from lottery.data.preprocessing import Preprocessing
 from lottery.pruning import masks
-from lottery.pruning.criteria import magnitude
 from lottery.rewinding import masked, with_counters, without_slots
 from lottery.runs import Run
 from lottery.store import Store
@@ -43,14 +42,18 @@ def test_later_rounds_rank_the_weights_of_the_last_ticket(family):
     def ranked(run: Run) -> dict[str, np.ndarray]:
         weights = run.weights()
         scores = {path: np.abs(weights[path]) for path in first.mask}
-        return masks.prune(scores, 75, scope="global", within=first.mask)
+        return pruned(scores, 75, within=first.mask)
 
     assert equal(last.mask, ranked(first))
     assert not equal(last.mask, ranked(dense))
 
 
 def test_what_a_round_has_pruned_stays_so_even_if_zeros_score_highest(lab, monkeypatch):
-    monkeypatch.setattr(magnitude.Criterion, "score", lambda self, trained, initial: -abs(trained))
+    monkeypatch.setattr(
+        choices.score.find("magnitude"),
+        "scores",
+        lambda self, evidence: {path: -abs(evidence.weights[path]) for path in evidence.paths},
+    )
     options = ("mask.rate=50", "mask.percentile=75", "rewind.epoch=2")
     result = experiment.find_ticket(composed(*TINY, *options), lab)
     last = Run(lab.store.root / "ticket" / result["ticket"]["key"])
@@ -88,17 +91,17 @@ signed = st.lists(st.sampled_from([-2.0, -1.0, 0.0, 1.0]), min_size=2, max_size=
 
 @given(signed, st.integers(0, 99), st.integers(0, 99), st.sampled_from(["global", "layer"]))
 def test_what_is_pruned_stays_so_whatever_the_survivors_score(scores, a, b, scope):
-    """As of a criterion whose scores may be negative, such as growth."""
+    """As of a score whose scores may be negative, such as growth."""
     low, high = sorted((a, b))
     ranks = {"k": np.array(scores)}
-    first = masks.prune(ranks, low, scope=scope)
-    later = masks.prune({"k": -np.abs(ranks["k"]) - 1}, high, scope=scope, within=first)
+    first = pruned(ranks, low, scope)
+    later = pruned({"k": -np.abs(ranks["k"]) - 1}, high, scope, within=first)
     assert not (later["k"] & ~first["k"]).any()
 
 
 def test_layers_of_one_shape_are_shuffled_apart():
     mask = {"a": np.arange(100) < 50, "b": np.arange(100) < 50}
-    shuffled = masks.shuffled(mask, 0)
+    shuffled = masks.shuffle(mask, 0, pattern=choices.pattern.of({"name": "weight"}))
     assert (shuffled["a"] != shuffled["b"]).any()
 
 

@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+from conftest import pruned
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lottery import choices
 from lottery.models.kernels import Kernel
 from lottery.pruning import masks
 from lottery.pruning.allocation import removed, rounds
+from lottery.pruning.evidence import Evidence
+from lottery.pruning.scores import scored
 
 percentiles = st.integers(0, 99_999).map(lambda i: i / 1000)
 # Few distinct values, so that ties are the rule.
@@ -16,75 +20,10 @@ layers = st.lists(
 ).map(lambda lists: {f"layer_{i}/kernel": np.array(x) for i, x in enumerate(lists)})
 
 
-def pruned(mask):
-    return sum(int((~m).sum()) for m in mask.values())
-
-
-@given(layers, percentiles)
-def test_global_removes_exactly_the_floor(scores, percentile):
-    size = sum(s.size for s in scores.values())
-    mask = masks.prune(scores, percentile, scope="global")
-    assert pruned(mask) == removed(percentile, size)
-
-
-@given(layers, percentiles)
-def test_layer_removes_exactly_the_floor_of_each_layer(scores, percentile):
-    mask = masks.prune(scores, percentile, scope="layer")
-    assert {p: int((~m).sum()) for p, m in mask.items()} == {
-        p: removed(percentile, s.size) for p, s in scores.items()
-    }
-
-
-@given(layers, percentiles, st.sampled_from(["global", "layer"]))
-def test_survivors_score_at_least_as_high_and_ties_break_by_position(scores, percentile, scope):
-    mask = masks.prune(scores, percentile, scope=scope)
-    groups = [scores.keys()] if scope == "global" else [[p] for p in scores]
-    for group in groups:
-        values = np.concatenate([scores[p] for p in group])
-        kept = np.concatenate([mask[p] for p in group])
-        order = np.argsort(values, kind="stable")
-        assert not kept[order[: (~kept).sum()]].any()
-
-
-@given(layers, percentiles, percentiles, st.sampled_from(["global", "layer"]))
-def test_masks_nest(scores, a, b, scope):
-    low, high = sorted((a, b))
-    sparse = masks.prune(scores, high, scope=scope)
-    dense = masks.prune(scores, low, scope=scope)
-    assert all((dense[p] | ~sparse[p]).all() for p in scores)
-
-
-@given(layers, percentiles, percentiles, st.integers(0, 9))
-def test_a_round_counts_what_earlier_ones_removed_and_keeps_it_removed(scores, a, b, seed):
-    low, high = sorted((a, b))
-    first = masks.prune(scores, low, scope="global")
-    generator = np.random.default_rng(seed)
-    retrained = {p: generator.random(s.shape) * first[p] for p, s in scores.items()}
-    second = masks.prune(retrained, high, scope="global", within=first)
-    assert pruned(second) == removed(high, sum(s.size for s in scores.values()))
-    assert all((first[p] | ~second[p]).all() for p in scores)
-
-
-@given(layers, percentiles, st.integers(0, 9))
-def test_shuffling_keeps_layer_counts(scores, percentile, seed):
-    mask = masks.prune(scores, percentile, scope="global")
-    control = masks.shuffled(mask, seed)
-    assert {p: m.sum() for p, m in mask.items()} == {p: m.sum() for p, m in control.items()}
-
-
-def test_shuffling_shuffles():
-    mask = {"a": np.arange(1000) < 500}
-    assert 200 < (masks.shuffled(mask, 0)["a"] & mask["a"]).sum() < 300
-
-
 def test_negative_weights_survive_by_magnitude():
-    from lottery.pruning import criteria
-
-    weights = np.array([-3.0, 0.1, 2.0, -0.2])
-    scores = {"k": criteria.find("magnitude").score(weights, weights)}
-    np.testing.assert_array_equal(
-        masks.prune(scores, 50, scope="global")["k"], [True, False, True, False]
-    )
+    evidence = Evidence({"k": np.array([-3.0, 0.1, 2.0, -0.2])}, ("k",), 50)
+    scores = scored(choices.score.of({"name": "magnitude"}), evidence)
+    np.testing.assert_array_equal(pruned(scores, 50)["k"], [True, False, True, False])
 
 
 def test_decimals_are_exact():
@@ -95,7 +34,7 @@ def test_decimals_are_exact():
 
 def test_a_score_that_is_no_number_is_an_error():
     with pytest.raises(ValueError, match="not a number"):
-        masks.prune({"k": np.array([1.0, np.nan])}, 50, scope="global")
+        pruned({"k": np.array([1.0, np.nan])}, 50)
 
 
 @given(st.sampled_from([10.0, 20.0, 50.0]), percentiles)
@@ -140,7 +79,7 @@ def test_files_give_back_the_mask(scores, percentile):
     import tempfile
     from pathlib import Path
 
-    mask = masks.prune(scores, percentile, scope="global")
+    mask = pruned(scores, percentile)
     with tempfile.TemporaryDirectory() as folder:
         masks.write(mask, Path(folder) / "mask.safetensors")
         read = masks.read(Path(folder) / "mask.safetensors")

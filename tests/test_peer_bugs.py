@@ -15,15 +15,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY, composed, laboratory
+from conftest import TINY, composed, laboratory, pruned
 
 from lottery import choices, experiment, files, lineage, models, rewinding
 from lottery.analysis import verdict
 from lottery.data.arrays import ArraySplit
 from lottery.models import kernels
 from lottery.models.networks import _mobilenet_v2
-from lottery.pruning import masks
-from lottery.pruning.criteria import magnitude
+from lottery.pruning import layers, masks
 from lottery.rewinding import Start, with_counters
 from lottery.runs import Run
 from lottery.training import run as training
@@ -119,7 +118,7 @@ def the_floor_of_the_percentile_is_removed(lab):
 def ties_are_split_to_meet_the_percentile(lab):
     scores = {"kernel": np.repeat([1.0, 2.0, 3.0], 100).reshape(30, 10)}
     for percentile, expected in ((20, 60), (50, 150)):
-        assert (~masks.prune(scores, percentile, scope="global")["kernel"]).sum() == expected
+        assert (~pruned(scores, percentile)["kernel"]).sum() == expected
 
 
 def each_round_removes_its_share_of_the_survivors(lab):
@@ -248,7 +247,7 @@ def remove_scores(below):
     """A mutation that removes what ``below(scores, sorted scores, count)`` says."""
 
     def mutate(patch):
-        patch.setattr(masks, "_lowest", lambda s, count: below(s, np.sort(s, axis=None), count))
+        patch.setattr(layers, "lowest", lambda s, sizes, count: below(s, np.sort(s), count))
 
     return mutate
 
@@ -259,11 +258,15 @@ def count_zeros_in_every_round(patch):
 
 
 def shuffle_nothing(patch):
-    patch.setattr(masks, "shuffled", lambda mask, seed: dict(mask))
+    patch.setattr(masks, "shuffle", lambda mask, seed, **options: dict(mask))
 
 
 def forget_the_absolute_value(patch):
-    patch.setattr(magnitude.Criterion, "score", lambda self, trained, initial: trained)
+    patch.setattr(
+        choices.score.find("magnitude"),
+        "scores",
+        lambda self, evidence: {path: evidence.weights[path] for path in evidence.paths},
+    )
 
 
 def freeze_weights_below_a_threshold(patch):

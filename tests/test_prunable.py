@@ -13,7 +13,6 @@ from lottery.errors import ConfigError
 from lottery.export.compaction import compact, removed
 from lottery.files import read_json
 from lottery.models import cost, kernels
-from lottery.pruning import criteria
 from lottery.runs import runs_of
 
 CLASSES = 4
@@ -164,32 +163,32 @@ def test_kernels_of_volumes(layer):
 class Means:
     """The mean of each column in place of every weight of it: as long, but not of its shape."""
 
-    def score(self, trained, initial):
-        return np.abs(trained).mean(axis=0, keepdims=True)
+    def scores(self, evidence):
+        columns = ((p, np.abs(evidence.weights[p])) for p in evidence.paths)
+        return {path: weights.mean(axis=0, keepdims=True) for path, weights in columns}
 
 
 class Infinite:
-    def score(self, trained, initial):
-        with np.errstate(divide="ignore"):
-            return 1 / (0 * trained)
+    def scores(self, evidence):
+        return {path: 1 / (0 * evidence.weights[path]) for path in evidence.paths}
 
 
 def test_a_wrong_score_is_refused_before_anything_is_stored(lab, monkeypatch):
     config = composed(*TINY, "mask.percentile=50", "rewind.epoch=0", "trainer.epochs=1")
-    for criterion, words in (
+    for score, words in (
         (Means, r"magnitude scores fc1/kernel in shape \(1, 30\), but .* have shape \(64, 30\)"),
         (Infinite, r"scores fc1/kernel with 1920 values that are not finite, out of 1920"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(criteria, "find", lambda name, wrong=criterion: wrong())
+            patch.setattr(choices.score.find("magnitude"), "scores", score.scores)
             with pytest.raises(ConfigError, match=words):
                 experiment.find_ticket(config, lab)
     assert experiment.find_ticket(config, lab)["mask"]["density"] == 0.5  # the corrected command
 
 
 class Logarithms:
-    def score(self, trained, initial):
-        return np.log(np.abs(trained))
+    def scores(self, evidence):
+        return {path: np.log(np.abs(evidence.weights[path])) for path in evidence.paths}
 
 
 def test_a_score_of_what_is_pruned_already_may_be_anything(lab, monkeypatch):
@@ -198,7 +197,7 @@ def test_a_score_of_what_is_pruned_already_may_be_anything(lab, monkeypatch):
         *TINY, "mask=iterative", "mask.rate=50", "mask.percentile=75", "rewind.epoch=0",
         "trainer.epochs=1", "seed=3",
     )  # fmt: skip
-    monkeypatch.setattr(criteria, "find", lambda name: Logarithms())
+    monkeypatch.setattr(choices.score.find("magnitude"), "scores", Logarithms.scores)
     mask = experiment.find_ticket(config, lab)["mask"]
     assert mask["kept"] == mask["prunable"] - mask["prunable"] * 3 // 4
 

@@ -210,21 +210,6 @@ def test_shuffling_shuffles_by_the_seed(pattern):
         assert 0.4 < (controls[0] == other).mean() < 0.6
 
 
-@given(percentiles, st.integers(0, 9))
-def test_shuffling_weights_draws_as_it_always_has(percentile, seed):
-    scores = {p: np.random.default_rng(1).random((5, 7)) for p in "ab"}
-    mask = masks.make(scores, percentile, **weight("global"))
-    control = masks.shuffle(mask, seed, pattern=weight("global")["pattern"])
-    assert masks.digest(control) == masks.digest(masks.shuffled(mask, seed))
-
-
-@given(networks(), percentiles, st.sampled_from(["global", "layer"]))
-def test_weights_are_those_of_before(network, percentile, scope):
-    scores = network[0]
-    new = masks.make(scores, percentile, **weight(scope))
-    assert masks.digest(new) == masks.digest(masks.prune(scores, percentile, scope=scope))
-
-
 # -- allocations
 
 

@@ -49,9 +49,13 @@ DISK_ERRORS = {
 
 
 def register_schema() -> None:
-    """Make the schemas known to Hydra, for the primary configs to build on."""
+    """Make known to Hydra what the primary configs build on."""
     for name, schema in studies.schemas():
         ConfigStore.instance().store(name, schema)
+    # Where a ticket usually starts: a mask that is made before training needs no trained weights.
+    OmegaConf.register_new_resolver(
+        "usual_epoch", lambda at: 0 if at == "start" else 5, replace=True
+    )
     # Hydra copies this singleton, which only it reads, for each group that --help lists: half a
     # second. Its load() copies what it hands out.
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]

@@ -136,22 +136,28 @@ class Trainer:
     )
 
 
+def _removes_any(mask: "Mask") -> bool:
+    return mask.percentile > 0
+
+
 @dataclass
 class Mask:
     """Which weights go."""
 
-    criterion: str = option(
-        "magnitude",
-        "module in lottery.pruning.criteria that scores weights",
-        only=lambda m: m.percentile > 0,
+    score: Any = option(MISSING, "how much a weight matters", kind=choices.score, only=_removes_any)
+    scope: Any = option(
+        MISSING, "how many weights each layer keeps", kind=choices.allocation, only=_removes_any
+    )
+    pattern: Any = option(
+        MISSING, "which weights go together", kind=choices.pattern, only=_removes_any
+    )
+    at: str = option(
+        "end",
+        "whose weights are scored: those of the end of training, or of the start (before training)",
+        only=_removes_any,
+        choices=("end", "start"),
     )
     percentile: float = option(MISSING, "percent of the prunable weights to remove", ge=0, lt=100)
-    scope: str = option(
-        "global",
-        "rank over all layers or in each",
-        only=lambda m: m.percentile > 0,
-        choices=("global", "layer"),
-    )
     rate: float | None = option(
         None,
         "iterative: percent of the survivors removed per round; None: all at once",
@@ -339,6 +345,11 @@ def _contradictions(config: Training) -> list[str]:
     if isinstance(config, Config) and config.rewind.epoch > epochs:
         errors.append(f"rewind.epoch={config.rewind.epoch} lies after trainer.epochs={epochs}")
     errors += config.schedule.contradictions()
+    if isinstance(config, Config) and config.mask.at == "start" and config.mask.rate is not None:
+        errors.append(
+            f"mask.rate={config.mask.rate:g} trains between its rounds, and mask.at=start scores "
+            "weights before training: leave one of them out"
+        )
     if data.classes is not None and len(set(data.classes)) != len(data.classes):
         errors.append(f"data.classes={data.classes} names a class twice")
     if data.classes is not None and len(data.classes) < 2:

@@ -24,12 +24,13 @@ from lottery.interrupts import StopSignals
 from lottery.lineage import (
     Round,
     lineage,
-    mask_identity,
-    shuffled_identity,
     ticket_identity,
     training_identity,
 )
-from lottery.pruning import criteria, masks
+from lottery.masking import Sources, make_mask
+from lottery.pruning import masks
+from lottery.pruning.evidence import Passes
+from lottery.pruning.units import Ties
 from lottery.quiet import import_tensorflow
 from lottery.rewinding import Origin, Start
 from lottery.runs import Run
@@ -61,7 +62,7 @@ def find_ticket(config: Config, lab: Laboratory) -> dict[str, Any]:
     dense = ranked = train_dense(config, lab)
     _warn_of_left_out(dense.whole.left_out)
     for step in lineage(config, lab.store).rounds:
-        mask = make_mask(config, lab, dense, ranked, step)
+        mask = make_mask(config, lab.store, dense, ranked, step, _sources(config, lab, dense))
         ranked = retrain(config, lab, dense, ranked, step, mask)
     return report(config, lab, dense, ranked)
 
@@ -89,50 +90,26 @@ def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[st
         first = lineage(cell, lab.store).rounds[0]
         if first.first_epoch not in dense.epochs:
             _dense_state(cell, lab, dense, first.first_epoch)
-        make_mask(cell, lab, dense, dense, first)
+        make_mask(cell, lab.store, dense, dense, first, _sources(cell, lab, dense))
     return dense_result(config, lab)
 
 
-def make_mask(config: Config, lab: Laboratory, dense: Run, ranked: Run, step: Round) -> Node:
-    """The mask of one round, by the weights of the run ``ranked``; shuffled for that control.
+def _sources(config: Config, lab: Laboratory, dense: Run) -> Sources:
+    """What masks may be made from besides trained weights."""
 
-    What the mask of ``ranked`` removed stays removed. Raises :class:`ConfigError` if nothing is
-    left to prune.
-    """
-    options = config.mask
+    def initial() -> Mapping[str, np.ndarray[Any, Any]]:
+        return _weights(_dense_state(config, lab, dense, 0))
 
-    def produce(work: Path) -> None:
-        paths = masks.prunable(
-            dense.kernels,
-            depthwise=options.depthwise,
-            skip_first=options.skip_first,
-            skip_last=options.skip_last,
-        )
-        if not paths:
-            raise ConfigError("the mask options leave no layer to prune")
-        trained, initial = ranked.weights(), _weights(_dense_state(config, lab, dense, 0))
-        mask = masks.prune(
-            criteria.scores(options.criterion, trained, initial, paths, ranked.mask or None),
-            step.percentile,
-            scope=options.scope,
-            within=ranked.mask or None,
-        )
-        _write_mask(work, mask, step.percentile, dense.whole)
+    def passes(work: Path) -> Passes:
+        raise ConfigError("passes through the network are not there yet")
 
-    about = mask_identity(config, dense.key, ranked.key, step.percentile)
-    mask = lab.store.compute("mask", about, produce)
-    return _shuffle(config, lab, mask, dense.whole) if step.shuffled else mask
+    def tied() -> Ties:
+        run = training_module(config)
+        from lottery.export.ties import ties
 
+        return ties(run.network(config, describe(config.data)))
 
-def _shuffle(config: Config, lab: Laboratory, mask: Node, whole: masks.Whole) -> Node:
-    """The control: the same layer-wise counts at random places."""
-
-    def produce(work: Path) -> None:
-        about = files.read_json(mask.path / "result.json")
-        shuffled = masks.shuffled(masks.read(mask.path / "mask.safetensors"), config.seed)
-        _write_mask(work, shuffled, about["percentile"], whole)
-
-    return lab.store.compute("mask", shuffled_identity(config, mask.key), produce)
+    return Sources(initial, passes, tied)
 
 
 def retrain(
@@ -386,19 +363,6 @@ def _imported() -> Any:
     from lottery.training import run
 
     return run
-
-
-def _write_mask(work: Path, mask: masks.Mask, percentile: float, whole: masks.Whole) -> None:
-    masks.write(mask, work / "mask.safetensors")
-    summary = {"percentile": percentile, **masks.summary(mask, whole)}
-    files.write_json(work / "result.json", summary)
-    emptied = [path for path, count in summary["layers"].items() if count["kept"] == 0]
-    if emptied:  # layer collapse: Tanaka et al. 2020, arXiv:2006.05467
-        log.warning(
-            "the mask leaves no weight in %d layers (%s): if the ticket stays at chance, try "
-            "mask.scope=layer, mask.rate=20 or mask.skip_last=true",
-            len(emptied), ", ".join(emptied[:3]),
-        )  # fmt: skip
 
 
 @functools.cache  # once in a process: cells and rounds of one network would say the same

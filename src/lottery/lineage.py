@@ -12,6 +12,7 @@ from lottery.config import DENSE, Config, Mask, Training
 from lottery.data import describe
 from lottery.options import identity
 from lottery.pruning.allocation import rounds
+from lottery.pruning.scores import any_target
 from lottery.store import Node, Store
 
 
@@ -20,6 +21,8 @@ class Round:
     """One pruning and retraining; a one-shot mask has one, an iterative one several."""
 
     percentile: float
+    before: float
+    """The percentile of the round before; 0 in the first."""
     mask: Node
     shuffled: Node | None
     rewinding: Any
@@ -85,6 +88,7 @@ def lineage(config: Config, store: Store) -> Lineage:
     for number, percentile in enumerate(ladder, start=1):
         last = number == len(ladder)
         ranked = chain[-1].ticket.key if chain else dense.key
+        before = ladder[number - 2] if chain else 0.0
         mask = store.node("mask", mask_identity(config, dense.key, ranked, percentile))
         shuffled = None
         if last and config.mask.shuffle and percentile > 0:  # else there is nothing to shuffle
@@ -98,6 +102,7 @@ def lineage(config: Config, store: Store) -> Lineage:
         chain.append(
             Round(
                 percentile,
+                before,
                 mask,
                 shuffled,
                 rewind,
@@ -132,11 +137,50 @@ def training_identity(config: Training) -> dict[str, Any]:
 
 
 def mask_identity(config: Config, dense: str, ranked: str, percentile: float) -> dict[str, Any]:
-    """What determines the mask that removes ``percentile`` percent by the weights of ``ranked``."""
-    mask = round_of(config.mask, percentile)
-    if models.lacks(config.model, "depthwise"):
-        mask = replace(mask, depthwise=False)
-    return {"dense": dense, "ranked": ranked, "mask": identity(mask)}
+    """What determines the mask that removes ``percentile`` percent.
+
+    That is the run ``ranked`` whose weights are scored, or, for one that is made at the start, what
+    determines the initialisation: such masks need no trained network.
+    """
+    mask = round_of(_effective(config), percentile)
+    about: dict[str, Any] = {"mask": identity(mask)}
+    if percentile == 0:
+        return {"dense": dense, "ranked": ranked, **about}
+    about |= _code(score=mask.score, scope=mask.scope, pattern=mask.pattern)
+    if mask.at == "start":
+        return {"initial": initial_identity(config), **about}
+    return {"dense": dense, "ranked": ranked, **about}
+
+
+def score_identity(config: Config, ranked: str, percentile: float) -> dict[str, Any]:
+    """What determines the scores of a round: less than its mask, where they serve any target."""
+    mask = _effective(config)
+    about: dict[str, Any] = {
+        "score": identity(mask.score),
+        "kernels": [mask.depthwise, mask.skip_first, mask.skip_last],
+    }
+    chosen = {"score": mask.score}
+    if not any_target(mask.score):
+        about |= {"percentile": percentile}
+        about |= {"scope": identity(mask.scope), "pattern": identity(mask.pattern)}
+        chosen |= {"scope": mask.scope, "pattern": mask.pattern}
+    about |= _code(**chosen)
+    of = {"initial": initial_identity(config)} if mask.at == "start" else {"ranked": ranked}
+    return {**of, **about}
+
+
+def initial_identity(config: Training) -> dict[str, Any]:
+    """What determines the weights at initialisation, and the examples that scores look at."""
+    about = training_identity(config)
+    parts = {k: v for k, v in about["config"].items() if k in ("seed", "data", "model")}
+    batch = {"batch_size": config.trainer.batch_size}
+    return {**about, "config": {**parts, **batch}}
+
+
+def _effective(config: Config) -> Mask:
+    """The mask's options, with those at their defaults that have no effect on the network."""
+    lacking = models.lacks(config.model, "depthwise")
+    return replace(config.mask, depthwise=False) if lacking else config.mask
 
 
 def round_of(mask: Mask, percentile: float) -> Mask:

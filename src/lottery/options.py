@@ -68,7 +68,8 @@ def identity(config: Any) -> dict[str, Any]:
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
-            determining[f.name] = identity(value)
+            if _matters(f, config):
+                determining[f.name] = identity(value)
         elif not f.metadata["identity"]:
             continue
         elif (f.metadata.get("always") or value != _default(f)) and _matters(f, config):

@@ -112,7 +112,7 @@ class Run:
             if "shuffled" in about:
                 mask = about["shuffled"]
                 continue
-            if about["ranked"] == dense.key:
+            if about.get("ranked", dense.key) == dense.key:  # made at the start: of no run
                 return [dense, *reversed(chain)]
             chain.append(Run(store / "ticket" / about["ranked"]))
             mask = chain[-1]._about["identity"]["mask"]

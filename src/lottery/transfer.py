@@ -9,7 +9,7 @@ node of the store.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lottery import choices, files
@@ -27,10 +27,12 @@ from lottery.experiment import (
     trained,
     training_module,
 )
+from lottery.export.ties import ties
 from lottery.lineage import Lineage, training_identity
 from lottery.models.cost import whole
 from lottery.options import bound_errors, did_you_mean
 from lottery.pruning import masks
+from lottery.pruning.units import needs_ties
 from lottery.rewinding import Start, fresh_seed
 from lottery.runs import Run
 from lottery.store import Node, Store
@@ -68,6 +70,8 @@ class Variant:
     """Of the initial weights; None: that of the config."""
     pristine: bool = True
     """Whether no weight that it starts from has been trained before."""
+    shuffled: bool = False
+    """Whether the mask is permuted within each layer, in its own pattern."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -201,9 +205,8 @@ def make(
     if name == "fresh":
         return Variant(name, config, {"mask": which}, lambda: None, ticket.mask, seed=fresh)
     if name == "random":
-        shuffled = masks.shuffled(ticket.mask, seed)
         about = {"mask": which, "shuffled": seed}
-        return Variant(name, config, about, lambda: None, shuffled, seed=fresh)
+        return Variant(name, config, about, lambda: None, ticket.mask, seed=fresh, shuffled=True)
     if epochs is not None:
         config = replace(config, trainer=replace(config.trainer, epochs=epochs))
     return Variant(name, config, {}, lambda: None, {})
@@ -311,10 +314,15 @@ def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
         """The mask without the head's part: the new head is dense."""
         network, new = _network(variant)
         check_fit(network, variant.mask, ticket, but=new)
-        kept = {path: m for path, m in variant.mask.items() if path not in new}
+        mask, pattern = variant.mask, ticket.pattern
+        if variant.shuffled:
+            tied = ties(network) if needs_ties(pattern) else None
+            mask = masks.shuffle(mask, variant.config.seed, pattern=pattern, ties=tied)
+        kept = {path: m for path, m in mask.items() if path not in new}
         summary = masks.summary(kept, whole(network))
         percentile = 100 * (1 - summary["density"])
-        return Sparse(kept, {"percentile": percentile, **summary})
+        about = {"percentile": percentile, "pattern": asdict(pattern)}
+        return Sparse(kept, {**about, **summary})
 
     def attempt() -> Attempt:
         pruned, begin = sparse() if variant.mask else None, start()

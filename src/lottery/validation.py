@@ -7,8 +7,8 @@ from lottery.config import Config, Training, range_errors
 from lottery.data import describe
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import LotteryError
-from lottery.pruning import criteria
 from lottery.pruning.allocation import rounds
+from lottery.pruning.units import Target
 
 
 def errors(config: Training, *checks: Callable[[Any], object]) -> list[str]:
@@ -34,9 +34,11 @@ def _check_data(config: Training) -> None:
     steps_per_epoch(sizes["train"], config.trainer.batch_size)
 
 
-def _check_criterion(config: Config) -> None:
-    criteria.find(config.mask.criterion)
+def _check_mask(config: Config) -> None:
+    mask = config.mask
+    if mask.percentile > 0:
+        mask.pattern.check(Target(mask.percentile, mask.scope))
 
 
-CHECKS = (_check_percentile, _check_data, _check_criterion)
+CHECKS = (_check_percentile, _check_data, _check_mask)
 """What must hold of a network that is trained from fresh weights, and of what is pruned in it."""

@@ -11,7 +11,6 @@ import numpy as np
 
 from lottery import tensors
 from lottery.errors import DamagedError, StoreError
-from lottery.pruning.allocation import removed
 from lottery.pruning.layers import Allocation
 from lottery.pruning.units import Pattern, Target, Ties
 
@@ -85,52 +84,6 @@ def shuffle(
 ) -> dict[str, Array]:
     """The control for *which*: as many survivors in each layer, in the same pattern, by lot."""
     return pattern.shuffled(mask, np.random.Generator(np.random.PCG64(seed)), ties)
-
-
-def prune(
-    scores: Mapping[str, Array], percentile: float, *, scope: str, within: Mask | None = None
-) -> dict[str, Array]:
-    """Mask that removes exactly ``floor(percentile / 100 * N)`` weights, the lowest scores.
-
-    N counts the weights in scope: all of them together (``global``) or those of each kernel
-    (``layer``). Ties break by position, the first goes first. ``within`` is the mask of an
-    earlier round: what it removed stays removed and counts towards the percentile.
-
-    Raises :class:`ValueError` if a score is not a number or the scope is unknown.
-    """
-    if any(np.isnan(s).any() for s in scores.values()):
-        raise ValueError("a score is not a number; was the network trained?")
-    if within is not None:
-        scores = {path: np.where(within[path], s, -np.inf) for path, s in scores.items()}
-    if scope == "layer":
-        return {p: ~_lowest(s, removed(percentile, s.size)) for p, s in scores.items()}
-    if scope != "global":
-        raise ValueError(f"scope must be global or layer, not {scope}")
-    flat = np.concatenate([np.ravel(s) for s in scores.values()])
-    kept = ~_lowest(flat, removed(percentile, flat.size))
-    parts = np.split(kept, np.cumsum([s.size for s in scores.values()])[:-1])
-    return {
-        path: part.reshape(scores[path].shape) for path, part in zip(scores, parts, strict=True)
-    }
-
-
-def _lowest(scores: Array, count: int) -> Array:
-    """Boolean array that marks the ``count`` lowest scores, earlier positions first among ties."""
-    low = np.zeros(scores.shape, bool)
-    if count:
-        flat = scores.ravel()
-        threshold = np.partition(flat, count - 1)[count - 1]
-        marked = flat < threshold
-        ties = np.flatnonzero(flat == threshold)
-        marked[ties[: count - np.count_nonzero(marked)]] = True
-        low = marked.reshape(scores.shape)
-    return low
-
-
-def shuffled(mask: Mask, seed: int) -> dict[str, Array]:
-    """The same number of survivors in each layer, at random places: the control for *which*."""
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return {path: generator.permutation(m.ravel()).reshape(m.shape) for path, m in mask.items()}
 
 
 def apply(

@@ -40,7 +40,10 @@ class Target:
 
 
 class Pattern(Protocol):
-    """What a choice of ``mask.pattern`` is: it says which weights can go together."""
+    """What a choice of ``mask.pattern`` is: it says which weights can go together.
+
+    A class variable ``needs_ties`` says that it must know which channels are tied.
+    """
 
     def check(self, target: Target) -> None:
         """Raise :class:`ConfigError` for a target that no network can reach in this pattern."""
@@ -57,6 +60,11 @@ class Pattern(Protocol):
     ) -> dict[str, Array]:
         """A mask of this pattern that leaves as many weights of each kernel, drawn at random."""
         ...
+
+
+def needs_ties(pattern: Pattern) -> bool:
+    """Whether a pattern must know which channels of the network are tied."""
+    return bool(getattr(pattern, "needs_ties", False))
 
 
 @dataclass(frozen=True)

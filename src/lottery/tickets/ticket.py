@@ -176,6 +176,14 @@ class Ticket:
         return network
 
     @property
+    def pattern(self) -> Any:
+        """The choice of ``mask.pattern`` that its mask has.
+
+        Raises :class:`ConfigError` for one of a plug-in that is not here.
+        """
+        return choices.pattern.of(self.provenance["mask"].get("pattern", {"name": "weight"}))
+
+    @property
     def made_with(self) -> str:
         """The versions that it was made with, for messages."""
         versions = self.provenance.get("versions", {})

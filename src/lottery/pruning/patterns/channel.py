@@ -4,6 +4,7 @@ import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Channel(UnitPattern):
     """Output channels of convolutions and dense layers, tied ones in all their kernels."""
+
+    needs_ties: ClassVar[bool] = True
 
     alive: int = option(1, "channels that every kernel keeps, whatever they score", ge=0)
 

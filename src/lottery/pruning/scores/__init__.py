@@ -14,7 +14,8 @@ class Score(Protocol):
 
     A class variable ``needs`` names what it looks at besides the weights: ``initial`` (weights at
     initialisation), ``labels`` (passes over labelled examples), ``network`` (passes without
-    data). Without one it needs none of them.
+    data). Without one it needs none of them. ``any_target`` says that its scores are the same
+    whatever is to be removed, so that masks of all percentiles share them.
     """
 
     def scores(self, evidence: Evidence) -> Mapping[str, Any]:
@@ -28,6 +29,11 @@ class Score(Protocol):
 def needs(score: Score) -> frozenset[str]:
     """What a score looks at besides weights: ``initial``, ``labels``, ``network``."""
     return frozenset(getattr(score, "needs", ()))
+
+
+def any_target(score: Score) -> bool:
+    """Whether a score is the same whatever is to be removed."""
+    return bool(getattr(score, "any_target", False))
 
 
 def scored(score: Score, evidence: Evidence) -> dict[str, Array]:

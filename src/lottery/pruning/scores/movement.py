@@ -19,6 +19,7 @@ class Movement:
     """|w| - |w at initialisation|: what has shrunk goes first, then what has hardly grown."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"initial"})
+    any_target: ClassVar[bool] = True
 
     of: str = option(
         "magnitude",

@@ -16,6 +16,7 @@ class Snip:
     """|w g|: what the loss would change at most, to first order; summed over batches."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+    any_target: ClassVar[bool] = True
 
     per_class: int = option(10, "training examples of each class", ge=1)
 

@@ -14,6 +14,7 @@ class Taylor:
     """(w g)²: the square of what the loss would change to first order; mean over batches."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+    any_target: ClassVar[bool] = True
 
     per_class: int = option(10, "training examples of each class", ge=1)
 
