@@ -209,7 +209,8 @@ MUTANTS = [
     ),
     Mutant(
         "a mask without what was ranked", "lineage.py",
-        '    return {"dense": dense, "ranked": ranked, **about}\n\n\n', '    return {"dense": dense, **about}\n\n\n',
+        '    return {"dense": dense, "ranked": ranked, **about}\n\n\n',
+        '    return {"dense": dense, **about}\n\n\n',
         "percentile and dense network tell rounds apart until the rewinding differs",
         ("test_masks.py", "test_sweep.py", "test_config.py"),
     ),
