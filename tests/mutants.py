@@ -203,7 +203,7 @@ MUTANTS = [
     # -- lineage
     Mutant(
         "a control starts at the rewind epoch", "lineage.py",
-        "first_epoch=0 if rewind.control else rewind.epoch", "first_epoch=rewind.epoch",
+        "first=START if rewind.control else rewind.point", "first=rewind.point",
         "the training itself is right; plans and tags are not",
         ("test_sweep.py",),
     ),
@@ -236,7 +236,7 @@ MUTANTS = [
     ),
     Mutant(
         "a learning rate that was not rewound", "rewinding/lr.py",
-        "with_counters(origin.final(), of=origin.dense(origin.epoch))", "dict(origin.final())",
+        "with_counters(origin.final(), of=origin.dense(origin.point))", "dict(origin.final())",
         "the state of the end has the counter of the end",
         ("test_training.py",),
     ),
@@ -318,7 +318,7 @@ MUTANTS = [
     # -- selection, transfer, telemetry
     Mutant(
         "a tie goes to the later epoch", "analysis/selection.py",
-        "0 if epoch is None else -epoch", "0 if epoch is None else epoch",
+        "accuracy, -later[0], -later[1]", "accuracy, later[0], later[1]",
         "ties are rare",
         ("test_verdict.py",),
     ),
@@ -481,7 +481,7 @@ MUTANTS = [
     ),
     Mutant(
         "every ticket costs all epochs", "sweep/plan.py",
-        "self.config.trainer.epochs - step.first_epoch", "self.config.trainer.epochs",
+        "= whole - behind", "= whole",
         "right for tickets rewound to 0",
         ("test_sweep.py",),
     ),

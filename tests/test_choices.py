@@ -30,7 +30,7 @@ class Mine(Rewinding):
     extra: float = option(0.5, "of no use", ge=0, lt=1)
 
     def rewind(self, origin):
-        return Start(origin.epoch, origin.dense(origin.epoch))
+        return Start(origin.point, origin.dense(origin.point))
 """
 NETWORK = f"""{HEAD}
 @choices.model("mine")
@@ -81,7 +81,7 @@ class Mine(schedules.Schedule):
 """
 # Kind, a module of one, the first node that it determines, what to edit.
 KINDS = [
-    (choices.rewinding, REWINDING, "ticket", ("dense(origin.epoch)", "final()")),
+    (choices.rewinding, REWINDING, "ticket", ("dense(origin.point)", "final()")),
     (choices.model, NETWORK, "dense", ("classes, name", 'classes, "relu", name')),
     (choices.source, SOURCE, "dense", ('name="mine"', 'name="mine, too"')),
     (choices.optimizer, OPTIMIZER, "dense", ("SGD", "Lion")),

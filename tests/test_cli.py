@@ -17,6 +17,7 @@ from PIL import Image
 
 from lottery import choices
 from lottery.files import read_csv, read_json, write_json
+from lottery.points import Point
 from lottery.runs import load_run
 from lottery.store import VERSION
 from lottery.training.checkpoints import equal
@@ -600,8 +601,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(finished, tmp_path):
     repaired = load_run(log.parent).parent
     assert repaired is not None
     assert repaired.key == original.key
-    assert repaired.epochs == original.epochs == [0, 1, 2]
-    assert all(equal(repaired.state(k), original.state(k)) for k in original.epochs)
+    assert repaired.points == original.points == [Point(0), Point(1), Point(2)]
+    assert all(equal(repaired.state(k), original.state(k)) for k in original.points)
 
     # Bars on the terminal; the lines are for the log file.
     assert "4/4" in shown

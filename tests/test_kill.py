@@ -81,8 +81,8 @@ def seeded() -> random.Random:
 def assert_same(a: Run, b: Run) -> None:
     """Every kept state bit for bit, every figure that is no timing, the mask."""
     assert a.key == b.key
-    assert a.epochs == b.epochs
-    assert all(equal(a.state(epoch), b.state(epoch)) for epoch in a.epochs)
+    assert a.points == b.points
+    assert all(equal(a.state(point), b.state(point)) for point in a.points)
     assert equal(a.mask, b.mask)
     for rows in zip(a.metrics, b.metrics, strict=True):
         one, other = ({k: v for k, v in r.items() if k not in TIMINGS} for r in rows)

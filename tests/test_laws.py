@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lottery import choices, experiment, lineage, rewinding
 from lottery.data.preprocessing import Preprocessing
+from lottery.points import Point
 from lottery.pruning import masks
 from lottery.rewinding import masked, with_counters, without_slots
 from lottery.runs import Run
@@ -80,7 +81,7 @@ def test_a_reset_of_the_optimizer_keeps_the_step(family):
 def test_what_is_not_rewound_goes_on_from_the_end_of_what_was_ranked(name):
     states = {"dense": {"model/k": np.zeros(2)}, "final": {"model/k": np.ones(2)}}
     origin = rewinding.Origin(
-        dense=lambda epoch: states["dense"], final=lambda: states["final"], epoch=1, seed=0
+        dense=lambda at: states["dense"], final=lambda: states["final"], point=Point(1), seed=0
     )
     rewound = choices.rewinding.of({"name": name, "epoch": 1}).rewind(origin)
     assert equal(rewound.state, states["final"])
@@ -172,5 +173,5 @@ def test_a_control_replaces_the_last_retraining_only_and_starts_it_afresh(tmp_pa
     assert weights[0].ticket == reinit[0].ticket
     assert weights[1].mask == reinit[1].mask
     assert weights[1].ticket != reinit[1].ticket
-    assert [r.first_epoch for r in weights] == [1, 1]
-    assert [r.first_epoch for r in reinit] == [1, 0]
+    assert [r.first for r in weights] == [Point(1), Point(1)]
+    assert [r.first for r in reinit] == [Point(1), Point(0)]

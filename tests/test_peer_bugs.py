@@ -22,6 +22,7 @@ from lottery.analysis import verdict
 from lottery.data.arrays import ArraySplit
 from lottery.models import kernels
 from lottery.models.networks import _mobilenet_v2
+from lottery.points import Point
 from lottery.pruning import layers, masks
 from lottery.rewinding import Start, with_counters
 from lottery.runs import Run
@@ -97,8 +98,8 @@ def a_kept_epoch_has_taken_as_many_steps(lab):
     config = composed(*TINY, "seed=1")  # no dense run to start from: the mutant trains its own
     dense = experiment.train_dense(config, lab)
     steps = experiment.load_data(config.data).train.size // config.trainer.batch_size
-    assert dense.epochs == [0, 1, 2]
-    for epoch in dense.epochs:
+    assert dense.points == [Point(0), Point(1), Point(2)]
+    for epoch in range(3):
         assert dense.state(epoch)["optimizer/iteration"] == epoch * steps
 
 
@@ -195,13 +196,13 @@ def batch_norm_statistics_are_rewound(lab):
 
 def pruned_weights_are_zero_in_every_checkpoint(lab):
     _, ticket = dense_and_ticket(lab, *TINY)
-    for epoch, (path, mask) in itertools.product(ticket.epochs, ticket.mask.items()):
+    for epoch, (path, mask) in itertools.product(ticket.points, ticket.mask.items()):
         assert not ticket.weights(epoch)[path][~mask].any()
 
 
 def pruned_momentum_is_zero_in_every_checkpoint(lab):
     _, ticket = dense_and_ticket(lab, *TINY)
-    for epoch, (path, mask) in itertools.product(ticket.epochs, ticket.mask.items()):
+    for epoch, (path, mask) in itertools.product(ticket.points, ticket.mask.items()):
         momentum = ticket.state(epoch)[f"optimizer/{path.replace('/', '_')}_momentum"]
         assert momentum[mask].any()
         assert not momentum[~mask].any()
@@ -238,7 +239,7 @@ def restart_the_schedule(patch):
         choices.rewinding.find("weights"),
         "rewind",
         lambda self, origin: Start(
-            0, with_counters(origin.dense(origin.epoch), of=origin.dense(0))
+            state=with_counters(origin.dense(origin.point), of=origin.dense(0))
         ),
     )
 

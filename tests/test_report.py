@@ -35,6 +35,7 @@ from lottery.analysis import (
 )
 from lottery.analysis.collect import Cell
 from lottery.errors import LotteryError
+from lottery.points import Point
 
 EXAMPLES = 10_000
 LAYERS = {"conv/kernel": {"size": 400, "kept": 0}, "classifier/kernel": {"size": 600, "kept": 0}}
@@ -269,7 +270,7 @@ def test_a_cell_that_never_began_has_its_place_in_the_grid(sweep: Sweep) -> None
     sweep.add(50, 0, 0.9)
     sweep.add(80, 1, status="missing")
     cell = collect.from_sweep(sweep.folder).cells[1]
-    assert (cell.percentile, cell.epoch, cell.status) == (80, 1, "missing")
+    assert (cell.percentile, cell.rewound, cell.status) == (80, Point(1), "missing")
     assert cell.config["model.name"] == "lenet_300_100"
     assert cell.overrides[0] == "model=lenet_300_100"
 
@@ -363,11 +364,11 @@ def test_a_round_on_the_way_is_the_ticket_it_is_not_the_one_asked_for(sweep: Swe
     (run_folder,) = (sweep.store / "ticket").iterdir()
     files.write_json(run_folder / "mask.json", mask_of(36.0))
     about = json.loads((run_folder / "done.json").read_text())
-    about["identity"]["rewind"] = {"epoch": 1}
+    about["identity"]["rewind"] = {"name": "weights", "point": "1ep"}
     files.write_json(run_folder / "done.json", about)
     defaults = collect.flat(dataclasses.asdict(composed()))
     (cell,) = collect.from_store(sweep.store, defaults).cells
-    assert (cell.percentile, cell.epoch, cell.control) == (36.0, 1, False)
+    assert (cell.percentile, cell.rewound, cell.control) == (36.0, Point(1), False)
     assert cell.config["rewind.name"] == "weights"
     assert "mask.percentile=36.0" in cell.overrides
     assert "mask.rate=20.0" in cell.overrides
@@ -428,7 +429,10 @@ def chosen(cells: list[Cell], tolerance: float = 1.0, level: float = 0.05) -> se
 
 
 def where(judged: selection.Judged | None) -> tuple[float, int | None] | None:
-    return judged and (judged.point.percentile, judged.point.epoch)
+    if judged is None:
+        return None
+    at = judged.point.rewound
+    return judged.point.percentile, at and at.epochs
 
 
 @given(studies(), st.randoms())

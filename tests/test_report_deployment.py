@@ -450,7 +450,7 @@ def ticket_file(path: Path, seed: int, epoch: int = 1) -> dict[str, Any]:
         Network("lenet_300_100", (8, 8, 1)), ("0", "1"), (0.5,), (0.5,),
         {"a/kernel": kernel == 1}, {"a/kernel": kernel}, {"a/kernel": kernel},
         {"runs": {"ticket": f"ticket-80-{epoch}-{seed}", "dense": "dense"}, "data": "digits",
-         "config": config, "mask": {"percentile": 80}, "rewound_to_epoch": epoch,
+         "config": config, "mask": {"percentile": 80}, "rewound_to": f"{epoch}ep",
          "pristine": epoch == 0, "seen": [], "seconds": 1.0},
     )  # fmt: skip
     tickets.write(made, path)

@@ -14,6 +14,7 @@ from test_data import RESIZED
 from lottery import experiment, files
 from lottery.analysis import collect
 from lottery.errors import ConfigError
+from lottery.points import Point
 from lottery.runs import Run, runs_of
 from lottery.training import devices
 from lottery.training.recipe import from_scratch
@@ -76,7 +77,7 @@ def test_a_replay_and_another_number_of_devices_are_said(lab, monkeypatch, caplo
     network = (*TINY, "model.dropout=0.5")
     late = composed(*network, "rewind.epoch=2", "mask.percentile=50")
     dense = runs_of(experiment.find_ticket(late, lab))["dense"]
-    assert dense.epochs == [0, 2]
+    assert dense.points == [Point(0), Point(2)]
 
     def ticket(percentile: int) -> Run:
         config = composed(*network, f"mask.percentile={percentile}")
@@ -114,7 +115,7 @@ def test_a_replay_that_is_not_exact_warns_before_it_trains(lab, monkeypatch, cap
         devices, "setting",
         lambda strategy, **how: replace(here(strategy, **how), deterministic=False),
     )  # fmt: skip
-    _, replayed = experiment._dense_state_and_replay(config, lab, dense, 1)
+    _, replayed = experiment._dense_state_and_replay(config, lab, dense, Point(1))
     assert replayed == "operations here are not deterministic"
     assert "rewind.keep=[1] or trainer.deterministic=true" in caplog.text
 

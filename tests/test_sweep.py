@@ -27,6 +27,7 @@ from lottery import cli, studies
 from lottery.analysis import overview, table
 from lottery.config import Config
 from lottery.files import read_json
+from lottery.points import Point
 from lottery.store import Store
 from lottery.sweep import claims, plan
 
@@ -89,7 +90,7 @@ def test_the_reference_grid_shares_its_dense_network(tmp_path):
     assert made.epochs == e + tickets
     assert made.epochs_unshared == m * n * e + tickets
     (parent,) = made.parents
-    assert set(parent.config.rewind.keep) >= set(rewinds)
+    assert {*parent.config.rewind.kept} >= {Point(epoch) for epoch in rewinds}
 
 
 def test_what_is_done_is_not_planned(tmp_path):
@@ -115,7 +116,7 @@ def test_a_dense_network_that_lacks_a_rewind_epoch_is_completed_first(tmp_path):
     keep(dense, 0, 30)
     (parent,) = plan.make(cells, store).parents
     assert parent.node == dense
-    finish(store, store.node("state", {"dense": dense.key, "epoch": 7}))
+    finish(store, store.node("state", {"dense": dense.key, "step": 70}))
     assert plan.make(cells, store).parents == ()
 
 

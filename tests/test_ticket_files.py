@@ -39,7 +39,7 @@ def parts(tmp_path_factory):
         "runs": {"dense": "1", "rounds": [], "ticket": "2"},
         "data": "digits",
         "seconds": 1.5,
-        "rewound_to_epoch": 1,
+        "rewound_to": "1ep",
         "pristine": False,
         "seen": [
             {"data": dataclasses.asdict(composed().data), "fingerprint": {"source": "digits"}}

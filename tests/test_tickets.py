@@ -29,8 +29,8 @@ def file(study, tmp_path):
 def test_a_file_holds_the_run_bit_for_bit(study, file):
     config, _, result, found = study
     ticket = lottery.load_ticket(file)
-    begun = found.weights(found.epochs[0])
-    assert found.epochs[0] == config.rewind.epoch
+    begun = found.weights(found.points[0])
+    assert found.points[0] == config.rewind.point
     for path, array in found.weights().items():
         np.testing.assert_array_equal(ticket.trained[path], array)
         np.testing.assert_array_equal(ticket.rewound[path], begun[path])
@@ -76,7 +76,7 @@ def test_provenance_says_where_it_comes_from_and_what_it_cost(study, file):
     assert len(rounds) == 2  # 50 and 75 percent, before 80
     assert about["config"]["model"]["name"] == config.model.name
     assert about["versions"]["keras"]
-    assert about["rewound_to_epoch"] == 1
+    assert about["rewound_to"] == "1ep"
     cost = sum(r.result["seconds"] for r in [*found.ancestors, found])
     assert about["seconds"] == pytest.approx(cost)
 

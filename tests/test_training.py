@@ -12,6 +12,7 @@ from conftest import SMALL, TINY, composed, laboratory
 
 from lottery import experiment, files, rewinding
 from lottery.errors import CheckpointError, DivergedError, StoppedError
+from lottery.points import Point
 from lottery.runs import Run, runs_of
 from lottery.training import loop, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, equal
@@ -64,8 +65,8 @@ def test_an_epoch_that_was_not_kept_is_replayed_exactly(small_lab, dense, tmp_pa
     lab = laboratory(tmp_path)
     config = composed(*SMALL, "rewind.epoch=3", "rewind.keep=[]")
     other = experiment.train_dense(config, lab)
-    assert other.epochs == [0, 3]
-    replayed = experiment._dense_state(config, lab, other, 2)
+    assert other.points == [Point(0), Point(3)]
+    replayed = experiment._dense_state(config, lab, other, Point(2))
     assert equal(replayed, dense.state(2))
 
 
@@ -75,8 +76,8 @@ def sparse(small_lab):
 
 
 def test_pruned_weights_and_slots_are_exactly_zero_in_every_checkpoint(sparse):
-    assert sparse.epochs == [1, 3]
-    for epoch in sparse.epochs:
+    assert sparse.points == [Point(1), Point(3)]
+    for epoch in sparse.points:
         state = sparse.state(epoch)
         for path, mask in sparse.mask.items():
             slot = f"optimizer/{path.replace('/', '_')}_momentum"
@@ -408,7 +409,7 @@ def test_a_rewinding_with_weights_of_its_own_is_not_pristine(tmp_path, monkeypat
     lab, config = laboratory(tmp_path), composed(*TINY, "rewind=reinit", "rewind.epoch=0")
     monkeypatch.setattr(
         type(config.rewind), "rewind",
-        lambda self, origin: Start(0, None, weights=experiment._weights(origin.final())),
+        lambda self, origin: Start(weights=experiment._weights(origin.final())),
     )  # fmt: skip
     ticket = runs_of(experiment.find_ticket(config, lab))["ticket"]
     assert files.read_json(ticket.path / "start.json")["pristine"] is False

@@ -15,6 +15,7 @@ from lottery import studies, tickets, transfer
 from lottery.data.preprocessing import Preprocessing, resized
 from lottery.errors import DivergedError, TicketError
 from lottery.files import read_json
+from lottery.points import Point
 from lottery.runs import Run, runs_of
 from lottery.store import Store
 from lottery.sweep import plan
@@ -53,9 +54,9 @@ def test_every_control_is_there_in_order(moved):
 @pytest.mark.parametrize("name", ["ticket", "fresh", "random"])
 def test_pruned_weights_are_exactly_zero_at_every_kept_state(moved, name):
     run = moved[1][name]
-    assert run.epochs == [0, 2]
+    assert run.points == [Point(0), Point(2)]
     assert HEAD.isdisjoint(run.mask)
-    for epoch in run.epochs:
+    for epoch in run.points:
         state = run.state(epoch)
         for path, mask in run.mask.items():
             assert not state[f"model/{path}"][~mask].any()
@@ -430,7 +431,7 @@ def test_the_weights_that_a_moved_ticket_began_with_were_trained_before(study, m
     full = moving(study).optimizer.learning_rate
     for variant, pristine in (("ticket", False), ("fresh", True), ("random", True)):
         again = tickets.of_run(moved[1][variant])
-        assert again.provenance["rewound_to_epoch"] == 0
+        assert again.provenance["rewound_to"] == "0ep"
         assert again.pristine == pristine
         config = transfer.fitted(moving(study, "transfer.weights=rewound"), again)
         made = transfer.make("ticket", config, again, study[0].store)

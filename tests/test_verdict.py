@@ -28,6 +28,7 @@ from lottery.analysis import (
     verdict,
 )
 from lottery.analysis.collect import Cell
+from lottery.points import Point
 
 LEVEL = 0.05
 
@@ -399,10 +400,10 @@ def test_equal_tickets_go_to_the_earlier_rewind_epoch():
     for epochs in ((0, 2, 5), (5, 2, 0)):
         found = chosen([cell(80, 4500, 4500, epoch=e) for e in epochs]).winner
         assert found is not None
-        assert found.point.epoch == 0
+        assert found.point.rewound == Point(0)
     better = chosen([cell(80, 4500, 4500 + e, epoch=e) for e in (0, 2, 5)]).winner
     assert better is not None
-    assert better.point.epoch == 5
+    assert better.point.rewound == Point(5)
 
 
 @pytest.mark.parametrize("control", [{"mask.shuffle": True}, {"rewind.name": "reinit"}])

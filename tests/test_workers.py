@@ -8,6 +8,7 @@ import pytest
 from conftest import TINY, composed, laboratory, together
 
 from lottery import experiment, tickets, transfer
+from lottery.points import Point
 from lottery.runs import Run, runs_of
 
 STUDY = (*TINY, "trainer.batch_size=128", "rewind.epoch=2", "mask.percentile=80")
@@ -34,7 +35,7 @@ def story(folder: Path, file: Path) -> None:
     lab = laboratory(folder)
     dense = experiment.train_dense(composed(*STUDY), lab)
     config = composed(*STUDY, "rewind.epoch=1", "rewind=finetune", "rewind.optimizer=reset")
-    experiment._dense_state(config, lab, dense, 1)
+    experiment._dense_state(config, lab, dense, Point(1))
     ticket = runs_of(experiment.find_ticket(config, lab))["ticket"]
     if not file.exists():
         tickets.write(tickets.of_run(ticket), file)

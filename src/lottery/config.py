@@ -340,10 +340,20 @@ def range_errors(config: Training) -> list[str]:
     return bound_errors(config) or _contradictions(config)
 
 
+def _bad_points(config: Config, epochs: int) -> list[str]:
+    try:
+        config.rewind.kept  # noqa: B018  (raises)
+    except ConfigError as error:
+        return [f"rewind.keep: {error}"]
+    if config.rewind.point.epochs > epochs:
+        return [f"rewind.epoch={config.rewind.epoch} lies after trainer.epochs={epochs}"]
+    return []
+
+
 def _contradictions(config: Training) -> list[str]:
     errors, data, epochs = [], config.data, config.trainer.epochs
-    if isinstance(config, Config) and config.rewind.epoch > epochs:
-        errors.append(f"rewind.epoch={config.rewind.epoch} lies after trainer.epochs={epochs}")
+    if isinstance(config, Config):
+        errors += _bad_points(config, epochs)
     errors += config.schedule.contradictions()
     if isinstance(config, Config) and config.mask.at == "start" and config.mask.rate is not None:
         errors.append(

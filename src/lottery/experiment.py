@@ -18,16 +18,17 @@ from lottery import choices, files, provenance, rewinding
 from lottery.analysis.verdict import doubt, matches
 from lottery.config import Config, Data, Training
 from lottery.data import EncodedSplit, Splits, describe, load
-from lottery.data.splits import steps_per_epoch
 from lottery.errors import CheckpointError, ConfigError
 from lottery.interrupts import StopSignals
 from lottery.lineage import (
     Round,
+    epoch_steps,
     lineage,
     ticket_identity,
     training_identity,
 )
 from lottery.masking import Sources, make_mask
+from lottery.points import START, Point
 from lottery.pruning import masks
 from lottery.pruning.evidence import Passes
 from lottery.pruning.units import Ties
@@ -68,12 +69,13 @@ def find_ticket(config: Config, lab: Laboratory) -> dict[str, Any]:
 
 
 def train_dense(config: Config, lab: Laboratory) -> Run:
-    """The trained dense network, with its state kept at the rewind epochs and at the end."""
-    keep = {0, config.rewind.epoch, *config.rewind.keep}
+    """The trained dense network, with its state kept where it is rewound to and at the end."""
 
     def attempt() -> Attempt:
-        start, spe = Start(seed=config.seed), _steps_per_epoch(config)
-        kept = tuple(sorted(k * spe for k in keep if k <= config.trainer.epochs))
+        start, spe = Start(seed=config.seed), epoch_steps(config)
+        points = {START, config.rewind.point, *config.rewind.kept}
+        steps = sorted({point.step(spe) for point in points})
+        kept = tuple(step for step in steps if step <= config.trainer.epochs * spe)
         return Attempt(start, replace(from_start(config, start), keep_steps=kept))
 
     return trained(config, lab, "dense", training_identity(config), attempt)
@@ -88,8 +90,7 @@ def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[st
     dense = train_dense(config, lab)
     for cell in cells:
         first = lineage(cell, lab.store).rounds[0]
-        if first.first_epoch not in dense.epochs:
-            _dense_state(cell, lab, dense, first.first_epoch)
+        _dense_state(cell, lab, dense, first.first)
         make_mask(cell, lab.store, dense, dense, first, _sources(cell, lab, dense))
     return dense_result(config, lab)
 
@@ -98,7 +99,7 @@ def _sources(config: Config, lab: Laboratory, dense: Run) -> Sources:
     """What masks may be made from besides trained weights."""
 
     def initial() -> Mapping[str, np.ndarray[Any, Any]]:
-        return _weights(_dense_state(config, lab, dense, 0))
+        return _weights(_dense_state(config, lab, dense, START))
 
     def passes(work: Path) -> Passes:
         raise ConfigError("passes through the network are not there yet")
@@ -128,7 +129,7 @@ def retrain(
             sparse,
             noted=noted,
             compared=dense.result,
-            tags=(f"percentile={step.percentile:g}", f"rewind={step.first_epoch}", step.rewinding),
+            tags=(f"percentile={step.percentile:g}", f"rewind={step.first}", step.rewinding.name),
             verdict=lambda ticket: {
                 "dense_val_top1": dense.result["val_top1"],
                 "matched": matches(dense.result, ticket, config.verdict.tolerance),
@@ -145,21 +146,21 @@ def _rewound(
     """Where a round's survivors start again, and what the result has to say of it."""
     noted: dict[str, Any] = {}
 
-    def state_of_dense(epoch: int) -> State:
-        state, replayed = _dense_state_and_replay(config, lab, dense, epoch)
+    def state_of_dense(at: Point | int) -> State:
+        state, replayed = _dense_state_and_replay(config, lab, dense, Point.of(at))
         noted.update({"replayed": replayed} if replayed else {})
         return state
 
     origin = Origin(
         dense=state_of_dense,
         final=ranked.state,
-        epoch=config.rewind.epoch,
+        point=config.rewind.point,
         seed=config.seed,
     )
     begin: Start = step.rewinding.rewind(origin)
     state = begin.state
     fresh = state is None and begin.weights is None  # else weights say it themselves
-    same = state is not None and same_network(state, origin.dense(0))
+    same = state is not None and same_network(state, origin.dense(START))
     pristine = fresh or (same and begin.weights is None)
     if state is not None and config.rewind.optimizer == "reset":
         state = rewinding.without_slots(state)
@@ -175,6 +176,7 @@ def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str
         rewind={
             "name": config.rewind.name,
             "epoch": config.rewind.epoch,
+            "step": config.rewind.step,
             "optimizer": config.rewind.optimizer,
         },
         matched=matches(dense.result, ticket.result, config.verdict.tolerance),
@@ -234,8 +236,8 @@ class Attempt:
 
 def from_start(config: Training, start: Start) -> Recipe:
     """A training from there to the end of the schedule, which keeps where it starts."""
-    spe = _steps_per_epoch(config)
-    first_step = start.epoch * spe
+    spe = epoch_steps(config)
+    first_step = start.point.step(spe)
     return replace(
         from_scratch(config, spe),
         seed=start.seed,
@@ -269,7 +271,9 @@ def trained(
             files.write_json(work / "mask.json", dict(sparse.summary))
         if this.origin is not None:
             files.write_json(work / "origin.json", dict(this.origin))
-        files.write_json(work / "start.json", {"epoch": start.epoch, "pristine": start.pristine})
+        files.write_json(
+            work / "start.json", {"point": str(start.point), "pristine": start.pristine}
+        )
         mask = sparse.mask if sparse is not None else None
         recipe = prepared(work, this.recipe, state=start.state, weights=start.weights, mask=mask)
         with StopSignals() as signals, lab.tracker.run(node.key, kind, this.tags) as track:
@@ -281,24 +285,27 @@ def trained(
     return Run(lab.store.compute(kind, about, produce).path)
 
 
-def _dense_state(config: Config, lab: Laboratory, dense: Run, epoch: int) -> State:
-    """The dense run's state after ``epoch`` epochs; replayed if it was not kept."""
-    return _dense_state_and_replay(config, lab, dense, epoch)[0]
+def _dense_state(config: Config, lab: Laboratory, dense: Run, point: Point) -> State:
+    """The dense run's state at a point; replayed if it was not kept."""
+    return _dense_state_and_replay(config, lab, dense, point)[0]
 
 
 def _dense_state_and_replay(
-    config: Config, lab: Laboratory, dense: Run, epoch: int
+    config: Config, lab: Laboratory, dense: Run, point: Point
 ) -> tuple[State, str | None]:
     """And, if it was replayed, ``exactly`` or why that is not the state that the run had."""
     try:
-        return dense.state(epoch), None
+        return dense.state(point), None
     except CheckpointError as error:
-        log.warning("%s; replaying the dense run up to epoch %d", error, epoch)
+        log.warning("%s; replaying the dense run up to %s", error, point.words)
+    spe = dense.steps_per_epoch
+    last_step = point.step(spe)
 
     def produce(work: Path) -> None:
         run = training_module(config)
         start = Start(seed=config.seed)
-        for kept in sorted((k for k in dense.epochs if k <= epoch), reverse=True):
+        before = (k for k in dense.points if k.step(spe) <= last_step)
+        for kept in sorted(before, key=lambda k: k.step(spe), reverse=True):
             try:
                 start = Start(kept, dense.state(kept), seed=config.seed)
                 break
@@ -307,18 +314,18 @@ def _dense_state_and_replay(
         here = run.devices.setting(
             run.devices.strategy(config.trainer.strategy), jit_compile=config.trainer.jit_compile
         )
-        reason = inexact(here, Setting.of(dense.result)) if start.epoch < epoch else None
+        replays = start.point.step(spe) < last_step
+        reason = inexact(here, Setting.of(dense.result)) if replays else None
         if reason:
             log.warning(
-                "the state after epoch %d that is trained now is not exactly the one that the "
-                "dense run had: %s. For one that is, train the dense network again in a new "
-                "paths.store, with rewind.keep=[%d] or trainer.deterministic=true",
-                epoch, reason, epoch,
+                "the state at %s that is trained now is not exactly the one that the dense run "
+                "had: %s. For one that is, train the dense network again in a new paths.store, "
+                "with rewind.keep=[%s] or trainer.deterministic=true",
+                point.words, reason, point.label,
             )  # fmt: skip
         note = work / "replay.json"
         if reason or not note.exists():  # or an earlier attempt had a reason
             files.write_json(note, {"replayed": reason or "exactly"})
-        last_step = epoch * _steps_per_epoch(config)
         recipe = replace(
             from_start(config, start), last_step=last_step, keep_steps=(), measure=False
         )
@@ -326,7 +333,7 @@ def _dense_state_and_replay(
         with StopSignals() as signals:
             run.train(recipe, load_data(config.data), run.Chief(signals, work))
 
-    node = lab.store.compute("state", {"dense": dense.key, "epoch": epoch}, produce)
+    node = lab.store.compute("state", {"dense": dense.key, "step": last_step}, produce)
     checkpoints = CheckpointFolder(node.path / "checkpoints")
     replayed = files.read_json(node.path / "replay.json")["replayed"]
     return checkpoints.load(checkpoints.steps()[-1])[0], replayed
@@ -376,10 +383,6 @@ def _warn_of_left_out(paths: tuple[str, ...]) -> None:
 def _weights(state: State) -> dict[str, np.ndarray[Any, Any]]:
     prefix = "model/"
     return {n.removeprefix(prefix): a for n, a in state.items() if n.startswith(prefix)}
-
-
-def _steps_per_epoch(config: Training) -> int:
-    return steps_per_epoch(describe(config.data).sizes["train"], config.trainer.batch_size)
 
 
 def load_data(data: Data) -> Splits:

@@ -10,7 +10,9 @@ from typing import Any
 from lottery import choices, models
 from lottery.config import DENSE, Config, Mask, Training
 from lottery.data import describe
+from lottery.data.splits import steps_per_epoch
 from lottery.options import identity
+from lottery.points import START, Point
 from lottery.pruning.allocation import rounds
 from lottery.pruning.scores import any_target
 from lottery.store import Node, Store
@@ -28,7 +30,8 @@ class Round:
     rewinding: Any
     """The choice of ``rewind`` by which it starts."""
     ticket: Node
-    first_epoch: int  # where the ticket's training starts
+    first: Point
+    """Where the ticket's training starts."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def lineage(config: Config, store: Store) -> Lineage:
                 shuffled,
                 rewind,
                 store.node("ticket", about),
-                first_epoch=0 if rewind.control else rewind.epoch,
+                first=START if rewind.control else rewind.point,
             )
         )
     return Lineage(dense, tuple(chain))
@@ -196,11 +199,20 @@ def shuffled_identity(config: Config, mask: str) -> dict[str, Any]:
 def ticket_identity(config: Config, dense: str, mask: str, rewind: Any) -> dict[str, Any]:
     """What determines the retrained network of one round."""
     about = identity(rewind)
-    if rewind.control:  # starts afresh: neither epoch nor slots matter
-        about = {k: v for k, v in about.items() if k not in ("epoch", "optimizer")}
+    about = {k: v for k, v in about.items() if k not in ("epoch", "step")}
+    if rewind.control:  # starts afresh: neither point nor slots matter
+        about.pop("optimizer", None)
+    else:  # the same point, however it was written
+        spe = epoch_steps(config)
+        about["point"] = str(Point.at(rewind.point.step(spe), spe))
     if not config.optimizer.has_slots:  # there is nothing to reset
         about.pop("optimizer", None)
     return {"dense": dense, "mask": mask, "rewind": about, **_code(rewinding=rewind)}
+
+
+def epoch_steps(config: Training) -> int:
+    """Optimizer steps of an epoch."""
+    return steps_per_epoch(describe(config.data).sizes["train"], config.trainer.batch_size)
 
 
 def _code(**chosen: Any) -> dict[str, Any]:

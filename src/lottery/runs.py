@@ -1,7 +1,7 @@
 """Finished runs, for people and programs: their config, metrics, weights and mask as plain values.
 
 >>> run = load_run("outputs/prune/2026-01-01_12-00-00-000000")
->>> run.weights()["classifier/kernel"], run.mask, run.parent.weights(epoch=5)
+>>> run.weights()["classifier/kernel"], run.mask, run.parent.weights(5)
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ import numpy as np
 
 from lottery import choices, files
 from lottery.errors import CheckpointError, LotteryError
+from lottery.points import Point
 from lottery.pruning import masks
 from lottery.training.checkpoints import CheckpointFolder, State
 
@@ -61,29 +62,36 @@ class Run:
         return [{k: float(v) for k, v in row.items() if v != ""} for row in rows]
 
     @property
-    def epochs(self) -> list[int]:
-        """Epochs whose complete state was kept; 0 is the initialisation."""
-        return [s // self._network["steps_per_epoch"] for s in self.checkpoints.steps()]
+    def points(self) -> list[Point]:
+        """Points whose complete state was kept; the first is where it began."""
+        return [Point.at(step, self.steps_per_epoch) for step in self.checkpoints.steps()]
 
-    def weights(self, epoch: int | None = None) -> dict[str, Array]:
-        """All variables of the network after ``epoch`` complete epochs, by path; None: the end.
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return int(self._network["steps_per_epoch"])
 
-        Raises :class:`CheckpointError` if that epoch was not kept or is damaged.
+    def weights(self, at: Point | int | str | None = None) -> dict[str, Array]:
+        """All variables of the network by path: after so many epochs, at ``2000it``, or at the end.
+
+        Raises :class:`CheckpointError` if that point was not kept or is damaged.
         """
-        state = self.state(epoch)
+        state = self.state(at)
         return {
             name.removeprefix("model/"): array
             for name, array in state.items()
             if name.startswith("model/")
         }
 
-    def state(self, epoch: int | None = None) -> State:
-        """Everything training changes after ``epoch`` epochs, optimizer included."""
-        epoch = self.epochs[-1] if epoch is None else epoch
-        if epoch not in self.epochs:
-            raise CheckpointError(f"run {self.key} kept no epoch {epoch}, only {self.epochs}")
+    def state(self, at: Point | int | str | None = None) -> State:
+        """Everything that training changes at a point, optimizer included."""
+        steps = self.checkpoints.steps()
+        step = steps[-1] if at is None else Point.of(at).step(self.steps_per_epoch)
+        if step not in steps:
+            kept = ", ".join(map(str, self.points))
+            raise CheckpointError(f"run {self.key} kept no {Point.of(at)}, only {kept}")
         try:
-            return self.checkpoints.load(epoch * self._network["steps_per_epoch"])[0]
+            return self.checkpoints.load(step)[0]
         except CheckpointError as error:
             raise CheckpointError(f"{error}; remove {self.path} to compute it again") from error
 

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lottery.config import Config, Training, range_errors
-from lottery.data import describe
-from lottery.data.splits import steps_per_epoch
-from lottery.errors import LotteryError
+from lottery.errors import ConfigError, LotteryError
+from lottery.lineage import epoch_steps
 from lottery.pruning.allocation import rounds
 from lottery.pruning.units import Target
 
@@ -29,9 +28,14 @@ def _check_percentile(config: Config) -> None:
     rounds(config.mask.percentile, config.mask.rate)
 
 
-def _check_data(config: Training) -> None:
-    sizes = describe(config.data).sizes
-    steps_per_epoch(sizes["train"], config.trainer.batch_size)
+def _check_steps(config: Config) -> None:
+    """Whether there are as many examples as a batch has, and steps as are rewound to."""
+    steps = config.trainer.epochs * epoch_steps(config)
+    if config.rewind.step is not None and config.rewind.step > steps:
+        raise ConfigError(
+            f"rewind.step={config.rewind.step} lies after the {steps} steps of "
+            f"trainer.epochs={config.trainer.epochs}"
+        )
 
 
 def _check_mask(config: Config) -> None:
@@ -40,5 +44,5 @@ def _check_mask(config: Config) -> None:
         mask.pattern.check(Target(mask.percentile, mask.scope))
 
 
-CHECKS = (_check_percentile, _check_data, _check_mask)
+CHECKS = (_check_percentile, _check_steps, _check_mask)
 """What must hold of a network that is trained from fresh weights, and of what is pruned in it."""

@@ -16,7 +16,9 @@ from lottery.analysis import settings
 from lottery.config import Config
 from lottery.errors import LotteryError, ResultError
 from lottery.options import did_you_mean, options
+from lottery.points import Point
 from lottery.results import Result
+from lottery.runs import Run
 from lottery.studies.prune import Pruned
 
 Flat = Mapping[str, Any]
@@ -24,7 +26,7 @@ Flat = Mapping[str, Any]
 
 # A sweep has hundreds of small files: libyaml reads them ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-GRID = ("seed", "mask.percentile", "rewind.epoch")
+GRID = ("seed", "mask.percentile", "rewind.epoch", "rewind.step")
 STATUSES = ("done", "running", "queued", "failed", "missing")
 
 
@@ -58,9 +60,12 @@ class Cell:
         return self.config.get("mask.percentile")
 
     @property
-    def epoch(self) -> int | None:
-        """Epoch rewound to; None if it does not matter."""
-        return self.config.get("rewind.epoch")
+    def rewound(self) -> Point | None:
+        """The point rewound to; None if it does not matter."""
+        if (step := self.config.get("rewind.step")) is not None:
+            return Point(steps=step)
+        epoch = self.config.get("rewind.epoch")
+        return None if epoch is None else Point(epoch)
 
     @property
     def seed(self) -> int:
@@ -395,7 +400,13 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
     # then the mask was not shuffled yet, and a control had not replaced the rewinding yet.
     if mask["percentile"] != config["mask.percentile"]:
         config |= {"mask.percentile": mask["percentile"], "mask.shuffle": False}
-    rewind = {"name": "weights", "epoch": None, "optimizer": "restore", **identity["rewind"]}
+    point = identity["rewind"].get("point")
+    at = None if point is None else Point.of(point)
+    epoch, step = (at and at.epochs), None
+    if at is not None and at.steps:
+        epoch, step = None, at.step(Run(run).steps_per_epoch)
+    plain = {k: v for k, v in identity["rewind"].items() if k != "point"}
+    rewind = {"optimizer": "restore", **plain, "epoch": epoch, "step": step}
     config |= flat({"rewind": rewind})
     dense = store / "dense" / identity["dense"]
     return Cell(

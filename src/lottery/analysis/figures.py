@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lottery.analysis.collect import Cell
 from lottery.analysis.selection import Judged, Selection
+from lottery.points import Point, order
 
 # Okabe & Ito's palette, without its yellow: told apart with any colour vision, on white.
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -31,7 +32,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Line:
-    """Dots of one series and rewind epoch. ``marker`` and ``dash`` count the epochs and series."""
+    """Dots of one series and rewind point. ``marker`` and ``dash`` count the points and series."""
 
     label: str
     colour: str
@@ -51,11 +52,11 @@ class Band:
 
 @dataclass(frozen=True)
 class Heat:
-    """The grid of one series, [percentile][epoch]: None where there is no result."""
+    """The grid of one series, [percentile][rewound]: None where there is no result."""
 
     series: str
     percentiles: tuple[float, ...]
-    epochs: tuple[int | None, ...]
+    rewound: tuple[Point | None, ...]
     difference: tuple[tuple[float | None, ...], ...]
     text: tuple[tuple[str, ...], ...]
     about: tuple[tuple[tuple[str, ...], ...], ...]
@@ -87,7 +88,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything to draw. ``curves`` are grouped by rewind epoch, ``shown`` names the first group.
+    """Everything to draw. ``curves`` are grouped by rewind point, ``shown`` names the first group.
 
     ``close`` is the range of accuracies near the dense networks, None if there is no need for it.
     """
@@ -155,26 +156,26 @@ def place(judged: Judged) -> str:
     """A point in words."""
     point = judged.point
     words = [f"{point.percentile:g} % pruned"]
-    if point.epoch is not None:
-        words.append(f"rewound to epoch {point.epoch}")
+    if point.rewound is not None:
+        words.append(f"rewound to {point.rewound.words}")
     return ", ".join([*words, *([point.series] if point.series else [])])
 
 
 def _lines(judged: Sequence[Judged], dots: Callable[[Judged], list[Dot]]) -> tuple[Line, ...]:
     series = list(dict.fromkeys(j.point.series for j in judged))
-    epochs = sorted({j.point.epoch for j in judged}, key=_order)
-    colours = _ordered_colours(len(epochs)) if len(epochs) > 1 else CATEGORIES
-    groups: dict[tuple[str, int | None], list[Dot]] = defaultdict(list)
+    points = sorted({j.point.rewound for j in judged}, key=order)
+    colours = _ordered_colours(len(points)) if len(points) > 1 else CATEGORIES
+    groups: dict[tuple[str, Point | None], list[Dot]] = defaultdict(list)
     for j in judged:
-        groups[j.point.series, j.point.epoch] += dots(j)
+        groups[j.point.series, j.point.rewound] += dots(j)
     lines = []
-    for (name, epoch), found in sorted(groups.items(), key=lambda g: (g[0][0], _order(g[0][1]))):
-        at, which = epochs.index(epoch), series.index(name)
+    for (name, rewound), found in sorted(groups.items(), key=lambda g: (g[0][0], order(g[0][1]))):
+        at, which = points.index(rewound), series.index(name)
         lines.append(
             Line(
-                ", ".join(filter(None, [name, _epoch(epoch)])),
-                colours[(at if len(epochs) > 1 else which) % len(colours)],
-                at if len(epochs) > 1 else which,
+                ", ".join(filter(None, [name, _rewound(rewound)])),
+                colours[(at if len(points) > 1 else which) % len(colours)],
+                at if len(points) > 1 else which,
                 which,
                 tuple(sorted(found, key=lambda d: -d.x)),
             )
@@ -242,16 +243,16 @@ def _close(
 
 def _heat(series: str, judged: Sequence[Judged], chosen: Selection) -> Heat:
     percentiles = sorted({j.point.percentile for j in judged})
-    epochs = sorted({j.point.epoch for j in judged}, key=_order)
-    by_place = {(j.point.percentile, j.point.epoch): j for j in judged}
-    rows = [[by_place.get((p, e)) for e in epochs] for p in percentiles]
+    points = sorted({j.point.rewound for j in judged}, key=order)
+    by_place = {(j.point.percentile, j.point.rewound): j for j in judged}
+    rows = [[by_place.get((p, at)) for at in points] for p in percentiles]
     winners = [
         (y, x) for y, row in enumerate(rows) for x, j in enumerate(row) if j and j is chosen.winner
     ]
     return Heat(
         series,
         tuple(percentiles),
-        tuple(epochs),
+        tuple(points),
         tuple(
             tuple(j.comparison.difference if j and j.comparison else None for j in row)
             for row in rows
@@ -328,7 +329,7 @@ def _curves(judged: Sequence[Judged], chosen: Selection) -> dict[str, tuple[Curv
 
 
 def _group(judged: Judged) -> str:
-    return ", ".join(filter(None, [judged.point.series, _epoch(judged.point.epoch)]))
+    return ", ".join(filter(None, [judged.point.series, _rewound(judged.point.rewound)]))
 
 
 def _mean_curve(judged: Judged, role: str, label: str, colour: str) -> Curve:
@@ -351,12 +352,8 @@ def _ordered_colours(number: int) -> list[str]:
     return [to_hex(viridis(0.02 + 0.83 * n / max(number - 1, 1))) for n in range(number)]
 
 
-def _epoch(epoch: int | None) -> str:
-    return "" if epoch is None else f"rewound to {epoch}"
-
-
-def _order(epoch: int | None) -> int:
-    return -1 if epoch is None else epoch
+def _rewound(at: Point | None) -> str:
+    return "" if at is None else f"rewound to {at.label}"
 
 
 def _sd(values: Sequence[float]) -> float | None:

@@ -15,6 +15,7 @@ from lottery.analysis.figures import CATEGORIES
 from lottery.analysis.selection import OF_KERNELS, Judged
 from lottery.export.names import PRECISIONS
 from lottery.export.results import Benchmark
+from lottery.points import columns
 
 RUNTIMES = {"browser": "browser", "litert": "LiteRT", "keras": "Keras"}
 
@@ -121,7 +122,7 @@ def rows(found: Iterable[Latency]) -> list[dict[str, Any]]:
         {
             "cell": m.cell.name,
             "percentile": m.cell.percentile,
-            "rewind_epoch": m.cell.epoch,
+            **columns(m.cell.rewound),
             "seed": m.cell.seed,
             "density": m.judged.point.density,
             "density_of_kernels": m.judged.point.share(OF_KERNELS),

@@ -30,10 +30,10 @@ def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -
         ("dense networks", f"{len(plan.parents) or 'none'} to train or complete first"),
     ]  # fmt: skip
     if plan.epochs:
-        shared = f"{plan.epochs:,}"
+        shared = f"{plan.epochs:,.6g}"
         if plan.epochs_unshared > plan.epochs:
             shared += (
-                f", each dense network and mask shared; {plan.epochs_unshared:,} without sharing"
+                f", each dense network and mask shared; {plan.epochs_unshared:,.6g} without sharing"
             )
         rows.append(("epochs to train", shared))
         rows.append(("expected", _expected(estimate, gpus, parallel)))

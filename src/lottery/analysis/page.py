@@ -141,8 +141,8 @@ def _facts(judged: Judged) -> Iterable[str]:
     if judged.of_kernels:
         yield fact(f"{100 * (judged.share or 0):.4g} %", "of the weights of all kernels left")
     yield fact(f"{100 * (point.density or 0):.4g} %", "of the prunable weights left")
-    if point.epoch is not None:
-        yield fact(f"epoch {point.epoch}", "rewound to")
+    if point.rewound is not None:
+        yield fact(point.rewound.words, "rewound to")
     for split, word in (("val_top1", "validation"), ("test_top1", "test")):
         own, dense = (_mean_sd(point.values(kind, split)) for kind in ("ticket", "dense"))
         yield fact(f"{own} %", f"{word} top-1; dense {dense} %")
@@ -202,7 +202,7 @@ def _figures(drawn: Figures) -> Iterable[str]:
     for number, heat in enumerate(drawn.heats):
         if heat.series:
             yield f'<p class="soft"><b>{escape(heat.series)}</b></p>'
-        width = 70 + 46 * len(heat.epochs)
+        width = 70 + 46 * len(heat.rewound)
         yield f'<div class="scroll"><div id="heat-{number}" style="min-width:{width}px"></div>'
         yield "</div>"
     yield "</section>"
@@ -263,7 +263,7 @@ def _row(study: Study, chosen: Selection, cell: Cell) -> list[str]:
     return [
         *(str(cell.config.get(name)) for name in study.varied),
         shown(cell.percentile, 1, "g"),
-        shown(cell.epoch, 1, "g"),
+        "" if cell.rewound is None else cell.rewound.label,
         str(cell.seed),
         *([shown(mask.get(OF_KERNELS), 100, ".4g")] if chosen.of_kernels else []),
         shown(mask.get(DENSITY), 100, ".4g"),

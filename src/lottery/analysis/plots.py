@@ -101,7 +101,7 @@ def _density_axis(ax: Any, densities: Sequence[float], share: str) -> None:
 
 def _heatmaps(drawn: Figures) -> Any:
     heats = drawn.heats
-    rows, columns = max(len(h.percentiles) for h in heats), max(len(h.epochs) for h in heats)
+    rows, columns = max(len(h.percentiles) for h in heats), max(len(h.rewound) for h in heats)
     size = (len(heats) * (1.6 + 0.75 * columns) + 1.6, 1.6 + 0.3 * rows)
     figure, axes = plt.subplots(
         1, len(heats), figsize=(max(size[0], 5.5), max(size[1], 2.8)), layout="constrained",
@@ -132,9 +132,11 @@ def _heatmap(ax: Any, heat: Heat, norm: Any) -> Any:
     if heat.winner:
         y, x = heat.winner
         ax.add_patch(plt.Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, lw=2.5, ec="black"))
-    ax.set_xticks(range(len(heat.epochs)), ["any" if e is None else e for e in heat.epochs])
+    ax.set_xticks(
+        range(len(heat.rewound)), ["any" if at is None else at.label for at in heat.rewound]
+    )
     ax.set_yticks(range(len(heat.percentiles)), [f"{p:g}" for p in heat.percentiles])
-    ax.set_xlabel("rewind epoch")
+    ax.set_xlabel("rewound to epoch")
     ax.set_ylabel("weights pruned, percent")
     ax.set_title(heat.series or None, fontsize=9)
     ax.tick_params(length=0)

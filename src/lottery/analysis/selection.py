@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 from lottery.analysis import verdict
 from lottery.analysis.collect import Cell, Study
 from lottery.analysis.comparison import Comparison, Pair, compare
+from lottery.points import Point as TrainingPoint
+from lottery.points import order
 
 T = TypeVar("T")
 
@@ -43,7 +45,7 @@ class Point:
 
     series: str
     percentile: float
-    epoch: int | None
+    rewound: TrainingPoint | None
     cells: tuple[Cell, ...]
 
     @property
@@ -204,17 +206,17 @@ class Selection:
         }
 
     def neighbours(self, of: Judged) -> dict[str, Judged]:
-        """The adjacent cells of the same series: one percentile or one rewind epoch away."""
+        """The adjacent cells of the same series: one percentile or one rewind point away."""
         here = [j for j in self.judged if j.point.series == of.point.series]
         found = {}
         percentiles = sorted({j.point.percentile for j in here})
-        epochs = sorted({j.point.epoch for j in here if j.point.epoch is not None})
-        by_place = {(j.point.percentile, j.point.epoch): j for j in here}
+        rewound = sorted({j.point.rewound for j in here if j.point.rewound is not None})
+        by_place = {(j.point.percentile, j.point.rewound): j for j in here}
         for name, percentile in _around(percentiles, of.point.percentile, ("denser", "sparser")):
-            found[name] = by_place.get((percentile, of.point.epoch))
-        if of.point.epoch is not None:
-            for name, epoch in _around(epochs, of.point.epoch, ("earlier", "later")):
-                found[name] = by_place.get((of.point.percentile, epoch))
+            found[name] = by_place.get((percentile, of.point.rewound))
+        if of.point.rewound is not None:
+            for name, at in _around(rewound, of.point.rewound, ("earlier", "later")):
+                found[name] = by_place.get((of.point.percentile, at))
         return {name: j for name, j in found.items() if j is not None}
 
 
@@ -223,23 +225,23 @@ def points(study: Study) -> list[Point]:
 
     A seed that two cells share counts once, the finished one first.
     """
-    groups: dict[tuple[str, float, int | None], dict[int, Cell]] = defaultdict(dict)
+    groups: dict[tuple[str, float, TrainingPoint | None], dict[int, Cell]] = defaultdict(dict)
     for cell in study.cells:
         if cell.percentile is not None:
-            group = groups[study.series(cell), float(cell.percentile), cell.epoch]
+            group = groups[study.series(cell), float(cell.percentile), cell.rewound]
             if cell.seed not in group or (cell.done and not group[cell.seed].done):
                 group[cell.seed] = cell
     found = [
         Point(*place, tuple(group[seed] for seed in sorted(group)))
         for place, group in groups.items()
     ]
-    return sorted(found, key=lambda p: (p.series, p.percentile, -1 if p.epoch is None else p.epoch))
+    return sorted(found, key=lambda p: (p.series, p.percentile, order(p.rewound)))
 
 
 def select(found: Sequence[Point], tolerance: float, level: float) -> Selection:
     """Judge every point and choose the sparsest that matches dense on validation data.
 
-    Of equally sparse ones the more accurate on validation wins, then the earlier rewind epoch.
+    Of equally sparse ones the more accurate on validation wins, then the one rewound further back.
     """
     finished = [point for point in found if point.pairs]
     candidates = [point for point in finished if not point.control]
@@ -303,10 +305,10 @@ def tolerance_of(cells: Iterable[Cell]) -> set[float]:
 
 
 def _sparsest(judged: Iterable[Judged]) -> Judged | None:
-    def merit(j: Judged) -> tuple[float, Fraction, float]:
+    def merit(j: Judged) -> tuple[float, Fraction, int, int]:
         accuracy = statistics.mean(verdict.share(ticket) for _, ticket in j.point.pairs)
-        epoch = j.point.epoch
-        return -(j.share or 0.0), accuracy, 0 if epoch is None else -epoch
+        later = order(j.point.rewound)
+        return -(j.share or 0.0), accuracy, -later[0], -later[1]
 
     return max(judged, key=merit, default=None)
 

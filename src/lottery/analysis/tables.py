@@ -17,6 +17,7 @@ from lottery.analysis import ticket
 from lottery.analysis.collect import STATUSES, Cell, Study
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Selection
 from lottery.analysis.table import show_whole
+from lottery.points import columns, order
 
 RESULTS = ("val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss")
 COSTS = ("epochs", "seconds", "images_per_second")
@@ -46,7 +47,7 @@ def grid(chosen: Selection) -> list[dict[str, Any]]:
         {
             "series": j.point.series,
             "percentile": j.point.percentile,
-            "rewind_epoch": j.point.epoch,
+            **columns(j.point.rewound),
             "density": j.point.density,
             "density_of_kernels": j.point.share(OF_KERNELS),
             "seeds": len(j.point.cells),
@@ -77,7 +78,7 @@ def _row(study: Study, cell: Cell) -> dict[str, Any]:
         "cell": cell.name,
         "status": cell.status,
         "percentile": cell.percentile,
-        "rewind_epoch": cell.epoch,
+        **columns(cell.rewound),
         "seed": cell.seed,
         **{name: _plain(cell.config.get(name)) for name in study.varied},
         "density": mask.get("density"),
@@ -204,7 +205,7 @@ def _doubts(chosen: Selection) -> Iterator[str]:
 
 
 def _grid_tables(chosen: Selection) -> Iterator[Table]:
-    """One table a series: percentiles down, rewind epochs across."""
+    """One table a series: percentiles down, what was rewound to across."""
     for series in dict.fromkeys(j.point.series for j in chosen.judged):
         yield _grid_table(series, [j for j in chosen.judged if j.point.series == series], chosen)
 
@@ -214,18 +215,18 @@ def _grid_table(series: str, judged: Sequence[Judged], chosen: Selection) -> Tab
     title = f"{series}\n" if series else ""
     title += f"validation top-1 in percent{several}, by rewind epoch\n{_dense_line(judged)}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
-    epochs = sorted({j.point.epoch for j in judged}, key=lambda e: -1 if e is None else e)
+    rewound = sorted({j.point.rewound for j in judged}, key=order)
     beside = ("of the prunable",) if chosen.of_kernels else ()
     for name in (
         "pruned",
         chosen.share_left,
         *beside,
-        *("any" if e is None else str(e) for e in epochs),
+        *("any" if at is None else at.label for at in rewound),
     ):
         table.add_column(name, justify="right", no_wrap=True)
-    by_place = {(j.point.percentile, j.point.epoch): j for j in judged}
+    by_place = {(j.point.percentile, j.point.rewound): j for j in judged}
     for percentile in dict.fromkeys(j.point.percentile for j in judged):
-        row = [by_place.get((percentile, epoch)) for epoch in epochs]
+        row = [by_place.get((percentile, at)) for at in rewound]
         measures = (OF_KERNELS, DENSITY) if chosen.of_kernels else (DENSITY,)
         table.add_row(
             f"{percentile:g} %",

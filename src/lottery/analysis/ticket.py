@@ -12,6 +12,7 @@ from lottery.analysis.collect import Study
 from lottery.analysis.comparison import Comparison
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Point, Selection
 from lottery.analysis.verdict import one_image
+from lottery.points import columns
 
 VERSION = 1
 MEASURES = {
@@ -240,7 +241,7 @@ def _best(chosen: Selection, judged: Judged) -> dict[str, Any] | None:
 
 
 def _place(point: Point) -> dict[str, Any]:
-    return {"series": point.series, "percentile": point.percentile, "rewind_epoch": point.epoch}
+    return {"series": point.series, "percentile": point.percentile, **columns(point.rewound)}
 
 
 def _numbers(found: Comparison | None) -> dict[str, Any] | None:
@@ -270,4 +271,4 @@ def _mean(point: Point, metric: str) -> float | None:
 
 
 def _rewound(point: Point) -> str:
-    return "" if point.epoch is None else f", rewound to epoch {point.epoch}"
+    return "" if point.rewound is None else f", rewound to {point.rewound.words}"

@@ -13,6 +13,8 @@ from lottery.analysis.collect import Cell
 from lottery.analysis.selection import Judged, Point, measure_of
 from lottery.analysis.transfers import Transfer
 from lottery.errors import LotteryError, ResultError
+from lottery.points import Point as TrainingPoint
+from lottery.points import columns
 from lottery.studies.transfer import Moved
 
 # Options of the ticket's own run in which tickets of one place in a grid may differ.
@@ -27,7 +29,7 @@ class Origin:
     key: str
     mask: Mapping[str, Any]
     percentile: float
-    epoch: int | None
+    rewound: TrainingPoint | None
     seed: int | None
     series: str
 
@@ -72,10 +74,11 @@ def _origin(ticket: Mapping[str, Any]) -> Origin:
         return alone
     config = found.provenance["config"]
     mask = {"density": density, **found.provenance["mask"]}
-    percentile, epoch = mask["percentile"], found.provenance["rewound_to_epoch"]
+    percentile, point = mask["percentile"], found.provenance["rewound_to"]
     what = {k: v for k, v in config.items() if k not in _APART}
-    place = json.dumps([what, percentile, epoch], sort_keys=True)
-    return Origin(place, key, mask, percentile, epoch, int(config["seed"]), series)
+    place = json.dumps([what, percentile, point], sort_keys=True)
+    rewound = TrainingPoint.of(point)
+    return Origin(place, key, mask, percentile, rewound, int(config["seed"]), series)
 
 
 def _placed(group: Sequence[tuple[Origin, Transfer]], measure: str) -> list[Transfer]:
@@ -98,13 +101,19 @@ def _cell(folder: Path, origin: Origin, seed: int) -> Cell:
     return Cell(
         folder.name,
         "done",
-        {"seed": seed, "mask.percentile": origin.percentile, "rewind.epoch": origin.epoch},
+        {"seed": seed, "mask.percentile": origin.percentile, **_rewind(origin.rewound)},
         folder=folder,
         ticket={"key": origin.key},
         mask=origin.mask,
     )
 
 
+def _rewind(at: TrainingPoint | None) -> dict[str, int | None]:
+    """As a config says it."""
+    found = columns(at)
+    return {"rewind.epoch": found["rewind_epoch"], "rewind.step": found["rewind_step"]}
+
+
 def _judged(cells: Iterable[Cell], origin: Origin) -> Judged:
-    point = Point(origin.series, origin.percentile, origin.epoch, tuple(cells))
+    point = Point(origin.series, origin.percentile, origin.rewound, tuple(cells))
     return Judged(point, None, complete=False)

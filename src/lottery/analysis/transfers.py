@@ -11,6 +11,7 @@ from typing import Any
 from lottery.analysis.collect import Cell
 from lottery.analysis.selection import Judged
 from lottery.analysis.table import seen
+from lottery.points import columns
 from lottery.studies.transfer import ACCURACIES, TRAINED, Moved
 from lottery.studies.transfer import METRICS as NEEDED
 from lottery.transfer import TITLES
@@ -189,7 +190,7 @@ def rows(found: Iterable[Transfer]) -> list[dict[str, Any]]:
             "transfer_seed": transfer.settings["seed"],
             "cell": transfer.cell.name,
             "percentile": transfer.cell.percentile,
-            "rewind_epoch": transfer.cell.epoch,
+            **columns(transfer.cell.rewound),
             "seed": transfer.cell.seed,
             "run": run.name,
             "title": run.title,

@@ -13,6 +13,7 @@ import numpy as np
 from omegaconf import MISSING
 
 from lottery.options import option
+from lottery.points import START, Point
 from lottery.pruning import masks
 from lottery.pruning.masks import Mask
 from lottery.training.checkpoints import State
@@ -24,18 +25,32 @@ class Rewinding:
 
     control: ClassVar[bool] = False
 
-    epoch: int = option(MISSING, "complete epochs after which the dense run is rewound to", ge=0)
+    epoch: int = option(
+        MISSING, "complete epochs after which the dense run is rewound to",
+        only=lambda r: r.step is None, ge=0,
+    )  # fmt: skip
+    step: int | None = option(None, "optimizer steps, instead of epochs", ge=0)
     optimizer: str = option(
         "restore", "optimizer slots: those of the rewound state, or zero",
-        only=lambda r: r.name != "weights" or r.epoch > 0,  # there they are zero
+        only=lambda r: r.name != "weights" or r.point != START,  # there they are zero
         choices=("restore", "reset"),
     )  # fmt: skip
-    keep: list[int] = option(
+    keep: list[Any] = option(
         [],
-        "epochs whose state a dense run keeps for rewinding, besides its own",
+        "points whose state a dense run keeps for rewinding, besides its own: epochs, or 2000it",
         identity=False,
         ge=0,
     )
+
+    @property
+    def point(self) -> Point:
+        """The point in the dense run that is rewound to."""
+        return Point(self.epoch) if self.step is None else Point(steps=self.step)
+
+    @property
+    def kept(self) -> tuple[Point, ...]:
+        """What a dense run keeps. Raises :class:`ConfigError` for what is no point."""
+        return tuple(map(Point.of, self.keep))
 
     def rewind(self, origin: "Origin") -> "Start":
         """Where a training starts that is rewound in this way."""
@@ -46,13 +61,13 @@ class Rewinding:
 class Origin:
     """What a rewinding may draw on.
 
-    ``dense(k)`` is the dense run's state after ``k`` epochs; ``final()`` the last state of the
-    run whose weights were ranked, which is the dense run itself for a one-shot mask.
+    ``dense(at)`` is the dense run's state at a point, or after so many epochs; ``final()`` the last
+    state of the run whose weights were ranked, which is the dense run itself for a one-shot mask.
     """
 
-    dense: Callable[[int], State]
+    dense: Callable[[Point | int], State]
     final: Callable[[], State]
-    epoch: int
+    point: Point
     seed: int
 
 
@@ -60,13 +75,13 @@ class Origin:
 class Start:
     """Where a training starts.
 
-    After ``epoch`` complete epochs with ``state``; ``state=None`` is a fresh initialisation from
+    At ``point`` of the schedule with ``state``; ``state=None`` is a fresh initialisation from
     ``seed``, with ``weights``, by variable path, in place of all but the head's. ``last_rate``
     holds the schedule's last learning rate throughout. ``pristine`` says that no weight has been
     trained before; of a rewinding it is found out, by comparison with the initialisation.
     """
 
-    epoch: int = 0
+    point: Point = START
     state: State | None = None
     seed: int = 0
     last_rate: bool = False

@@ -13,4 +13,4 @@ class Finetune(Rewinding):
 
     def rewind(self, origin: Origin) -> Start:
         """The final weights at the last learning rate of the schedule."""
-        return Start(origin.epoch, origin.final(), last_rate=True)
+        return Start(origin.point, origin.final(), last_rate=True)

@@ -9,9 +9,9 @@ from lottery.rewinding import Origin, Rewinding, Start, with_counters
 @choices.rewinding("lr")
 @dataclass(frozen=True)
 class LearningRate(Rewinding):
-    """The final weights, with the schedule from ``origin.epoch`` on."""
+    """The final weights, with the schedule from ``origin.point`` on."""
 
     def rewind(self, origin: Origin) -> Start:
-        """The final weights, with the schedule from ``origin.epoch`` on."""
-        state = with_counters(origin.final(), of=origin.dense(origin.epoch))
-        return Start(origin.epoch, state)
+        """The final weights, with the schedule from ``origin.point`` on."""
+        state = with_counters(origin.final(), of=origin.dense(origin.point))
+        return Start(origin.point, state)

@@ -15,4 +15,4 @@ class Reinit(Rewinding):
 
     def rewind(self, origin: Origin) -> Start:
         """Fresh weights from another seed, and the whole schedule."""
-        return Start(0, None, seed=fresh_seed(origin.seed))
+        return Start(seed=fresh_seed(origin.seed))

@@ -9,8 +9,8 @@ from lottery.rewinding import Origin, Rewinding, Start
 @choices.rewinding("weights")
 @dataclass(frozen=True)
 class Weights(Rewinding):
-    """Everything as the dense run had it after ``origin.epoch`` epochs."""
+    """Everything as the dense run had it at ``origin.point``."""
 
     def rewind(self, origin: Origin) -> Start:
-        """Everything as the dense run had it after ``origin.epoch`` epochs."""
-        return Start(origin.epoch, origin.dense(origin.epoch))
+        """Everything as the dense run had it at ``origin.point``."""
+        return Start(origin.point, origin.dense(origin.point))

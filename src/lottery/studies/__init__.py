@@ -30,7 +30,7 @@ def _childless(cells: Sequence[Any]) -> "Study":
     raise LookupError("the lineage of this study has rounds, so the study must say its parents")
 
 
-def _leave(config: Any, folder: Path, planned: Mapping[str, int]) -> None:
+def _leave(config: Any, folder: Path, planned: Mapping[str, float]) -> None:
     """Nothing is to be said of a whole sweep."""
 
 
@@ -56,7 +56,7 @@ class Study:
     check: Callable[[Any], list[str]]
     result: type[Result]
     parents: "Callable[[Sequence[Any]], Study]" = _childless
-    conclude: Callable[[Any, Path, Mapping[str, int]], None] = _leave
+    conclude: Callable[[Any, Path, Mapping[str, float]], None] = _leave
     read_once: tuple[str, ...] = ()
     unreported: str | None = None
 

@@ -91,7 +91,7 @@ def _prepare(config: Config, laboratory: "Laboratory", cells: Sequence[Config]) 
     return prepare(config, laboratory, cells)
 
 
-def conclude(config: Config, folder: Path, planned: Mapping[str, int]) -> None:
+def conclude(config: Config, folder: Path, planned: Mapping[str, float]) -> None:
     """Write the report, and the plan and the verdict as a W&B run of the sweep itself."""
     from lottery import files
     from lottery.analysis import report

@@ -106,11 +106,11 @@ def check(config: TransferConfig) -> list[str]:
     return validation.errors(config, transfer.check)
 
 
-def conclude(config: TransferConfig, folder: Path, planned: Mapping[str, int]) -> None:
+def conclude(config: TransferConfig, folder: Path, planned: Mapping[str, float]) -> None:
     """Print the tables of the cells' transfers, brought together over seeds."""
     from lottery.analysis import deployment_tables
 
-    deployment_tables.show_sweep([folder / str(number) for number in range(planned["cells"])])
+    deployment_tables.show_sweep([folder / str(number) for number in range(int(planned["cells"]))])
 
 
 STUDY = Study(

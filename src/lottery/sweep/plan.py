@@ -10,7 +10,9 @@ from typing import Any
 
 from lottery import files
 from lottery.config import Config
-from lottery.lineage import Lineage, lineage
+from lottery.lineage import Lineage, epoch_steps, lineage
+from lottery.points import Point
+from lottery.runs import Run
 from lottery.store import Node, Store
 
 Underway = Callable[[Node], str | None]
@@ -33,11 +35,15 @@ class Cell:
         return self.lineage.done
 
     @property
-    def missing(self) -> dict[str, int]:
+    def missing(self) -> dict[str, float]:
         """Epochs to train for each run that is not in the store, by the run's key."""
-        epochs = {node.key: self.config.trainer.epochs for node in self.lineage.runs}
+        whole = self.config.trainer.epochs
+        epochs: dict[str, float] = {node.key: whole for node in self.lineage.runs}
         for step in self.lineage.rounds:
-            epochs[step.ticket.key] = self.config.trainer.epochs - step.first_epoch
+            behind: float = step.first.epochs
+            if step.first.steps:
+                behind = step.first.step(spe := epoch_steps(self.config)) / spe
+            epochs[step.ticket.key] = whole - behind
         return {n.key: epochs[n.key] for n in self.lineage.runs if not n.done}
 
 
@@ -75,12 +81,12 @@ class Plan:
         return tuple(c for c in self.cells if c.underway and not c.done)
 
     @property
-    def epochs(self) -> int:
+    def epochs(self) -> float:
         """Epochs to train, every shared run counted once."""
         return sum({k: e for job in self.jobs for c in job for k, e in c.missing.items()}.values())
 
     @property
-    def epochs_unshared(self) -> int:
+    def epochs_unshared(self) -> float:
         """The same if each of these cells trained its own dense network and rounds."""
         return sum(e for job in self.jobs for c in job for e in c.missing.values())
 
@@ -121,20 +127,21 @@ def _parents(cells: list[Cell], store: Store, underway: Underway) -> tuple[Paren
     parents = []
     for key, family in families.items():
         dense = Node("dense", key, store.root / "dense" / key)
-        starts = {step.first_epoch for c in family for step in c.lineage.rounds}
-        if dense.done and all(_has_state(store, dense, epoch) for epoch in starts):
+        starts = {step.first for c in family for step in c.lineage.rounds}
+        if dense.done and all(_has_state(store, dense, point) for point in starts):
             continue
-        keep = sorted({*family[0].config.rewind.keep, *starts})
+        keep = [str(point) for point in sorted({*family[0].config.rewind.kept, *starts})]
         config = replace(family[0].config, rewind=replace(family[0].config.rewind, keep=keep))
         parents.append(Parent(config, dense, tuple(family), underway(dense)))
     return tuple(parents)
 
 
-def _has_state(store: Store, dense: Node, epoch: int) -> bool:
-    """Whether the dense run kept that epoch, or it was replayed since."""
-    steps = epoch * int(files.read_json(dense.path / "network.json")["steps_per_epoch"])
-    kept = dense.path / "checkpoints" / f"step_{steps:08d}"
-    return kept.exists() or store.node("state", {"dense": dense.key, "epoch": epoch}).done
+def _has_state(store: Store, dense: Node, point: Point) -> bool:
+    """Whether the dense run kept that point, or it was replayed since."""
+    run = Run(dense.path)
+    step = point.step(run.steps_per_epoch)
+    kept = run.checkpoints.path(step)
+    return kept.exists() or store.node("state", {"dense": dense.key, "step": step}).done
 
 
 def _jobs(cells: list[Cell]) -> tuple[tuple[Cell, ...], ...]:
@@ -175,7 +182,7 @@ def estimate(plan: Plan, store: Store, parallel: int) -> Estimate | None:
     parents = [(p.cells[0], p.cells[:1]) for p in plan.parents if not p.node.done]
     for stage, jobs in enumerate([[cells for _, cells in parents], plan.jobs]):
         for cells in jobs:
-            epochs = 0
+            epochs = 0.0
             for cell in cells:
                 missing = cell.missing
                 if stage == 0:

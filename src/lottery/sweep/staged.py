@@ -387,7 +387,7 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return own
 
 
-def summary(plan: Plan) -> dict[str, int]:
+def summary(plan: Plan) -> dict[str, float]:
     """The counts of a plan."""
     return {
         "cells": len(plan.cells),

@@ -11,6 +11,7 @@ import numpy as np
 from lottery import choices
 from lottery.errors import ConfigError
 from lottery.options import bound_errors
+from lottery.points import Point
 
 Array = np.ndarray[Any, Any]
 
@@ -82,8 +83,8 @@ def _check_provenance(provenance: Mapping[str, Any]) -> None:
         _demand(_named(key) and "/" not in key, f"provenance.runs.{name}", key)
     _demand(_named(provenance["data"]), "provenance.data", provenance["data"])
     _demand(_number(provenance["seconds"], 0, 1e12), "provenance.seconds", provenance["seconds"])
-    epoch = provenance["rewound_to_epoch"]
-    _demand(_whole(epoch, 0, 2**31), "provenance.rewound_to_epoch", epoch)
+    point = provenance["rewound_to"]
+    _demand(_named(point) and _is_point(point), "provenance.rewound_to", point)
     pristine = provenance["pristine"]
     _demand(isinstance(pristine, bool), "provenance.pristine", pristine)
     _demand(isinstance(provenance.get("versions", {}), dict), "provenance.versions", "no names")
@@ -133,6 +134,13 @@ def _fields(about: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{name} is {str(value)[:60]!a}")
     return value
+
+
+def _is_point(value: str) -> bool:
+    try:
+        return Point.of(value).step(1) < 2**31
+    except ConfigError:
+        return False
 
 
 def _named(value: Any) -> bool:

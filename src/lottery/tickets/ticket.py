@@ -238,7 +238,7 @@ def of_run(run: Run) -> Ticket:
         std=tuple(data["std"]),
         mask=run.mask,
         trained=run.weights(),
-        rewound=run.weights(run.epochs[0]),
+        rewound=run.weights(run.points[0]),
         provenance=_provenance(run),
     )
 
@@ -294,6 +294,6 @@ def _facts(run: Run) -> dict[str, Any]:
         "config": run.config,
         "versions": {"lottery": provenance.version(), **versions},
         "mask": {k: v for k, v in mask.items() if k != "layers"},
-        "rewound_to_epoch": run.epochs[0],
+        "rewound_to": str(run.points[0]),
         "pristine": files.read_json(run.path / "start.json")["pristine"],
     }

@@ -90,6 +90,7 @@ class Chief(Follower):
     ) -> None:
         """Write the result."""
         steps = progress.step - recipe.first_step
+        epochs = steps / _steps_per_epoch(recipe, data)
         images = steps * recipe.config.trainer.batch_size
         result = {
             **measured,
@@ -98,7 +99,7 @@ class Chief(Follower):
             "val_images": data.validation_images,
             "test_examples": data.test.size,
             "classes": len(data.description.classes),
-            "epochs": steps // _steps_per_epoch(recipe, data),
+            "epochs": int(epochs) if epochs == int(epochs) else epochs,
             "seconds": progress.seconds,
             "images_per_second": images / progress.training_seconds if steps else 0.0,
         }
