@@ -1,27 +1,53 @@
 """Gradients and Hessian products over examples, against computations of another make."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY, composed, dataset
+from conftest import TINY, composed, dataset, environment, laboratory, together
 from hypothesis import given
 from hypothesis import strategies as st
+from keras.src.utils.naming import reset_uids
 from test_data import write_folder, write_tfds
 from test_pruning_scores import assert_close, score
 from test_records import write_records
 
-from lottery import data, experiment
+from lottery import data, experiment, models, tensors
 from lottery.data.splits import drawn
 from lottery.errors import ConfigError
 from lottery.pruning.evidence import Evidence, Examples
 from lottery.training import devices, passes, run
 
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+kind, folder = sys.argv[1], Path(sys.argv[2])
+if kind == "mirrored":
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+import test_passes
+from lottery import experiment
+from lottery.training import devices, run
+
+run.network = lambda *args, head_only=False: test_passes.smooth(dropout=0.2)
+if kind == "mirrored":
+    devices._strategies[kind] = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+if not experiment.follow():
+    experiment.lead()
+    test_passes.story(kind, folder)
+"""
 CONFIG = composed(*TINY, "trainer.batch_size=16", "trainer.precision=mixed_bfloat16", "seed=3")
 KERNELS = ("conv/kernel", "classifier/kernel")
 
@@ -29,6 +55,7 @@ KERNELS = ("conv/kernel", "classifier/kernel")
 def smooth(config=CONFIG, description=None, dropout=0.0):
     """Everything that has state, and no kink for finite differences to stumble upon."""
     layers = keras.layers
+    reset_uids()
     image = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(3, 3, 2, use_bias=False, name="conv")(image)
     x = layers.BatchNormalization(name="norm")(x)
@@ -37,9 +64,10 @@ def smooth(config=CONFIG, description=None, dropout=0.0):
     return keras.Model(image, layers.Dense(10, name="classifier")(x), name="smooth")
 
 
-def given_weights(model, seed=0):
+def given_weights(seed=0, **options):
     """Those of a fresh network, and BatchNorm's as if it had been trained."""
     keras.utils.set_random_seed(seed)
+    model = smooth(**options)
     generator = np.random.default_rng(seed)
     return {
         v.path: (
@@ -105,7 +133,7 @@ def doubled(weights):
 
 @pytest.mark.parametrize("temperature", [1.0, 200.0])
 def test_gradients_are_those_of_finite_differences(tmp_path, temperature):
-    weights = given_weights(smooth())
+    weights = given_weights()
     examples = Examples(4)
     found = list(passes_of(tmp_path).gradients(weights, examples, temperature=temperature))
     parts = list(batches(CONFIG, examples))
@@ -131,7 +159,7 @@ def test_gradients_are_those_of_finite_differences(tmp_path, temperature):
 
 
 def test_hessian_product_is_how_the_mean_gradient_changes(tmp_path):
-    weights = given_weights(smooth())
+    weights = given_weights()
     examples = Examples(9, half=1)
     generator = np.random.default_rng(0)
     for paths in (KERNELS, KERNELS[:1]):
@@ -165,7 +193,7 @@ def keras_gradient(model, images, labels, temperature=1.0):
 @pytest.mark.parametrize("name", ["snip", "taylor"])
 def test_scores_are_those_of_a_network_of_keras(tmp_path, name):
     model = smooth()
-    weights = given_weights(model)
+    weights = given_weights()
     for v in model.variables:
         v.assign(weights[v.path])
     known = Evidence(weights, KERNELS, 50.0, offered=passes_of(tmp_path))
@@ -179,7 +207,7 @@ def test_scores_are_those_of_a_network_of_keras(tmp_path, name):
 
 
 def test_grasp_is_that_of_finite_differences(tmp_path):
-    weights = given_weights(smooth())
+    weights = given_weights()
     found = score(
         "grasp", Evidence(weights, KERNELS, 50.0, offered=passes_of(tmp_path)), per_class=2
     )
@@ -203,7 +231,7 @@ def test_nothing_is_assigned_and_the_same_comes_twice(tmp_path, monkeypatch):
         return built[-1]
 
     monkeypatch.setattr(run, "network", network)
-    weights = given_weights(smooth(dropout=0.5))
+    weights = given_weights(dropout=0.5)
     made = passes_of(tmp_path)
     first = next(made.gradients(weights, Examples(4)))  # abandoned
     before = {v.path: v.numpy() for v in built[0].variables}
@@ -216,7 +244,6 @@ def test_nothing_is_assigned_and_the_same_comes_twice(tmp_path, monkeypatch):
     seeds = {p: w + 1 if "seed_generator" in p else w for p, w in weights.items()}
     other = next(made.gradients(seeds, Examples(4)))
     assert any((other[p] != first[p]).any() for p in KERNELS)  # dropout is at work
-    del weights
     assert not list(tmp_path.iterdir())
 
 
@@ -268,7 +295,7 @@ def test_examples_are_the_same_however_they_are_stored(tmp_path, kind):
 
 
 def test_what_cannot_be_is_said(tmp_path):
-    weights = given_weights(smooth())
+    weights = given_weights()
     splits = experiment.load_data(CONFIG.data)
     for labels, said in (
         (None, "those of data.source=digits have no labels: score by magnitude or synflow"),
@@ -278,3 +305,59 @@ def test_what_cannot_be_is_said(tmp_path):
         load = partial(lambda train, _: replace(splits, train=train), train)
         with pytest.raises(ConfigError, match=said):
             next(passes_of(tmp_path, load=load).gradients(weights, Examples(2, half=1)))
+
+
+def story(kind: str, folder: Path) -> None:
+    """Passes of each kind, one after the other and in turn, around the training of a network."""
+    config = composed(*TINY, "trainer.batch_size=16", "trainer.epochs=1", "seed=3",
+                      f"trainer.strategy={kind}")  # fmt: skip
+    made = passes_of(folder, config)
+    weights = given_weights(dropout=0.2)
+    abandoned = made.gradients(weights, Examples(4))
+    first = next(abandoned)
+    if kind == "multiworker":
+        experiment.train_dense(config, laboratory(folder))
+    trained = given_weights(1, dropout=0.2)
+    both = zip(
+        made.gradients(weights, Examples(4)), made.gradients(trained, Examples(4)), strict=True
+    )
+    found = {f"{i}-{j}": g for i, pair in enumerate(both) for j, g in enumerate(pair)}
+    network = models.build_choice(config.model, (8, 8, 1), 10)
+    made.flow({v.path: v.numpy() for v in network.variables})
+    found["product"] = made.hessian_product(weights, first, Examples(4, 0), temperature=2.0)
+    arrays = {f"{name}/{path}": a for name, of in found.items() for path, a in of.items()}
+    assert len(arrays) == 2 * (2 * 3 + 1)
+    abandoned.close()
+    assert not list(folder.glob("passes-*"))
+    tensors.write(folder / "found", arrays)
+
+
+@pytest.mark.slow
+def test_replicas_and_processes_compute_what_one_device_does(tmp_path):
+    def started(kind):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        return [sys.executable, "-c", SCRIPT, kind, str(tmp_path / kind)]
+
+    here = Path(__file__).parent
+    found = {}
+    for kind, count in (("one", 1), ("mirrored", 1), ("multiworker", 2)):
+        if count == 1:
+            processes = [
+                subprocess.Popen(
+                    started(kind), env=environment(), cwd=here,
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                )
+            ]  # fmt: skip
+        else:
+            processes = together(*count * [started(kind)], folders=count * [here])
+        try:
+            said = [process.communicate(timeout=300)[1][-2000:] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert [process.returncode for process in processes] == count * [0], said
+        found[kind], _ = tensors.read(tmp_path / kind / "found")
+    for kind in ("mirrored", "multiworker"):
+        for name, array in found["one"].items():
+            apart = np.abs(found[kind][name] - array).max()
+            assert apart <= 1e-5 * np.abs(array).max(), name
