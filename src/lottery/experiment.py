@@ -354,7 +354,10 @@ def follow() -> bool:
     if task is None or task.rank == 0:
         return False
     run = _imported()
-    run.workers.follow({run.PLAN: functools.partial(run.join, load=load_data)})
+    from lottery.training import passes
+
+    joins = {run.PLAN: run.join, passes.PLAN: passes.join}
+    run.workers.follow({k: functools.partial(join, load=load_data) for k, join in joins.items()})
     return True
 
 

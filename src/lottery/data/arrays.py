@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from lottery.data import order
 from lottery.data.indexed import IndexedSplit
-from lottery.data.interface import Images, Labels
+from lottery.data.interface import Images, Labels, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,10 @@ class ArraySplit(IndexedSplit):
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """See :class:`IndexedSplit`."""
         return tf.gather(self._tensor, rows)
+
+    def take(self, rows: Rows) -> Images:
+        """See :meth:`lottery.data.Split.take`."""
+        return self.images[rows]
 
     @cached_property
     def _tensor(self) -> tf.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from lottery.data import order
-from lottery.data.interface import WHOLE, Chunk, Labels, Share
+from lottery.data.interface import WHOLE, Chunk, Images, Labels, Rows, Share
 
 # AutoGraph would take a third of a second to find no control flow in a function.
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -21,6 +21,10 @@ class IndexedSplit(ABC):
     @abstractmethod
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """Images uint8 [*rows.shape, S, S, C] at positions ``rows`` of the split, in a graph."""
+
+    @abstractmethod
+    def take(self, rows: Rows) -> Images:
+        """See :meth:`lottery.data.Split.take`."""
 
     @property
     def size(self) -> int:

@@ -76,6 +76,13 @@ class Split(Protocol):
         """Label of each example, in the order of :meth:`evaluation`."""
         ...
 
+    def take(self, rows: Rows) -> Images:
+        r"""Images uint8 [\*rows.shape, S, S, C] at positions ``rows``, as :attr:`labels` has them.
+
+        Raises :class:`~lottery.errors.DataError` for one that cannot be decoded.
+        """
+        ...
+
     def training(
         self,
         chunks: Sequence[Chunk],

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from lottery.data.indexed import IndexedSplit
@@ -29,8 +28,8 @@ class RecordSplit(IndexedSplit):
         images = tf.numpy_function(self.take, [rows], tf.uint8, stateful=False)
         return tf.ensure_shape(images, [*rows.shape, *self._mapped[0].shape[1:]])
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Images:
-        """Images uint8 [*rows.shape, S, S, C] at positions ``rows`` of the split."""
+    def take(self, rows: Rows) -> Images:
+        """See :meth:`lottery.data.Split.take`."""
         pixels, pages = self._mapped
         chosen = self.rows[rows]
         _read_ahead(pages, pixels, chosen.ravel())

@@ -61,6 +61,24 @@ def stratified(
     return chosen
 
 
+def drawn(labels: Labels, per_class: int, seed: int, half: int | None = None) -> Rows:
+    """Positions of ``per_class`` examples of each class, of a smaller class all, in a mixed order.
+
+    Which they are depends on the seed and, for each class, on the positions of its own examples;
+    fewer of a class are among more. ``half``, 0 or 1, is every other one of them. Classes come in
+    turn, so that consecutive examples are of as many classes as possible.
+    """
+    mixed = _mixed(np.arange(len(labels), dtype=np.uint64), f"{seed} drawn")
+    order = np.lexsort((mixed, labels))
+    _, first, classes = np.unique(labels[order], return_index=True, return_inverse=True)
+    rank = np.arange(len(labels)) - first[classes]
+    kept = rank < per_class
+    if half is not None:
+        kept &= rank % 2 == half
+    rows = order[kept]
+    return rows[np.lexsort((mixed[rows], rank[kept]))]
+
+
 def keep_classes(labels: Labels, classes: Sequence[int] | None) -> tuple[Rows, Labels]:
     """Positions of the examples of ``classes``, and their labels renumbered in the order given.
 

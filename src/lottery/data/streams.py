@@ -9,7 +9,6 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from lottery.data import images, tfrecord
@@ -33,11 +32,8 @@ class DecodedSplit(IndexedSplit):
         pixels = tf.numpy_function(self.take, [rows], tf.uint8, stateful=False)
         return tf.ensure_shape(pixels, [*rows.shape, *self.image_shape])
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Images:
-        """Images uint8 [*rows.shape, S, S, C] at positions ``rows`` of the split.
-
-        Raises :class:`~lottery.errors.DataError` for the first that cannot be decoded.
-        """
+    def take(self, rows: Rows) -> Images:
+        """See :meth:`lottery.data.Split.take`."""
         decoded = partial(images.decoded, shape=self.image_shape, decode=self.decode)
         files = map(self.encoded, rows.ravel().tolist())
         # Below that size threads only get in each other's way; batches are fed side by side.

@@ -52,7 +52,8 @@ class Passes(Protocol):
         The network is in evaluation mode with the absolute values of kernels and scales, and
         without what is added: biases, BatchNorm's shifts and moving means. BatchNorm divides by its
         moving deviation as it is. So the sum is homogeneous in each kernel, and positive, which the
-        conservation law of SynFlow needs. The published code takes absolute values of the moving
+        conservation law of SynFlow needs. ReLU6 has no cap there. Of a sum beyond float64 all
+        gradients are divided by one number. The published code takes absolute values of the moving
         statistics instead, and keeps what is added: the same at initialisation, where all of it is
         zero, and later no law holds.
         """

@@ -64,6 +64,13 @@ def place(strategy: Any) -> tuple[int, int]:
     return resolver.task_id, sum(map(len, resolver.cluster_spec().as_dict().values()))
 
 
+def local_devices(strategy: Any) -> tuple[str, ...]:
+    """The devices of this process's replicas, by rank; ``""`` where TensorFlow chooses."""
+    # The strategy of a single device has no list of them.
+    replicas = strategy.num_replicas_in_sync
+    return ("",) if replicas == 1 else tuple(strategy.extended.worker_devices)
+
+
 def _multiworker(task: cluster.Task) -> Any:
     """Meet the other processes. Raises :class:`ClusterError` if they do not come."""
     tf.get_logger().setLevel("ERROR")

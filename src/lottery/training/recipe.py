@@ -57,20 +57,30 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that :meth:`from_json` takes."""
-        about = asdict(self)
-        config = {part: about["config"][part] for part in PARTS}
-        return about | {"config": config, "keep_steps": list(self.keep_steps)}
+        config = parts_to_json(self.config)
+        return asdict(self) | {"config": config, "keep_steps": list(self.keep_steps)}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Recipe":
         """The recipe whose :meth:`to_json` was ``value``."""
-        merged: Any = OmegaConf.merge(OmegaConf.structured(Training), value["config"])
-        config = _determining(typed(merged))
+        config = parts_from_json(value["config"])
         return Recipe(**{**value, "config": config, "keep_steps": tuple(value["keep_steps"])})
 
     def checkpoints(self, work: Path) -> CheckpointFolder:
         """Its states in a work folder."""
         return CheckpointFolder(work / "checkpoints", frozenset({*self.keep_steps, self.last_step}))
+
+
+def parts_to_json(config: Training) -> dict[str, Any]:
+    """JSON values of a config's :data:`PARTS` that :func:`parts_from_json` takes."""
+    about = asdict(config)
+    return {part: about[part] for part in PARTS}
+
+
+def parts_from_json(value: Mapping[str, Any]) -> Training:
+    """The config whose :func:`parts_to_json` was ``value``, its other parts as the schema has."""
+    merged: Any = OmegaConf.merge(OmegaConf.structured(Training), value)
+    return _determining(typed(merged))
 
 
 def from_scratch(config: Training, steps_per_epoch: int) -> Recipe:

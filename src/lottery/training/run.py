@@ -106,6 +106,22 @@ def network(config: Training, description: Description, *, head_only: bool = Fal
     )
 
 
+def preprocessing(data: Data, description: Description) -> Preprocessing:
+    """What the options of a data set make of a batch of its images."""
+    (low, high), (narrow, wide) = data.crop_area, data.crop_aspect
+    return Preprocessing(
+        description.input_shape,
+        crop_padding=data.crop_padding,
+        flip=data.flip,
+        mean=tuple(data.mean),
+        std=tuple(data.std),
+        crop_area=(low, high) if data.crop == "resized" else None,
+        crop_aspect=(narrow, wide),
+        mixup=data.mixup,
+        crop_size=crop_size(data, description.image_shape),
+    )
+
+
 def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]:
     """The loop of a recipe, freshly initialised from its seed, and its length."""
     config, trainer = recipe.config, recipe.config.trainer
@@ -117,21 +133,10 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
     if recipe.last_rate:
         rate = schedules.unchanging(float(rate(steps - 1)))
     keras.utils.set_random_seed(recipe.seed)
-    (low, high), (narrow, wide) = config.data.crop_area, config.data.crop_aspect
     loop = Loop(
         network=lambda: network(config, description, head_only=recipe.head_only),
         optimizer=lambda: config.optimizer.build(rate),
-        preprocessing=Preprocessing(
-            description.input_shape,
-            crop_padding=config.data.crop_padding,
-            flip=config.data.flip,
-            mean=tuple(config.data.mean),
-            std=tuple(config.data.std),
-            crop_area=(low, high) if config.data.crop == "resized" else None,
-            crop_aspect=(narrow, wide),
-            mixup=config.data.mixup,
-            crop_size=crop_size(config.data, description.image_shape),
-        ),
+        preprocessing=preprocessing(config.data, description),
         batch_size=trainer.batch_size,
         eval_batch_size=trainer.eval_batch_size,
         seed=config.seed,
