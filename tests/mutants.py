@@ -243,8 +243,8 @@ MUTANTS = [
     # -- training
     Mutant(
         "nothing zeroed after a step", "training/loop.py",
-        "tf.__internal__.distribute.interim.maybe_merge_call(self._zero_pruned, self.strategy)",
-        "",
+        "distribute.interim.maybe_merge_call(self.masking.zero_pruned, self.strategy)",
+        "distribute.interim",
         "optimizers of Keras leave zero where gradient and slots are",
         ("test_training.py", "test_peer_bugs.py"),
     ),
@@ -353,7 +353,7 @@ MUTANTS = [
     ),
     Mutant(
         "a ticket begins with all weights", "training/recipe.py",
-        "checkpoints.save(masked(state, mask or {}),", "checkpoints.save(state,",
+        "{**masked(state, mask or {}), ", "{**state, ",
         "pruned weights are zero after the first step", ("test_training.py",),
     ),
     Mutant(
@@ -575,6 +575,68 @@ MUTANTS = [
         "np.bincount(row, minlength=len(rows))", "np.bincount(row)",
         "right where the last row has a weight",
         ("test_litert.py",),
+    ),
+    # -- masks that change
+    Mutant(
+        "rigl grows where it is flat", "pruning/dynamics/rigl.py",
+        "slopes = {path: np.abs(moment.gradients[path])",
+        "slopes = {path: -np.abs(moment.gradients[path])",
+        "counts and zeros are right",
+        ("test_dynamics.py", "test_changing_masks.py"),
+    ),
+    Mutant(
+        "what was dropped may not come back", "pruning/dynamics/_regrowth.py",
+        "free = np.flatnonzero(~kept)", "free = np.flatnonzero(~mask.ravel())",
+        "right where few weights are active",
+        ("test_dynamics.py", "test_changing_masks.py"),
+    ),
+    Mutant(
+        "cubic in the wrong end", "pruning/dynamics/gradual.py",
+        "final + (self.initial - final) * (1 - done / n) ** 3",
+        "self.initial + (final - self.initial) * (done / n) ** 3",
+        "begins and ends as it should",
+        ("test_dynamics.py",),
+    ),
+    Mutant(
+        "the same lots at every change", "pruning/dynamics/__init__.py",
+        "np.random.PCG64([self.seed, done, 0xD15])", "np.random.PCG64([self.seed, 0xD15])",
+        "exact counts, and the same after a resumption",
+        ("test_dynamics.py",),
+    ),
+    Mutant(
+        "slots of the pruned stay", "training/masking.py",
+        "(v, *(slot for path, slot in self._slots if path == v.path))", "(v,)",
+        "weights are zero, and gradients are masked from then on",
+        ("test_changing_masks.py",),
+    ),
+    Mutant(
+        "a resumed mask is the first one", "training/masking.py",
+        "        if self.course:\n            for v, m",
+        "        if not self.course:\n            for v, m",
+        "pruned weights of the state are zero all the same",
+        ("test_changing_masks.py",),
+    ),
+    Mutant(
+        "the schedule waits where a gradient is measured", "training/loop.py",
+        "self._optimizer.iterations.assign_add(1)", "pass",
+        "no weight has changed", ("test_changing_masks.py",),
+    ),
+    Mutant(
+        "rigl measures what is left", "training/loop.py",
+        "return sums, self.masking.of_masked(gradients)",
+        "return sums, self.masking.of_masked(self.masking.survivors(gradients))",
+        "those are the gradients that train", ("test_changing_masks.py",),
+    ),
+    Mutant(
+        "a mask changes a step too soon", "training/length.py",
+        "change - 1 if self.measures and change - 1 > step else change",
+        "change",
+        "right with one step a call", ("test_length.py", "test_changing_masks.py"),
+    ),
+    Mutant(
+        "a run leaves the mask it began with", "training/roles.py",
+        "            masks.write(mask, self.work / MASK)\n", "",
+        "right for a mask that does not change", ("test_changing_masks.py",),
     ),
     Mutant(
         "a ticket's digest without its mask", "tickets/ticket.py",

@@ -5,6 +5,7 @@ the peer's bug into our code, and the check must then fail, or it would not noti
 """
 
 import dataclasses
+import functools
 import itertools
 import shutil
 from fractions import Fraction
@@ -29,6 +30,7 @@ from lottery.runs import Run
 from lottery.training import run as training
 from lottery.training.checkpoints import CheckpointFolder
 from lottery.training.loop import Loop
+from lottery.training.masking import Masking
 from lottery.training.recipe import from_scratch
 
 pytestmark = pytest.mark.slow
@@ -319,25 +321,25 @@ def mask_only_weights(when):
     """A mutation that leaves gradients dense and zeroes weights ``before`` or ``after`` a step."""
 
     def mutate(patch):
-        original = Loop._step
+        original, zero_pruned = Loop._step, Masking.zero_pruned
+
+        def zero(loop):
+            merge = tf.__internal__.distribute.interim.maybe_merge_call
+            merge(functools.partial(zero_pruned, loop.masking), loop.strategy)
 
         def step(self, images, labels, step):
             if when == "before":
-                zero_pruned(self)
-            hidden, self._masks = self._masks, [None] * len(self._masks)
+                zero(self)
             sums = original(self, images, labels, step)
-            self._masks = hidden
             if when == "after":
-                zero_pruned(self)
+                zero(self)
             return sums
 
         patch.setattr(Loop, "_step", step)
+        patch.setattr(Masking, "survivors", lambda self, gradients: gradients)
+        patch.setattr(Masking, "zero_pruned", lambda self, strategy: None)
 
     return mutate
-
-
-def zero_pruned(loop):
-    tf.__internal__.distribute.interim.maybe_merge_call(loop._zero_pruned, loop.strategy)
 
 
 def leave_old_momentum(patch):
@@ -349,7 +351,7 @@ def leave_old_momentum(patch):
 
 def mask_only_gradients(patch):
     leave_old_momentum(patch)
-    patch.setattr(Loop, "_zero_pruned", lambda self, strategy: None)
+    patch.setattr(Masking, "zero_pruned", lambda self, strategy: None)
 
 
 # -- the table ---------------------------------------------------------------------------------

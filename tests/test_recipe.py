@@ -10,10 +10,11 @@ from conftest import SMALL, TINY, composed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lottery import experiment, tensors
+from lottery import choices, experiment, tensors
 from lottery.data import describe
 from lottery.points import Point
 from lottery.pruning import masks
+from lottery.pruning.dynamics import Course
 from lottery.rewinding import Start
 from lottery.training.checkpoints import Progress, equal
 from lottery.training.recipe import MASK, WEIGHTS, Recipe, from_scratch, prepared
@@ -25,6 +26,19 @@ CONFIGS = [
 ]
 steps = st.integers(0, 10**9)
 names = st.none() | st.text(min_size=1)
+courses = st.builds(
+    Course,
+    st.sampled_from(["gradual", "set", "rigl"]).map(
+        lambda name: choices.dynamics.of({"name": name, "frequency": 7})
+    ),
+    st.floats(0, 99),
+    st.sampled_from([{"name": "erk"}, {"name": "rates", "factors": {"fc*": 0.25}}]).map(
+        choices.allocation.of
+    ),
+    seed=st.integers(0, 2**31 - 1),
+    first_step=steps,
+    last_step=steps,
+)
 
 
 @settings(deadline=None)
@@ -43,6 +57,7 @@ names = st.none() | st.text(min_size=1)
         checkpoint=st.none() | steps,
         weights=names,
         mask=names,
+        course=st.none() | courses,
     )
 )
 def test_a_recipe_survives_json(recipe):
@@ -79,6 +94,17 @@ def test_a_state_to_begin_with_lies_in_the_work_folder_and_is_pruned(tmp_path):
     assert equal(state, STATE | {"model/k": pruned, "optimizer/k_momentum": pruned})
     assert progress == Progress(5)
     assert equal(masks.read(tmp_path / MASK), SURVIVORS)
+
+
+def test_a_mask_that_changes_is_part_of_the_state_to_begin_with(tmp_path):
+    set_, all_layers = (
+        k.of({"name": n}) for k, n in ((choices.dynamics, "set"), (choices.allocation, "erk"))
+    )
+    recipe = replace(RECIPE, course=Course(set_, 50.0, all_layers, 0, 5, 10))
+    prepared(tmp_path, recipe, state=STATE, mask=SURVIVORS)
+    state, _ = recipe.checkpoints(tmp_path).load(5)
+    assert equal({"mask/k": state["mask/k"]}, {"mask/k": SURVIVORS["k"]})
+    assert not state["model/k"][~SURVIVORS["k"]].any()
 
 
 def test_weights_lie_there_until_there_is_a_checkpoint(tmp_path):

@@ -25,13 +25,15 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 
 from conftest import TINY, composed, laboratory
 
-from lottery import experiment
+from lottery import choices, experiment
 from lottery.data.preprocessing import Preprocessing
 from lottery.errors import ConfigError
 from lottery.training import devices
 from lottery.training.checkpoints import CheckpointFolder, Progress, equal
 from lottery.interrupts import StopSignals
-from lottery.training.loop import Length, Loop
+from lottery.pruning.dynamics import Course
+from lottery.training.length import Length
+from lottery.training.loop import Loop
 
 devices._strategies["mirrored"] = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 data = experiment.load_data(composed().data)
@@ -50,7 +52,7 @@ def network(dropout, sync):
     return keras.Model(image, layers.Dense(10, dtype="float32", name="classifier")(x), name="small")
 
 
-def loop(strategy, augment=True, precision="float32", dropout=0.0, sync=True):
+def loop(strategy, augment=True, precision="float32", dropout=0.0, sync=True, course=None):
     devices.configure(precision=precision, deterministic=None)
     keras.utils.set_random_seed(0)
     rate = keras.optimizers.schedules.CosineDecay(0.05, 20)
@@ -62,7 +64,7 @@ def loop(strategy, augment=True, precision="float32", dropout=0.0, sync=True):
         ),
         preprocessing=Preprocessing(shape, int(augment), augment, (0.5,), (0.5,)),
         batch_size=32, eval_batch_size=64, seed=0, strategy=devices.strategy(strategy),
-        mask={"conv/kernel": mask}, head_rate=2.0,
+        mask={"conv/kernel": mask}, course=course, head_rate=2.0,
     )
 
 
@@ -82,7 +84,10 @@ def fit(strategy, state=None, first=0, last=20, per_call=1, **options):
     made._train_call = recorded
     with tempfile.TemporaryDirectory() as folder:
         made.fit(
-            data, Length(last, 10, per_call), Progress(first), callbacks=[],
+            data,
+            Length(last, 10, per_call, made.course.changes, made.course.measures)
+            if made.course else Length(last, 10, per_call),
+            Progress(first), callbacks=[],
             checkpoints=CheckpointFolder(Path(folder)), checkpoint_steps=100,
             signals=StopSignals(),
         )
@@ -90,7 +95,7 @@ def fit(strategy, state=None, first=0, last=20, per_call=1, **options):
 
 
 def apart(a, b):
-    return max(float(np.abs(a[n] - b[n]).max()) for n in a)
+    return max(float(np.abs(a[n] - b[n]).max()) for n in a if a[n].dtype != bool)
 
 
 one, losses_of_one = fit("one")
@@ -128,6 +133,23 @@ for precision in ("mixed_float16", "mixed_bfloat16"):
             "scale": float(made.state().get("loss_scale/dynamic_scale", 0)),
             "pruned": float(np.abs(made.state()["model/conv/kernel"][~mask]).max()),
         }
+
+for name in ("gradual", "set", "rigl"):
+    dynamics = choices.dynamics.of({"name": name, "frequency": 3})
+    course = Course(dynamics, 75.0, choices.allocation.of({"name": "global"}), 0, 0, 20)
+    made = [fit(s, course=course)[0] for s in ("one", "mirrored", "mirrored")]
+    states = [m.state() for m in made]
+    facts[f"changing_{name}"] = {
+        "masks": [bool((s["mask/conv/kernel"] == states[0]["mask/conv/kernel"]).all())
+                  for s in states],
+        "changed": bool((states[0]["mask/conv/kernel"] != mask).any()),
+        "apart": apart(states[0], states[1]),
+        "repeats": equal(states[1], states[2]),
+        "pruned": [
+            float(np.abs(r.numpy()[~states[1]["mask/conv/kernel"]]).max())
+            for name, v in made[1].variables().items() if "conv" in name for r in v.value.values
+        ],
+    }
 
 alone, shared = loop("one", dropout=0.5), loop("mirrored", dropout=0.5)
 for _ in range(2):  # as initialised, and as loaded
@@ -182,6 +204,17 @@ def test_replicas_hold_the_same_network(facts):
 @pytest.mark.slow
 def test_several_steps_a_call_change_nothing(facts):
     assert facts["steps_per_call"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gradual", "set", "rigl"])
+def test_a_mask_changes_in_the_same_way_on_two_replicas(facts, name):
+    found = facts[f"changing_{name}"]
+    assert found["changed"]
+    assert found["masks"] == [True] * 3
+    assert found["apart"] < 1e-5
+    assert found["repeats"]
+    assert found["pruned"] == [0.0] * 4
 
 
 @pytest.mark.slow

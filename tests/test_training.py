@@ -16,6 +16,7 @@ from lottery.points import Point
 from lottery.runs import Run, runs_of
 from lottery.training import loop, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, equal
+from lottery.training.length import Length
 from lottery.training.optimizers.adamw import AdamW
 from lottery.training.recipe import from_scratch
 from lottery.training.schedules import unchanging
@@ -141,7 +142,7 @@ def test_calls_and_pipelines_change_nothing(dense, tmp_path, monkeypatch):
 
 
 def test_the_calls_of_a_long_training_are_not_listed_before_it_begins():
-    chunks = loop.Length(10**12, 5, steps_per_call=3).chunks(10**11 + 1)
+    chunks = Length(10**12, 5, steps_per_call=3).chunks(10**11 + 1)
     assert [tuple(chunk) for chunk in itertools.islice(chunks, 3)] == [
         (10**11 + 1, 3), (10**11 + 4, 1), (10**11 + 5, 3),
     ]  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import TINY, composed, laboratory, together
 
-from lottery import experiment, tickets, transfer
+from lottery import choices, experiment, tickets, transfer
 from lottery.points import Point
 from lottery.runs import Run, runs_of
 
@@ -28,7 +28,8 @@ if not experiment.follow():
 
 
 def story(folder: Path, file: Path) -> None:
-    """A dense run, a replay of its first epoch, a ticket that begins with a state, and transfers.
+    """A dense run, a replay of its first epoch, tickets with a mask that changes and with one that
+    does not, which begins with a state, and transfers.
 
     Moved is the ticket in ``file``, which is written if it is not there.
     """
@@ -36,6 +37,13 @@ def story(folder: Path, file: Path) -> None:
     dense = experiment.train_dense(composed(*STUDY), lab)
     config = composed(*STUDY, "rewind.epoch=1", "rewind=finetune", "rewind.optimizer=reset")
     experiment._dense_state(config, lab, dense, Point(1))
+    initial = {k.path: dense.weights(0)[k.path] for k in dense.kernels}
+    dynamics = choices.dynamics.of({"name": "rigl", "frequency": 3})
+    allocation = choices.allocation.of({"name": "erk"})
+    experiment.trained(
+        config, lab, "ticket", {"dense": dense.key, "during": "rigl"},
+        lambda: experiment.sparse_attempt(config, dense.whole, initial, dynamics, allocation),
+    )  # fmt: skip
     ticket = runs_of(experiment.find_ticket(config, lab))["ticket"]
     if not file.exists():
         tickets.write(tickets.of_run(ticket), file)

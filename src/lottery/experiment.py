@@ -30,6 +30,7 @@ from lottery.lineage import (
 from lottery.masking import Sources, make_mask
 from lottery.points import START, Point
 from lottery.pruning import masks
+from lottery.pruning.dynamics import Course
 from lottery.pruning.evidence import Passes
 from lottery.pruning.units import Ties
 from lottery.quiet import import_tensorflow
@@ -232,6 +233,29 @@ class Attempt:
     tags: tuple[str, ...] = ()
     verdict: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: {}
     """What to track of a result besides."""
+
+
+def sparse_attempt(
+    config: Config,
+    whole: masks.Whole,
+    initial: Mapping[str, np.ndarray[Any, Any]],
+    dynamics: Any,
+    allocation: Any,
+) -> Attempt:
+    """A training from fresh weights whose mask changes as it goes.
+
+    ``initial`` are the kernels of the network ``whole`` that the mask is about, by path, as the
+    training begins. ``dynamics`` is a choice of ``mask.during``, ``allocation`` one of
+    ``mask.scope``. Raises :class:`ConfigError` if the training is too short for the changes, or the
+    percentile cannot be reached.
+    """
+    start = Start(seed=config.seed)
+    recipe = from_start(config, start)
+    percentile, last = config.mask.percentile, recipe.last_step
+    course = Course(dynamics, percentile, allocation, config.seed, recipe.first_step, last)
+    mask = course.start(initial)
+    sparse = Sparse(mask, {"percentile": percentile, **masks.summary(mask, whole)})
+    return Attempt(start, replace(recipe, course=course), sparse)
 
 
 def from_start(config: Training, start: Start) -> Recipe:

@@ -13,8 +13,8 @@ from lottery.choices.kinds import Kind
 from lottery.errors import ConfigError
 
 __all__ = [
-    "KINDS", "Kind", "allocation", "as_group", "load_plugins", "model", "optimizer", "pattern",
-    "rewinding", "schedule", "score", "source",
+    "KINDS", "Kind", "allocation", "as_group", "dynamics", "load_plugins", "model", "optimizer",
+    "pattern", "rewinding", "schedule", "score", "source",
 ]  # fmt: skip
 
 ENTRY_POINTS = "lottery.plugins"
@@ -23,6 +23,7 @@ ENTRY_POINTS = "lottery.plugins"
 score = Kind("mask/score", "lottery.pruning.scores")
 allocation = Kind("mask/scope", "lottery.pruning.allocations")
 pattern = Kind("mask/pattern", "lottery.pruning.patterns")
+dynamics = Kind("mask/during", "lottery.pruning.dynamics")
 source = Kind("data", "lottery.data.sources", key="source")
 model = Kind("model", "lottery.models.networks")
 rewinding = Kind("rewind", "lottery.rewinding")
@@ -34,6 +35,7 @@ KINDS: tuple[Kind, ...] = (
     score,
     allocation,
     pattern,
+    dynamics,
     rewinding,
     model,
     optimizer,

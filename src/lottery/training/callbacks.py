@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = (
     "epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate",
-    "images_per_second", "step_seconds", "input_wait",
+    "density", "images_per_second", "step_seconds", "input_wait",
     "gpu_utilisation", "gpu_memory_gib", "gpu_power_watts",
 )  # fmt: skip
 GPU = {"gpu_utilisation": "%.0f %%", "gpu_memory_gib": "%.1f GiB", "gpu_power_watts": "%.0f W"}
@@ -34,7 +34,7 @@ class MetricsFile(keras.callbacks.Callback):  # type: ignore[misc]
             writer.writerows(rows)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Append the epoch's row; GPU columns stay empty without a GPU."""
+        """Append the epoch's row; what was not measured (GPUs, a changing density) stays empty."""
         with naming(self._path), self._path.open("a", newline="") as file:
             csv.DictWriter(file, COLUMNS).writerow({"epoch": epoch + 1, **(logs or {})})
             file.flush()

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder ``step_00000110/`` with ``state.safetensors``: every variable of network
 and optimizer, and in its metadata the progress and a checksum. A state's names are
-``model/<variable path>`` and ``optimizer/<variable path>``.
+``model/<variable path>`` and ``optimizer/<variable path>``, and of a mask that changes during
+training ``mask/<variable path>``, as booleans.
 """
 
 import dataclasses
@@ -132,6 +133,11 @@ class NoCheckpoints(CheckpointFolder):
 
     def save(self, state: State, progress: Progress) -> None:
         """Do nothing."""
+
+
+def named_masks(mask: Mapping[str, np.ndarray[Any, Any]]) -> State:
+    """What a state has of a mask that changes."""
+    return {f"mask/{path}": kept for path, kept in mask.items()}
 
 
 def same_network(a: State, b: State) -> bool:

@@ -28,9 +28,12 @@ from lottery.data import Chunk, Split, Splits
 from lottery.data.preprocessing import Preprocessing, compiled_augmentation
 from lottery.errors import CheckpointError
 from lottery.interrupts import StopSignals
+from lottery.pruning.dynamics import Course
 from lottery.training import devices, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
 from lottery.training.feeding import Feed
+from lottery.training.length import Length
+from lottery.training.masking import Masking
 from lottery.training.metrics import Metrics, sums_of
 from lottery.training.setting import Setting
 from lottery.training.tally import Tally, refuse_divergence
@@ -41,24 +44,6 @@ log = logging.getLogger(__name__)
 CHUNKS_OF_A_PIPELINE = 2**16  # listed before it starts, so not those of any number of epochs
 
 
-@dataclass(frozen=True)
-class Length:
-    """How far to train: to ``last_step``, in epochs of ``steps_per_epoch`` steps."""
-
-    last_step: int
-    steps_per_epoch: int
-    steps_per_call: int = 1
-
-    def chunks(self, first_step: int) -> Iterator[Chunk]:
-        """The calls of the compiled loop from a step on; none straddles an epoch."""
-        step = first_step
-        while step < self.last_step:
-            epoch_end = (step // self.steps_per_epoch + 1) * self.steps_per_epoch
-            steps = min(self.steps_per_call, epoch_end - step, self.last_step - step)
-            yield Chunk(step, steps)
-            step += steps
-
-
 @dataclass(eq=False, repr=False)
 class Loop:
     """A network, its optimizer and the compiled steps over them.
@@ -67,7 +52,8 @@ class Loop:
     strategy's scope. ``seed`` determines data order and augmentation. ``mask`` maps variable
     paths to boolean arrays of survivors: gradients of pruned weights are zero before the
     optimizer sees them, so they enter neither the gradient norm nor a slot, and the weights are
-    exactly zero after every step. The head learns at ``head_rate`` times the learning rate.
+    exactly zero after every step; ``course`` changes it between steps. The head learns at
+    ``head_rate`` times the learning rate.
 
     Raises :class:`ConfigError` if ``batch_size`` does not divide over the replicas.
     """
@@ -82,6 +68,7 @@ class Loop:
     label_smoothing: float = 0.0
     jit_compile: bool = False
     mask: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    course: Course | None = None
     head_rate: float = 1.0
     sync_batch_norm: bool = False
 
@@ -105,12 +92,7 @@ class Loop:
                 head = {v.path for v in models.head(self.model).variables}
                 optimizers.accelerate(inner, head, self.head_rate)
             self._optimizer = optimizer
-            self._masks = [
-                tf.Variable(tf.cast(self.mask[v.path], tf.float32), trainable=False)
-                if v.path in self.mask
-                else None
-                for v in self.model.trainable_variables
-            ]
+            self.masking = Masking(self.model, optimizer, self.mask, self.course)
         others = self.model.non_trainable_variables
         self._statistics = [v for v in others if keras.backend.is_float_dtype(v.dtype)]
         self._seeds = [v for v in others if "seed_generator" in v.path]
@@ -120,6 +102,7 @@ class Loop:
         )
         # Nothing here needs AutoGraph, which takes a second to rewrite the source.
         self._train_call = tf.function(self._distributed_steps, autograph=False)
+        self._measure_call = tf.function(self._distributed_measurement, autograph=False)
         self._evaluate_call = tf.function(self._distributed_evaluation, autograph=False)
         classes = self.model.output_shape[-1]
         self._augment = compiled_augmentation(self.preprocessing, classes, self.batch_size)
@@ -144,27 +127,31 @@ class Loop:
     # -- state -----------------------------------------------------------------------------
 
     def variables(self) -> dict[str, Any]:
-        """Every variable that training changes, by its name in a state."""
+        """Every variable that steps change, by its name in a state."""
         named = {f"model/{v.path}": v for v in self.model.variables}
         named |= {v.path: v for v in self._optimizer.variables}
         return named
 
     def state(self) -> State:
-        """A copy of all variables as arrays."""
-        return {name: np.array(v.value) for name, v in self.variables().items()}
+        """A copy of all variables as arrays, and of a mask that changes."""
+        arrays = {name: np.array(v.value) for name, v in self.variables().items()}
+        return {**arrays, **self.masking.state()}
 
     def load(self, state: State) -> None:
         """Set all variables. Raises :class:`CheckpointError` if names or shapes differ."""
         variables = self.variables()
-        if set(state) != set(variables):
-            odd = sorted(set(state) ^ set(variables))
+        shapes = {n: tuple(v.shape) for n, v in variables.items()}
+        shapes |= {n: m.shape for n, m in self.masking.state().items()}
+        if odd := sorted(set(state) ^ set(shapes)):
             raise CheckpointError(f"the state does not fit the network: {', '.join(odd[:3])} …")
-        for name, v in variables.items():
-            if tuple(v.shape) != state[name].shape:
+        for name, shape in shapes.items():
+            if shape != state[name].shape:
                 raise CheckpointError(
-                    f"{name} has shape {state[name].shape} in the state and {v.shape} here"
+                    f"{name} has shape {state[name].shape} in the state and {shape} here"
                 )
+        for name, v in variables.items():
             v.assign(state[name])
+        self.masking.load(state)
         self._part_seeds()
 
     def _part_seeds(self) -> None:
@@ -221,7 +208,7 @@ class Loop:
             tally = Tally(progress)
             with GpuSampler() as gpus:
                 for chunk in of_epoch:
-                    self._train_chunk(chunk, batches, tally, bars, spe, signals)
+                    self._train_chunk(chunk, batches, tally, bars, length, signals)
                     if self._stopping(signals) and tally.step % spe:
                         checkpoints.save(self.state(), tally.progress())
                         signals.stop(f"after step {tally.step} of {length.last_step}")
@@ -234,6 +221,7 @@ class Loop:
                 trained.named()
                 | validation.named("val_")
                 | {"learning_rate": self.learning_rate(progress.step - 1)}
+                | ({"density": self.masking.density()} if self.course else {})
                 | tally.rates(self.batch_size)
                 | gpus.means(),
             )
@@ -284,24 +272,31 @@ class Loop:
         batches: Iterator[Any],
         tally: Tally,
         bars: Any,
-        steps_per_epoch: int,
+        length: Length,
         signals: StopSignals,
     ) -> None:
+        spe, changes = length.steps_per_epoch, chunk.first_step + chunk.steps in length.changes
         started = time.perf_counter()
         images, labels = next(batches)
         fetched = time.perf_counter()
-        bars.on_train_batch_begin(chunk.first_step % steps_per_epoch)
-        if self.workers == 1:
-            sums = self.train(images, labels, chunk.first_step)
-            tally.add(chunk, sums, wait=fetched - started)
+        bars.on_train_batch_begin(chunk.first_step % spe)
+        noted = () if self.workers == 1 else (tf.constant(signals.noted(), tf.float64),)
+        inputs = (images, labels, tf.constant(chunk.first_step, tf.int64), *noted)
+        gradients = None
+        if changes and length.measures:
+            sums, gradients = self._measure_call(*inputs)
         else:
-            noted = tf.constant(signals.noted(), tf.float64)
-            first_step = tf.constant(chunk.first_step, tf.int64)
-            sums, noted_by_all = self._train_call(images, labels, first_step, noted)
-            tally.add(chunk, sums, wait=fetched - started)
+            sums = self._train_call(*inputs)
+        if noted:
+            sums, noted_by_all = sums
+        tally.add(chunk, sums, wait=fetched - started)
+        if noted:
             tally.settle()  # by the clock, processes would find out at different steps
             signals.agree(noted_by_all.numpy())
-        bars.on_train_batch_end((tally.step - 1) % steps_per_epoch, tally.latest.named())
+        if changes:
+            tally.settle()  # what has diverged has no order to change the mask by
+            self.masking.change(tally.step, gradients)
+        bars.on_train_batch_end((tally.step - 1) % spe, tally.latest.named())
 
     def _stopping(self, signals: StopSignals) -> bool:
         return (signals.received if self.workers == 1 else signals.agreed) is not None
@@ -322,6 +317,15 @@ class Loop:
                 steps, lambda i: self._add_up(self._nth_step, images, labels, first_step, i)
             )
         return sums if noted is None else (sums, self._add_up(lambda: noted))
+
+    def _distributed_measurement(
+        self, images: Any, labels: Any, step: Any, noted: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """As a call with one step, but it leaves the weights, and gives dense gradients too."""
+        sums, gradients = self.strategy.run(self._measurement, args=(images, labels, step))
+        gradients = [self.strategy.experimental_local_results(g)[0] for g in gradients]
+        sums = self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+        return sums if noted is None else (sums, self._add_up(lambda: noted)), gradients
 
     def _add_up(self, function: Callable[..., Any], *args: Any) -> Any:
         return self.strategy.reduce(
@@ -346,6 +350,19 @@ class Loop:
         return self._step(images[i], labels[i], first_step + tf.cast(i, tf.int64))
 
     def _step(self, images: Any, labels: Any, step: Any) -> Any:
+        gradients, sums = self._dense_gradients(images, labels, step)
+        survivors = self.masking.survivors(gradients)
+        self._optimizer.apply(survivors, self.model.trainable_variables)
+        tf.__internal__.distribute.interim.maybe_merge_call(self.masking.zero_pruned, self.strategy)
+        return sums
+
+    def _measurement(self, images: Any, labels: Any, step: Any) -> tuple[Any, list[Any]]:
+        gradients, sums = self._dense_gradients(images[0], labels[0], step)
+        self._optimizer.iterations.assign_add(1)  # which holds the place in the schedule
+        return sums, self.masking.of_masked(gradients)
+
+    def _dense_gradients(self, images: Any, labels: Any, step: Any) -> tuple[list[Any], Any]:
+        """The gradients of a global batch, and the sums of this replica's metrics."""
         context = tf.distribute.get_replica_context()
         first_row = context.replica_id_in_sync_group * (self.batch_size // self.replicas)
         seed = tf.constant(self.seed, tf.int64)
@@ -353,13 +370,7 @@ class Loop:
         gradients, losses, logits = self._gradients_call(inputs, targets)
         if self.replicas > 1:
             gradients = self._all_reduce(context, gradients)
-        gradients = [
-            g if m is None else g * tf.cast(m, g.dtype)
-            for g, m in zip(gradients, self._masks, strict=True)
-        ]
-        self._optimizer.apply(gradients, self.model.trainable_variables)
-        tf.__internal__.distribute.interim.maybe_merge_call(self._zero_pruned, self.strategy)
-        return sums_of(losses, logits, labels, tf.ones_like(losses))
+        return gradients, sums_of(losses, logits, labels, tf.ones_like(losses))
 
     def _all_reduce(self, context: Any, gradients: list[Any]) -> list[Any]:
         """The gradients summed over replicas; moving statistics become their mean on the way."""
@@ -378,14 +389,6 @@ class Loop:
                 loss += tf.add_n(self.model.losses) / self.replicas
             loss = self._optimizer.scale_loss(loss)
         return tape.gradient(loss, self.model.trainable_variables), losses, logits
-
-    def _zero_pruned(self, strategy: Any) -> None:
-        # With masked gradients Keras's own optimizers leave zeros at zero; another may not.
-        for v, m in zip(self.model.trainable_variables, self._masks, strict=True):
-            if m is not None:
-                strategy.extended.update(
-                    v.value, lambda v, m: v.assign(v * m), args=(m,), group=False
-                )
 
     def _distributed_evaluation(self, images: Any, labels: Any, valid: Any) -> Any:
         def evaluate(images: Any, labels: Any, valid: Any) -> Any:

@@ -21,7 +21,8 @@ from lottery.config import Training
 from lottery.data import Chunk, EncodedSplit, Split, Splits, images
 from lottery.data.splits import steps_per_epoch
 from lottery.training import run
-from lottery.training.loop import Length, Loop
+from lottery.training.length import Length
+from lottery.training.loop import Loop
 from lottery.training.recipe import from_scratch
 from lottery.training.telemetry import cores, remedy
 

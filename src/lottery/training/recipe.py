@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from lottery import tensors
 from lottery.config import Training, typed
 from lottery.pruning import masks
+from lottery.pruning.dynamics import Course
 from lottery.rewinding import masked
-from lottery.training.checkpoints import CheckpointFolder, Progress, State
+from lottery.training.checkpoints import CheckpointFolder, Progress, State, named_masks
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class Recipe:
     """File of the weights, by variable path, that replace the initial ones of all but the head."""
     mask: str | None = None
     """File of the survivors; None: all."""
+    course: Course | None = None
+    """How the mask changes, which begins as that of ``mask``; None: not at all."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that :meth:`from_json` takes."""
@@ -64,7 +67,9 @@ class Recipe:
     def from_json(value: Mapping[str, Any]) -> "Recipe":
         """The recipe whose :meth:`to_json` was ``value``."""
         config = parts_from_json(value["config"])
-        return Recipe(**{**value, "config": config, "keep_steps": tuple(value["keep_steps"])})
+        course = Course.from_json(value["course"]) if value["course"] else None
+        kept = tuple(value["keep_steps"])
+        return Recipe(**{**value, "config": config, "keep_steps": kept, "course": course})
 
     def checkpoints(self, work: Path) -> CheckpointFolder:
         """Its states in a work folder."""
@@ -100,7 +105,8 @@ def prepared(
     """The recipe with its arrays in files of ``work``, to go on from the newest checkpoint there.
 
     Without a checkpoint it begins with ``state``, of which what ``mask`` has pruned becomes zero;
-    or with ``weights`` (see :attr:`Recipe.weights`); or afresh.
+    or with ``weights`` (see :attr:`Recipe.weights`); or afresh. ``mask`` is the first one if it
+    changes: later ones are in the checkpoints.
     """
     if mask:
         masks.write(mask, work / MASK)
@@ -111,7 +117,9 @@ def prepared(
         log.info("resuming after step %d of %d", step, recipe.last_step)
         return replace(recipe, checkpoint=step)
     if state is not None:
-        checkpoints.save(masked(state, mask or {}), Progress(recipe.first_step))
+        changing = named_masks(mask) if mask and recipe.course else {}
+        state = {**masked(state, mask or {}), **changing}
+        checkpoints.save(state, Progress(recipe.first_step))
         return replace(recipe, checkpoint=recipe.first_step)
     if weights is not None:
         tensors.write(work / WEIGHTS, weights)

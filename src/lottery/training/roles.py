@@ -14,11 +14,12 @@ from lottery.files import read_json, write_json
 from lottery.interrupts import StopSignals
 from lottery.models.cost import whole
 from lottery.models.kernels import kernels
+from lottery.pruning import masks
 from lottery.training import setting
 from lottery.training.callbacks import InputBound, MetricsFile
 from lottery.training.checkpoints import CheckpointFolder, NoCheckpoints, Progress
 from lottery.training.loop import Loop
-from lottery.training.recipe import WEIGHTS, Recipe
+from lottery.training.recipe import MASK, WEIGHTS, Recipe
 from lottery.training.setting import Setting
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ class Follower:
         """The Keras callbacks of the training, before its first step."""
         return []
 
+    def masked(self, recipe: Recipe, loop: Loop) -> None:
+        """Take note of the mask after the last step."""
+
     def end(
         self, recipe: Recipe, data: Splits, progress: Progress, measured: Mapping[str, float]
     ) -> None:
@@ -47,6 +51,8 @@ class Follower:
 @dataclass(frozen=True)
 class Chief(Follower):
     """Leaves in ``work``: checkpoints, metrics.csv, network.json, trained_on.json, result.json.
+
+    And of a mask that changes the last one, as mask.safetensors and mask.json.
 
     ``callbacks`` are Keras callbacks of the caller; ``noted`` is added to the result, and
     ``compared`` is the result of the run that it will be compared with.
@@ -84,6 +90,14 @@ class Chief(Follower):
             *self.callbacks,
             InputBound(decodes=isinstance(data.train, EncodedSplit)),
         ]
+
+    def masked(self, recipe: Recipe, loop: Loop) -> None:
+        """Write the mask, and what there is to say about it, if it was another one before."""
+        if recipe.course is not None:
+            mask = loop.masking.mask()
+            masks.write(mask, self.work / MASK)
+            about = masks.summary(mask, whole(loop.model))
+            write_json(self.work / "mask.json", {"percentile": recipe.course.percentile, **about})
 
     def end(
         self, recipe: Recipe, data: Splits, progress: Progress, measured: Mapping[str, float]

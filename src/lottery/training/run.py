@@ -1,6 +1,7 @@
 """One training as its recipe says, in each process that takes part; resumable."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from lottery.pruning import masks
 from lottery.rewinding import masked
 from lottery.training import devices, schedules, workers
 from lottery.training.checkpoints import Progress
-from lottery.training.loop import Length, Loop
+from lottery.training.length import Length
+from lottery.training.loop import Loop
 from lottery.training.recipe import Recipe
 from lottery.training.roles import Chief, Follower
 
@@ -66,6 +68,7 @@ def take_part(work: Path, recipe: Recipe, data: Splits, role: Follower) -> None:
             callbacks=callbacks,
             signals=role.signals,
         )
+        role.masked(recipe, loop)
         if recipe.measure:
             measured = loop.evaluate(data.validation).named("val_")
             measured |= loop.evaluate(data.test).named("test_")
@@ -144,7 +147,11 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
         label_smoothing=trainer.label_smoothing,
         jit_compile=trainer.jit_compile,
         mask=mask,
+        course=recipe.course,
         head_rate=recipe.head_rate,
         sync_batch_norm=trainer.sync_batch_norm,
     )
-    return loop, Length(recipe.last_step, spe, trainer.steps_per_call)
+    length = Length(recipe.last_step, spe, trainer.steps_per_call)
+    if (course := recipe.course) is not None:
+        length = replace(length, changes=course.changes, measures=course.measures)
+    return loop, length

@@ -1,0 +1,103 @@
+"""The mask of a network: inside the compiled step, where it changes, and in a state."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lottery.pruning.dynamics import Course
+from lottery.rewinding import owner
+from lottery.training.checkpoints import State, named_masks
+from lottery.training.tally import refuse_divergence
+
+Array = np.ndarray[Any, Any]
+
+
+class Masking:
+    """Keeps what a mask prunes at exactly zero: weights, and all slots of the optimizer.
+
+    Made within the strategy's scope. A mask that changes, by a ``course``, must be one of trainable
+    variables, and is part of the state.
+    """
+
+    def __init__(
+        self, model: Any, optimizer: Any, mask: Mapping[str, Array], course: Course | None
+    ) -> None:
+        self.course = course
+        self._weights = model.trainable_variables
+        self._masks = [
+            tf.Variable(tf.cast(mask[v.path], tf.float32), trainable=False)
+            if v.path in mask
+            else None
+            for v in self._weights
+        ]
+        paths = frozenset(v.path for v in model.variables)
+        self._slots = [(owner(v.path, paths), v) for v in optimizer.variables]
+
+    def mask(self) -> dict[str, Array]:
+        """The mask as it is now: booleans by path, True for what survives."""
+        return {v.path: m.numpy() != 0 for v, m in self._masked()}
+
+    def density(self) -> float:
+        """The share of the weights in the mask that survive."""
+        mask = self.mask()
+        return sum(map(np.count_nonzero, mask.values())) / sum(m.size for m in mask.values())
+
+    # -- in the compiled step ----------------------------------------------------------------
+
+    def survivors(self, gradients: list[Any]) -> list[Any]:
+        """The gradients of all trainable variables, zero for what is pruned."""
+        return [
+            g if m is None else g * tf.cast(m, g.dtype)
+            for g, m in zip(gradients, self._masks, strict=True)
+        ]
+
+    def of_masked(self, gradients: list[Any]) -> list[Any]:
+        """Those of the variables that have a mask, as they are."""
+        return [g for g, m in zip(gradients, self._masks, strict=True) if m is not None]
+
+    def zero_pruned(self, strategy: Any) -> None:
+        """Set pruned weights to zero."""
+        # With masked gradients Keras's own optimizers leave zeros at zero; another may not.
+        for v, m in self._masked():
+            strategy.extended.update(v.value, lambda v, m: v.assign(v * m), args=(m,), group=False)
+
+    # -- between steps -----------------------------------------------------------------------
+
+    def change(self, step: int, gradients: list[Any] | None) -> None:
+        """Give the network the mask that its course has from ``step`` on.
+
+        ``gradients`` are what :meth:`of_masked` gave. Every process finds the same mask, since
+        weights and gradients are the same in all. Raises :class:`DivergedError` for weights that
+        are not finite.
+        """
+        assert self.course is not None
+        weights = {v.path: np.array(v.value) for v, _ in self._masked()}
+        if not all(np.isfinite(w).all() for w in weights.values()):
+            refuse_divergence(math.nan, step)
+        slopes = None
+        if gradients is not None:
+            slopes = {p: g.numpy() for p, g in zip(weights, gradients, strict=True)}
+        new = self.course.change(step, self.mask(), weights, slopes)
+        for v, m in self._masked():
+            kept = tf.constant(new[v.path])
+            m.assign(tf.cast(kept, m.dtype))
+            for array in (v, *(slot for path, slot in self._slots if path == v.path)):
+                array.assign(tf.where(kept, array.value, tf.zeros((), array.value.dtype)))
+
+    def state(self) -> State:
+        """The mask as a state has it, if it changes; else nothing."""
+        return named_masks(self.mask()) if self.course else {}
+
+    def load(self, state: State) -> None:
+        """Set the mask to that of a state, which has one if it changes."""
+        if self.course:
+            for v, m in self._masked():
+                m.assign(state[f"mask/{v.path}"].astype(np.float32))
+
+    def _masked(self) -> list[tuple[Any, Any]]:
+        """Variables and masks, of those that have one."""
+        pairs = zip(self._weights, self._masks, strict=True)
+        return [(v, m) for v, m in pairs if m is not None]
