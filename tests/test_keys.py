@@ -52,7 +52,8 @@ def having(config: Config, changes: dict[str, Any]) -> Config:
 def changed(group: Any, path: list[str], value: Any) -> Any:
     (f,) = (f for f in fields(group) if f.name == path[0])
     if (kind := f.metadata.get("kind")) and path[1:] == [kind.key]:
-        before = asdict(getattr(group, f.name))  # another choice, with what it has in common
+        old = getattr(group, f.name)
+        before = asdict(old) if old is not None else {}  # what it has in common with another choice
         new = kind.of(kind.known_part({**before, kind.key: value}))
     elif path[1:]:
         new = changed(getattr(group, f.name), path[1:], value)
@@ -66,7 +67,11 @@ def keys(config: Config) -> dict[str, str]:
     chain = lineage(config, Store("nowhere"))
     last = chain.rounds[-1]
     assert chain.dense is not None
-    return {"dense": chain.dense.key, "mask": last.mask.key, "ticket": last.ticket.key}
+    return {
+        "dense": chain.dense.key,
+        "mask": last.mask and last.mask.key,
+        "ticket": last.ticket.key,
+    }
 
 
 def differing(one: Config, other: Config) -> tuple[str, ...]:
@@ -82,6 +87,7 @@ ADAM, STEP, BATCH_NORM = (
 )
 FOLDER = {"data.source": "folder"}  # completed by the fixture
 RESIZED = {"data.crop": "resized"}
+RIGL = {"mask.during.name": "rigl"}
 
 # option, another value, the first node that it determines, beside which other values.
 EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
@@ -134,6 +140,14 @@ EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
     ("mask.score.name", "random", "mask", {}),
     ("mask.pattern.name", "block", "mask", {}),
     ("mask.at", "start", "mask", {}),
+    ("mask.during.name", "rigl", "mask", {}),
+    ("mask.during.initial", 20.0, "ticket", {"mask.during.name": "gradual"}),
+    ("mask.during.frequency", 3, "ticket", RIGL),
+    ("mask.during.drop", 0.2, "ticket", RIGL),
+    ("mask.during.end", 0.5, "ticket", RIGL),
+    ("mask.scope.name", "erk", "ticket", RIGL),
+    ("mask.percentile", 70.0, "ticket", RIGL),
+    ("mask.during.begin", 0.2, "ticket", {"mask.during.name": "gradual"}),
     ("mask.score.of", "weight", "mask", {"mask.score.name": "movement"}),
     ("mask.score.per_class", 3, "mask", {"mask.score.name": "snip"}),
     ("mask.score.temperature", 3.0, "mask", {"mask.score.name": "grasp"}),
@@ -183,6 +197,8 @@ NO_EFFECTS: list[tuple[str, Any, dict[str, Any]]] = [
     ("mask.pattern.name", "block", {"mask.percentile": 0.0}),
     ("mask.score.name", "random", {"mask.percentile": 0.0}),
     ("mask.at", "start", {"mask.percentile": 0.0}),
+    ("mask.score.name", "random", RIGL),
+    ("rewind.epoch", 2, RIGL),
     ("mask.shuffle", True, {"mask.percentile": 0.0}),
     ("mask.rate", 20.0, {"mask.percentile": 20.0}),
     ("mask.rate", 20.0, {"mask.percentile": 0.0}),
@@ -224,7 +240,8 @@ def test_every_option_is_in_the_table_or_plumbing(base):
     for kind in choices.KINDS:
         for name in kind.shipped():
             fields_of |= {f"{kind.option}.{f.name}": f for f in fields(kind.find(name))}
-    determining = {name for name, f in fields_of.items() if f.metadata["identity"]}
+    kinds = {kind.option for kind in choices.KINDS}  # which the names of choices stand for
+    determining = {n for n, f in fields_of.items() if f.metadata["identity"] and n not in kinds}
     assert {option for option, *_ in EFFECTS} == determining
     for name, f, value in options(base):
         if f.metadata["identity"]:

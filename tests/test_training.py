@@ -403,6 +403,35 @@ def test_clipping_and_decay_never_see_a_pruned_weight(lab):
     assert not full[~kept].any()
 
 
+def test_signs_keep_signs_and_deal_out_magnitudes_anew(small_lab, dense):
+    config = composed(*SMALL, "rewind=signs", "mask.percentile=50")
+    run = runs_of(experiment.find_ticket(config, small_lab))["ticket"]
+    assert run.points[0] == Point(0)
+    for path, kept in run.mask.items():
+        begun, first = run.weights(0)[path], dense.weights(0)[path]
+        assert (np.sign(begun[kept]) == np.sign(first[kept])).all()
+        assert not np.allclose(begun[kept], first[kept])
+        assert set(np.abs(begun[kept])) <= set(np.abs(first).ravel())
+    assert files.read_json(run.path / "start.json")["pristine"] is False
+
+
+def test_validation_within_epochs_changes_nothing_else(lab, tmp_path):
+    """And a resumption leaves each of its rows once."""
+    config = composed(*TINY)
+    plain = experiment.train_dense(config, lab)
+    config.trainer.validation_steps = 3
+    watched = experiment.train_dense(config, laboratory(tmp_path / "other"))
+    assert equal(watched.state(), plain.state())
+    assert watched.key == plain.key
+    rows = files.read_csv(watched.path / "validation.csv")
+    assert [int(row["step"]) for row in rows] == [3, 6]
+    losses = [float(row["val_loss"]) for row in rows]
+    best = int(np.argmin(losses))
+    assert watched.result["early_stop_step"] == (3, 6)[best]
+    assert watched.result["early_stop_val_loss"] == losses[best]
+    assert "early_stop_step" not in plain.result
+
+
 def test_a_rewinding_with_weights_of_its_own_is_not_pristine(tmp_path, monkeypatch):
     """They may be trained ones, as here: nobody else can know."""
     from lottery.rewinding import Start

@@ -131,6 +131,11 @@ class Trainer:
     eval_batch_size: int = option(
         256, "examples per evaluation step", identity=False, ge=1, lt=2**31
     )
+    validation_steps: int | None = option(
+        None, "steps between measurements of validation, besides those at the end of each epoch; "
+        "left in validation.csv, with the step of the lowest loss in the result",
+        identity=False, ge=1,
+    )  # fmt: skip
     checkpoint_epochs: int = option(
         1, "epochs between checkpoints to resume from", identity=False, ge=1
     )
@@ -140,11 +145,16 @@ def _removes_any(mask: "Mask") -> bool:
     return mask.percentile > 0
 
 
+def _is_scored(mask: "Mask") -> bool:
+    """Whether a mask is made of scores, and not while a network is trained."""
+    return mask.percentile > 0 and mask.during is None
+
+
 @dataclass
 class Mask:
     """Which weights go."""
 
-    score: Any = option(MISSING, "how much a weight matters", kind=choices.score, only=_removes_any)
+    score: Any = option(MISSING, "how much a weight matters", kind=choices.score, only=_is_scored)
     scope: Any = option(
         MISSING, "how many weights each layer keeps", kind=choices.allocation, only=_removes_any
     )
@@ -154,9 +164,13 @@ class Mask:
     at: str = option(
         "end",
         "whose weights are scored: those of the end of training, or of the start (before training)",
-        only=_removes_any,
+        only=_is_scored,
         choices=("end", "start"),
     )
+    during: Any = option(
+        None, "how the mask changes during training, from fresh weights; null: not at all",
+        kind=choices.dynamics,
+    )  # fmt: skip
     percentile: float = option(MISSING, "percent of the prunable weights to remove", ge=0, lt=100)
     rate: float | None = option(
         None,
@@ -340,6 +354,21 @@ def range_errors(config: Training) -> list[str]:
     return bound_errors(config) or _contradictions(config)
 
 
+def _bad_dynamics(mask: Mask) -> list[str]:
+    """What has no meaning for a mask that changes during training."""
+    wrong = {
+        f"mask.pattern={mask.pattern.name}": mask.pattern.name != "weight",
+        f"mask.rate={mask.rate}": mask.rate is not None,
+        "mask.shuffle=true": mask.shuffle,
+        "mask.percentile=0": mask.percentile == 0,
+    }
+    return [
+        f"{option} does not go with mask.during={mask.during.name}: leave one of them out"
+        for option, is_so in wrong.items()
+        if is_so
+    ]
+
+
 def _bad_points(config: Config, epochs: int) -> list[str]:
     try:
         config.rewind.kept  # noqa: B018  (raises)
@@ -355,7 +384,9 @@ def _contradictions(config: Training) -> list[str]:
     if isinstance(config, Config):
         errors += _bad_points(config, epochs)
     errors += config.schedule.contradictions()
-    if isinstance(config, Config) and config.mask.at == "start" and config.mask.rate is not None:
+    if isinstance(config, Config) and config.mask.during is not None:
+        errors += _bad_dynamics(config.mask)
+    elif isinstance(config, Config) and config.mask.at == "start" and config.mask.rate is not None:
         errors.append(
             f"mask.rate={config.mask.rate:g} trains between its rounds, and mask.at=start scores "
             "weights before training: leave one of them out"

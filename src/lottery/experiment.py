@@ -24,10 +24,11 @@ from lottery.lineage import (
     Round,
     epoch_steps,
     lineage,
+    sparse_identity,
     ticket_identity,
     training_identity,
 )
-from lottery.masking import Sources, make_mask
+from lottery.masking import Sources, make_mask, prunable
 from lottery.points import START, Point
 from lottery.pruning import masks
 from lottery.pruning.dynamics import Course
@@ -64,6 +65,9 @@ def find_ticket(config: Config, lab: Laboratory) -> dict[str, Any]:
     dense = ranked = train_dense(config, lab)
     _warn_of_left_out(dense.whole.left_out)
     for step in lineage(config, lab.store).rounds:
+        if step.mask is None:
+            ranked = train_sparse(config, lab, dense)
+            continue
         mask = make_mask(config, lab.store, dense, ranked, step, _sources(config, lab, dense))
         ranked = retrain(config, lab, dense, ranked, step, mask)
     return report(config, lab, dense, ranked)
@@ -92,6 +96,8 @@ def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[st
     for cell in cells:
         first = lineage(cell, lab.store).rounds[0]
         _dense_state(cell, lab, dense, first.first)
+        if first.mask is None:
+            continue
         make_mask(cell, lab.store, dense, dense, first, _sources(cell, lab, dense))
     return dense_result(config, lab)
 
@@ -103,7 +109,10 @@ def _sources(config: Config, lab: Laboratory, dense: Run) -> Sources:
         return _weights(_dense_state(config, lab, dense, START))
 
     def passes(work: Path) -> Passes:
-        raise ConfigError("passes through the network are not there yet")
+        training_module(config)
+        from lottery.training.passes import NetworkPasses
+
+        return NetworkPasses(config, load_data, work)
 
     def tied() -> Ties:
         run = training_module(config)
@@ -131,10 +140,7 @@ def retrain(
             noted=noted,
             compared=dense.result,
             tags=(f"percentile={step.percentile:g}", f"rewind={step.first}", step.rewinding.name),
-            verdict=lambda ticket: {
-                "dense_val_top1": dense.result["val_top1"],
-                "matched": matches(dense.result, ticket, config.verdict.tolerance),
-            },
+            verdict=_against(config, dense),
         )
 
     about = ticket_identity(config, dense.key, mask.key, step.rewinding)
@@ -174,17 +180,20 @@ def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str
         dense={"key": dense.key, **dense.result},
         ticket={"key": ticket.key, **ticket.result},
         mask=files.read_json(ticket.path / "mask.json"),
-        rewind={
-            "name": config.rewind.name,
-            "epoch": config.rewind.epoch,
-            "step": config.rewind.step,
-            "optimizer": config.rewind.optimizer,
-        },
+        rewind=_rewinding(config),
         matched=matches(dense.result, ticket.result, config.verdict.tolerance),
         doubt=doubt(dense.result, config.verdict.tolerance),
         tolerance=config.verdict.tolerance,
         store=str(lab.store.root.resolve()),
     ).written()
+
+
+def _rewinding(config: Config) -> dict[str, Any]:
+    rewind = config.rewind
+    if config.mask.during is not None:  # it starts afresh
+        return {"name": None, "epoch": 0, "step": None, "optimizer": None}
+    names = ("name", "epoch", "step", "optimizer")
+    return {name: getattr(rewind, name) for name in names}
 
 
 def dense_result(config: Config, lab: Laboratory) -> dict[str, Any]:
@@ -235,27 +244,40 @@ class Attempt:
     """What to track of a result besides."""
 
 
-def sparse_attempt(
-    config: Config,
-    whole: masks.Whole,
-    initial: Mapping[str, np.ndarray[Any, Any]],
-    dynamics: Any,
-    allocation: Any,
-) -> Attempt:
-    """A training from fresh weights whose mask changes as it goes.
+def train_sparse(config: Config, lab: Laboratory, dense: Run) -> Run:
+    """A network that is trained from fresh weights with a mask that changes as it goes.
 
-    ``initial`` are the kernels of the network ``whole`` that the mask is about, by path, as the
-    training begins. ``dynamics`` is a choice of ``mask.during``, ``allocation`` one of
-    ``mask.scope``. Raises :class:`ConfigError` if the training is too short for the changes, or the
-    percentile cannot be reached.
+    The dense network is its rival alone. Raises :class:`ConfigError` if the training is too short
+    for the changes, or the percentile cannot be reached.
     """
-    start = Start(seed=config.seed)
-    recipe = from_start(config, start)
-    percentile, last = config.mask.percentile, recipe.last_step
-    course = Course(dynamics, percentile, allocation, config.seed, recipe.first_step, last)
-    mask = course.start(initial)
-    sparse = Sparse(mask, {"percentile": percentile, **masks.summary(mask, whole)})
-    return Attempt(start, replace(recipe, course=course), sparse)
+    options = config.mask
+
+    def attempt() -> Attempt:
+        start = Start(seed=config.seed)
+        recipe = from_start(config, start)
+        first, last = recipe.first_step, recipe.last_step
+        course = Course(options.during, options.percentile, options.scope, config.seed, first, last)
+        weights = _weights(_dense_state(config, lab, dense, START))
+        mask = course.start({path: weights[path] for path in prunable(config, dense)})
+        about = {"percentile": options.percentile, "pattern": dataclasses.asdict(options.pattern)}
+        return Attempt(
+            start,
+            replace(recipe, course=course),
+            Sparse(mask, {**about, **masks.summary(mask, dense.whole)}),
+            compared=dense.result,
+            tags=(f"percentile={options.percentile:g}", options.during.name),
+            verdict=_against(config, dense),
+        )
+
+    return trained(config, lab, "ticket", sparse_identity(config, dense.key), attempt)
+
+
+def _against(config: Config, dense: Run) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What to track of a ticket's result beside that of its dense network."""
+    return lambda ticket: {
+        "dense_val_top1": dense.result["val_top1"],
+        "matched": matches(dense.result, ticket, config.verdict.tolerance),
+    }
 
 
 def from_start(config: Training, start: Start) -> Recipe:

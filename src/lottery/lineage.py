@@ -25,7 +25,8 @@ class Round:
     percentile: float
     before: float
     """The percentile of the round before; 0 in the first."""
-    mask: Node
+    mask: Node | None
+    """None if the mask changes while the ticket is trained, and is part of that."""
     shuffled: Node | None
     rewinding: Any
     """The choice of ``rewind`` by which it starts."""
@@ -86,6 +87,10 @@ def dense_lineage(config: Config, store: Store) -> Lineage:
 def lineage(config: Config, store: Store) -> Lineage:
     """The chain of nodes of a config; none of them need exist."""
     dense = store.node("dense", training_identity(config))
+    if config.mask.during is not None:
+        ticket = store.node("ticket", sparse_identity(config, dense.key))
+        changing = Round(config.mask.percentile, 0.0, None, None, config.rewind, ticket, START)
+        return Lineage(dense, (changing,))
     chain: list[Round] = []
     ladder = rounds(config.mask.percentile, config.mask.rate)
     for number, percentile in enumerate(ladder, start=1):
@@ -213,6 +218,13 @@ def ticket_identity(config: Config, dense: str, mask: str, rewind: Any) -> dict[
 def epoch_steps(config: Training) -> int:
     """Optimizer steps of an epoch."""
     return steps_per_epoch(describe(config.data).sizes["train"], config.trainer.batch_size)
+
+
+def sparse_identity(config: Config, dense: str) -> dict[str, Any]:
+    """What determines a network whose mask changes while it is trained."""
+    mask = _effective(config)
+    code = _code(during=mask.during, scope=mask.scope)
+    return {"dense": dense, "mask": None, "during": identity(mask), **code}
 
 
 def _code(**chosen: Any) -> dict[str, Any]:

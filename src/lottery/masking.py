@@ -52,15 +52,8 @@ def make_mask(
     return _shuffle(config, store, mask, dense.whole, sources) if step.shuffled else mask
 
 
-def _produce(
-    config: Config,
-    store: Store,
-    dense: Run,
-    ranked: Run,
-    step: Round,
-    sources: Sources,
-    work: Path,
-) -> None:
+def prunable(config: Config, dense: Run) -> list[str]:
+    """Paths of the kernels to prune. Raises :class:`ConfigError` if the options leave none."""
     options = config.mask
     paths = masks.prunable(
         dense.kernels,
@@ -70,6 +63,19 @@ def _produce(
     )
     if not paths:
         raise ConfigError("the mask options leave no layer to prune")
+    return paths
+
+
+def _produce(
+    config: Config,
+    store: Store,
+    dense: Run,
+    ranked: Run,
+    step: Round,
+    sources: Sources,
+    work: Path,
+) -> None:
+    options, paths = config.mask, prunable(config, dense)
     weights = sources.initial() if options.at == "start" else ranked.weights()
     within = ranked.mask or None
     made = partial(

@@ -115,15 +115,16 @@ class Run:
         if dense is None:
             return []
         store = self.path.parent.parent
-        while True:
+        while mask is not None:
             about = files.read_json(store / "mask" / mask / "done.json")["identity"]
             if "shuffled" in about:
                 mask = about["shuffled"]
                 continue
             if about.get("ranked", dense.key) == dense.key:  # made at the start: of no run
-                return [dense, *reversed(chain)]
+                break
             chain.append(Run(store / "ticket" / about["ranked"]))
             mask = chain[-1]._about["identity"]["mask"]
+        return [dense, *reversed(chain)]
 
     @property
     def checkpoints(self) -> CheckpointFolder:

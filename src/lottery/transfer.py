@@ -27,7 +27,6 @@ from lottery.experiment import (
     trained,
     training_module,
 )
-from lottery.export.ties import ties
 from lottery.lineage import Lineage, training_identity
 from lottery.models.cost import whole
 from lottery.options import bound_errors, did_you_mean
@@ -316,6 +315,8 @@ def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
         check_fit(network, variant.mask, ticket, but=new)
         mask, pattern = variant.mask, ticket.pattern
         if variant.shuffled:
+            from lottery.export.ties import ties  # which imports Keras
+
             tied = ties(network) if needs_ties(pattern) else None
             mask = masks.shuffle(mask, variant.config.seed, pattern=pattern, ties=tied)
         kept = {path: m for path, m in mask.items() if path not in new}

@@ -26,6 +26,7 @@ Flat = Mapping[str, Any]
 
 # A sweep has hundreds of small files: libyaml reads them ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BEFORE_TRAINING = {"snip", "grasp", "synflow", "random"}  # scores that are usually of the start
 GRID = ("seed", "mask.percentile", "rewind.epoch", "rewind.step")
 STATUSES = ("done", "running", "queued", "failed", "missing")
 
@@ -216,6 +217,25 @@ def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def with_method(config: Flat) -> dict[str, Any]:
+    """The config with one more name, ``method``, for how the network is pruned, if it says so.
+
+    One word where a dozen options differ: ``snip``, ``magnitude, channel``, ``rigl, erk``.
+    """
+    score, during = config.get("mask.score.name"), config.get("mask.during.name")
+    if not (score or during):
+        return dict(config)
+    usual = {"mask.scope.name": "erk" if during in ("set", "rigl") else "global"}
+    usual["mask.pattern.name"] = "weight"
+    words = [str(during or score)]
+    words += [str(config.get(name)) for name, value in usual.items() if config.get(name) != value]
+    words += ["in rounds"] if config.get("mask.rate") is not None else []
+    words += ["shuffled"] if config.get("mask.shuffle") else []
+    if not during and (config.get("mask.at") == "start") != (score in _BEFORE_TRAINING):
+        words.append(f"at the {config.get('mask.at')}")
+    return {**config, "method": ", ".join(words)}
+
+
 def _is_one_of(have: Any, wanted: Any) -> bool:
     return bool(have == wanted or (isinstance(wanted, list) and have in wanted))
 
@@ -234,7 +254,7 @@ def _varied(cells: Iterable[Cell]) -> tuple[str, ...]:
     plumbing = {name for name, f, _ in options(Config()) if not f.metadata["identity"]}
     configs = [cell.config for cell in cells]
     names = dict.fromkeys(n for c in configs for n in c if n not in plumbing and n not in GRID)
-    ordered = sorted(names, key=lambda n: ("." in n, not n.endswith((".name", ".criterion"))))
+    ordered = sorted(names, key=lambda n: ("." in n, not n.endswith(".name")))
     chosen: list[str] = []
     for name in ordered:
         if _kinds(configs, [*chosen, name]) > _kinds(configs, chosen):
@@ -305,7 +325,7 @@ def _job(
     cell = Cell(
         name,
         (status or {}).get("status", "missing"),
-        flat(config or {}),
+        with_method(flat(config or {})),
         tuple(str(o) for o in overrides),
         folder if folder.is_dir() else None,
         store=store,
@@ -400,19 +420,22 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
     # then the mask was not shuffled yet, and a control had not replaced the rewinding yet.
     if mask["percentile"] != config["mask.percentile"]:
         config |= {"mask.percentile": mask["percentile"], "mask.shuffle": False}
-    point = identity["rewind"].get("point")
+    found = identity.get("rewind") or {
+        "name": config["rewind.name"]
+    }  # a mask that changes has none
+    point = found.get("point")
     at = None if point is None else Point.of(point)
     epoch, step = (at and at.epochs), None
     if at is not None and at.steps:
         epoch, step = None, at.step(Run(run).steps_per_epoch)
-    plain = {k: v for k, v in identity["rewind"].items() if k != "point"}
+    plain = {k: v for k, v in found.items() if k != "point"}
     rewind = {"optimizer": "restore", **plain, "epoch": epoch, "step": step}
     config |= flat({"rewind": rewind})
     dense = store / "dense" / identity["dense"]
     return Cell(
         run.name,
         "done",
-        config,
+        with_method(config),
         tuple(_differences(config, defaults)),
         run,
         dense={"key": dense.name, **files.read_json(dense / "result.json")},

@@ -13,7 +13,16 @@ from lottery.analysis.selection import Judged, Selection
 from lottery.points import Point, order
 
 # Okabe & Ito's palette, without its yellow: told apart with any colour vision, on white.
-CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+CATEGORIES = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+    "#000000",
+    "#8C6D31",
+)
 TICKS = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 CLOSE = 6.0  # tolerances below dense that the close view of the accuracies shows
 
@@ -164,7 +173,8 @@ def place(judged: Judged) -> str:
 def _lines(judged: Sequence[Judged], dots: Callable[[Judged], list[Dot]]) -> tuple[Line, ...]:
     series = list(dict.fromkeys(j.point.series for j in judged))
     points = sorted({j.point.rewound for j in judged}, key=order)
-    colours = _ordered_colours(len(points)) if len(points) > 1 else CATEGORIES
+    by_point = len(points) > 1 and len(points) >= len(series)  # else colours tell the series
+    colours = _ordered_colours(len(points)) if by_point else CATEGORIES
     groups: dict[tuple[str, Point | None], list[Dot]] = defaultdict(list)
     for j in judged:
         groups[j.point.series, j.point.rewound] += dots(j)
@@ -174,8 +184,8 @@ def _lines(judged: Sequence[Judged], dots: Callable[[Judged], list[Dot]]) -> tup
         lines.append(
             Line(
                 ", ".join(filter(None, [name, _rewound(rewound)])),
-                colours[(at if len(points) > 1 else which) % len(colours)],
-                at if len(points) > 1 else which,
+                colours[(at if by_point else which) % len(colours)],
+                at if by_point else which,
                 which,
                 tuple(sorted(found, key=lambda d: -d.x)),
             )

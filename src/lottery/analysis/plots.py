@@ -102,19 +102,22 @@ def _density_axis(ax: Any, densities: Sequence[float], share: str) -> None:
 def _heatmaps(drawn: Figures) -> Any:
     heats = drawn.heats
     rows, columns = max(len(h.percentiles) for h in heats), max(len(h.rewound) for h in heats)
-    size = (len(heats) * (1.6 + 0.75 * columns) + 1.6, 1.6 + 0.3 * rows)
+    across = min(len(heats), 4)
+    down = -(-len(heats) // across)
+    size = (across * (1.6 + 0.75 * columns) + 1.6, down * max(1.2 + 0.3 * rows, 2.2) + 0.6)
     figure, axes = plt.subplots(
-        1, len(heats), figsize=(max(size[0], 5.5), max(size[1], 2.8)), layout="constrained",
-        squeeze=False,
-    )  # fmt: skip
+        down, across, figsize=(max(size[0], 5.5), size[1]), layout="constrained", squeeze=False
+    )
     norm = TwoSlopeNorm(*colour_range(drawn))
-    for ax, heat in zip(axes[0], heats, strict=True):
+    for ax, heat in zip(axes.flat, heats, strict=False):
         image = _heatmap(ax, heat, norm)
+    for ax in axes.flat[len(heats) :]:
+        ax.set_visible(False)
     title = "Validation top-1 in percent; framed: the winning ticket"
     if any(text.endswith("?") for heat in heats for row in heat.text for text in row):
         title += "; ?: fewer seeds than others"
     figure.suptitle(title, fontsize=11)
-    bar = figure.colorbar(image, ax=axes[0], shrink=0.8, extend="both")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="both")
     bar.set_label("points from dense (white: the tolerance)")
     return figure
 

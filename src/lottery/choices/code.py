@@ -38,7 +38,7 @@ VERSIONS: Mapping[str, Mapping[str, int]] = {
         "resnet20": 1,
     },
     "optimizer": {"adam": 1, "adamw": 1, "sgd": 1},
-    "rewind": {"finetune": 1, "lr": 1, "reinit": 1, "weights": 1},
+    "rewind": {"finetune": 1, "lr": 1, "reinit": 1, "signs": 1, "weights": 1},
     "schedule": {"constant": 1, "cosine": 1, "step": 1},
 }
 """The choices that come with this package, by group. Raise a number in the commit that changes what

@@ -18,6 +18,7 @@ COLUMNS = (
     "density", "images_per_second", "step_seconds", "input_wait",
     "gpu_utilisation", "gpu_memory_gib", "gpu_power_watts",
 )  # fmt: skip
+VALIDATED = ("step", "val_loss", "val_top1", "val_top5")
 GPU = {"gpu_utilisation": "%.0f %%", "gpu_memory_gib": "%.1f GiB", "gpu_power_watts": "%.0f W"}
 
 
@@ -39,6 +40,41 @@ class MetricsFile(keras.callbacks.Callback):  # type: ignore[misc]
             csv.DictWriter(file, COLUMNS).writerow({"epoch": epoch + 1, **(logs or {})})
             file.flush()
             os.fsync(file.fileno())  # a checkpoint of this epoch says that its row is there
+
+
+class ValidationFile(keras.callbacks.Callback):  # type: ignore[misc]
+    """Appends a row whenever validation is measured within an epoch or at a multiple of its steps.
+
+    Rows after ``step``, left by a killed attempt, go.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        super().__init__()
+        self._path = path
+        rows = [row for row in read_csv(path) if int(row["step"]) <= step]
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, VALIDATED)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def on_validation(self, step: int, logs: dict[str, float]) -> None:
+        """Append a row."""
+        with naming(self._path), self._path.open("a", newline="") as file:
+            csv.DictWriter(file, VALIDATED).writerow({"step": step, **logs})
+            file.flush()
+
+
+def early_stop(path: Path) -> dict[str, float]:
+    """The step of the lowest validation loss in such a file, and what was measured there.
+
+    Early stopping as in Frankle & Carbin 2019, section 2. Empty if nothing was measured.
+    """
+    rows = [{k: float(v) for k, v in row.items()} for row in read_csv(path)]
+    if not rows:
+        return {}
+    best = min(rows, key=lambda row: row["val_loss"])
+    named = {f"early_stop_{name}": value for name, value in best.items()}
+    return {**named, "early_stop_step": int(best["step"])}
 
 
 class EpochLines(keras.callbacks.Callback):  # type: ignore[misc]

@@ -181,9 +181,10 @@ class Loop:
     ) -> Progress:
         """Train from ``progress`` to the end of ``length``, validating after each epoch.
 
-        Saves a checkpoint every ``checkpoint_steps`` steps, at the steps ``checkpoints`` keeps,
-        and at the end. ``callbacks`` are Keras callbacks; the logs of an epoch hold the metrics
-        of the design's Logging contract.
+        And within one, if ``length`` says so: callbacks with a method ``on_validation(step, logs)``
+        hear of it. Saves a checkpoint every ``checkpoint_steps`` steps, at the steps that
+        ``checkpoints`` keeps, and at the end. ``callbacks`` are Keras callbacks; the logs of an
+        epoch hold the metrics of the design's Logging contract.
 
         Raises :class:`StoppedError` after saving, if a signal came, and :class:`DivergedError`,
         keeping the last good checkpoint, if the loss is not finite.
@@ -194,6 +195,7 @@ class Loop:
             callbacks, model=self.model, epochs=length.last_step // spe, steps=spe, verbose=1
         )
         bars.on_train_begin()
+        watching = [c for c in callbacks if hasattr(c, "on_validation")]
         if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
             checkpoints.save(self.state(), progress)
         chunks, ahead = itertools.tee(chunks)
@@ -209,12 +211,20 @@ class Loop:
             with GpuSampler() as gpus:
                 for chunk in of_epoch:
                     self._train_chunk(chunk, batches, tally, bars, length, signals)
-                    if self._stopping(signals) and tally.step % spe:
+                    if tally.step % spe == 0:  # the end of the epoch sees to it
+                        continue
+                    if length.validates(tally.step):
+                        self._validate_within(data, tally, watching)
+                    if tally.step in checkpoints.keep_steps:
+                        checkpoints.save(self.state(), tally.progress())
+                    if self._stopping(signals):
                         checkpoints.save(self.state(), tally.progress())
                         signals.stop(f"after step {tally.step} of {length.last_step}")
                 trained = Metrics.of(tally.settle())
             validation = self.evaluate(data.validation)
             refuse_divergence(validation.loss, tally.step)
+            if length.validates(tally.step):
+                _tell(watching, tally.step, validation)
             progress = replace(tally.progress(), sums=())
             bars.on_epoch_end(
                 epoch,
@@ -297,6 +307,12 @@ class Loop:
             tally.settle()  # what has diverged has no order to change the mask by
             self.masking.change(tally.step, gradients)
         bars.on_train_batch_end((tally.step - 1) % spe, tally.latest.named())
+
+    def _validate_within(self, data: Splits, tally: Tally, watching: list[Any]) -> None:
+        with tally.paused():
+            validation = self.evaluate(data.validation)
+        refuse_divergence(validation.loss, tally.step)
+        _tell(watching, tally.step, validation)
 
     def _stopping(self, signals: StopSignals) -> bool:
         return (signals.received if self.workers == 1 else signals.agreed) is not None
@@ -398,3 +414,8 @@ class Loop:
             return sums_of(losses, logits, labels, tf.cast(valid, losses.dtype))
 
         return self._add_up(evaluate, images, labels, valid)
+
+
+def _tell(watching: list[Any], step: int, validation: Metrics) -> None:
+    for callback in watching:
+        callback.on_validation(step, validation.named("val_"))

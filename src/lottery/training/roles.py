@@ -16,7 +16,7 @@ from lottery.models.cost import whole
 from lottery.models.kernels import kernels
 from lottery.pruning import masks
 from lottery.training import setting
-from lottery.training.callbacks import InputBound, MetricsFile
+from lottery.training.callbacks import InputBound, MetricsFile, ValidationFile, early_stop
 from lottery.training.checkpoints import CheckpointFolder, NoCheckpoints, Progress
 from lottery.training.loop import Loop
 from lottery.training.recipe import MASK, WEIGHTS, Recipe
@@ -85,8 +85,11 @@ class Chief(Follower):
             },
         )
         metrics_file = MetricsFile(self.work / "metrics.csv", complete_epochs=progress.step // spe)
+        files = [metrics_file]
+        if recipe.config.trainer.validation_steps is not None:
+            files.append(ValidationFile(self._validation_file, progress.step))
         return [
-            metrics_file,
+            *files,
             *self.callbacks,
             InputBound(decodes=isinstance(data.train, EncodedSplit)),
         ]
@@ -116,6 +119,7 @@ class Chief(Follower):
             "epochs": int(epochs) if epochs == int(epochs) else epochs,
             "seconds": progress.seconds,
             "images_per_second": images / progress.training_seconds if steps else 0.0,
+            **early_stop(self._validation_file),
         }
         write_json(self.work / "result.json", result | self._setting() | dict(self.noted))
 
@@ -123,6 +127,10 @@ class Chief(Follower):
         """Remove what only an unfinished training needs."""
         self.checkpoints(recipe).finish()
         (self.work / WEIGHTS).unlink(missing_ok=True)
+
+    @property
+    def _validation_file(self) -> Path:
+        return self.work / "validation.csv"
 
     def _trained_on(self, here: Setting, *, continued: bool) -> None:
         """Note what the attempts so far, this one the last, have trained on; each once in a row."""

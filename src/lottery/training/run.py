@@ -151,7 +151,14 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
         head_rate=recipe.head_rate,
         sync_batch_norm=trainer.sync_batch_norm,
     )
-    length = Length(recipe.last_step, spe, trainer.steps_per_call)
+    stops = sorted(step for step in recipe.keep_steps if step % spe)
+    length = Length(
+        recipe.last_step,
+        spe,
+        trainer.steps_per_call,
+        stops=stops,
+        validation_steps=trainer.validation_steps,
+    )
     if (course := recipe.course) is not None:
         length = replace(length, changes=course.changes, measures=course.measures)
     return loop, length

@@ -1,7 +1,9 @@
 """What an epoch has come to so far, and where its time went."""
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ class Tally:
         self._sums = np.array(start.sums or (0.0,) * 4)
         self._pending: list[Any] = []
         self._steps = 0
-        self._wait = self._training = 0.0
+        self._wait = self._training = self._pauses = 0.0
 
     def add(self, chunk: Chunk, sums: Any, wait: float) -> None:
         """Count one call of the compiled loop, whose result may still be on its way."""
@@ -55,10 +57,18 @@ class Tally:
             self._sums = self._sums + sums.numpy()
         self._pending.clear()
         self._settled = time.perf_counter()
-        self._training = self._settled - self._started
+        self._training = self._settled - self._started - self._pauses
         self.latest = Metrics.of(self._sums)
         refuse_divergence(self.latest.loss, self.step)
         return self._sums
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """A context whose time is none of training."""
+        self.settle()
+        paused = time.perf_counter()
+        yield
+        self._pauses += time.perf_counter() - paused
 
     def rates(self, batch_size: int) -> dict[str, float]:
         """images/s, seconds a step, and the share of the time spent waiting for input."""
