@@ -10,7 +10,7 @@ from typing import Any
 from lottery import choices, models
 from lottery.config import DENSE, Config, Mask, Training
 from lottery.data import describe
-from lottery.options import identity
+from lottery.options import acting, identity
 from lottery.pruning.allocation import rounds
 from lottery.pruning.scores import any_target
 from lottery.store import Node, Store
@@ -132,6 +132,8 @@ def training_identity(config: Training) -> dict[str, Any]:
             model=model,
             optimizer=config.optimizer,
             schedule=config.schedule,
+            **{f"augmentation {i}": a for i, a in enumerate(acting(config.augmentation))},
+            **{f"callback {i}": c for i, c in enumerate(acting(config.callback))},
         ),
     }
 

@@ -82,6 +82,7 @@ class Chief(Follower):
         return [
             metrics_file,
             *self.callbacks,
+            *(choice.build() for choice in recipe.config.callback.values()),
             InputBound(decodes=isinstance(data.train, EncodedSplit)),
         ]
 

@@ -131,6 +131,7 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
             crop_aspect=(narrow, wide),
             mixup=config.data.mixup,
             crop_size=crop_size(config.data, description.image_shape),
+            further=tuple(config.augmentation.values()),
         ),
         batch_size=trainer.batch_size,
         eval_batch_size=trainer.eval_batch_size,
