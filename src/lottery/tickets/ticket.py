@@ -184,6 +184,30 @@ class Ticket:
         return choices.pattern.of(self.provenance["mask"].get("pattern", {"name": "weight"}))
 
     @property
+    def plugins(self) -> tuple[str, ...]:
+        """The modules, typed as ``plugins=``, that brought choices to the run that made it."""
+        return tuple(self.provenance.get("config", {}).get("plugins") or ())
+
+    def check_known(self, *kinds: choices.Kind) -> None:
+        """Raise :class:`TicketError` unless its choices of these kinds are known here.
+
+        Kinds are those of the network, the pattern of its mask and the source of its data.
+        """
+        recorded = self.provenance.get("config", {}).get("data", {})
+        names = {
+            choices.model.group: self.network.name,
+            choices.pattern.group: self.provenance["mask"].get("pattern", {}).get("name"),
+            choices.source.group: recorded.get(choices.source.key),
+        }
+        for kind in kinds:
+            name = names[kind.group]
+            if name is not None and name not in kind.names() and self.plugins:
+                raise TicketError(
+                    f"the ticket has {kind.group}={name}, which is unknown without the plug-in it "
+                    f"came from: add plugins=[{','.join(self.plugins)}]"
+                )
+
+    @property
     def made_with(self) -> str:
         """The versions that it was made with, for messages."""
         versions = self.provenance.get("versions", {})
