@@ -1,12 +1,14 @@
 """A stranger's folder: choices of their own, with YAML, on the command line, in jobs and after."""
 
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from conftest import environment, result_folder, run
+from conftest import REPOSITORY, TINY, environment, result_folder, run
 from slurm_cluster import Cluster
 
 from lottery.files import read_json
@@ -206,7 +208,7 @@ def test_a_sweep_and_its_report_with_and_without_the_plug_in(ticket, there):
         report = run("report.py", what)
         assert report.returncode == 0, report.stderr
         assert "inning ticket" in report.stdout
-    assert "report.html" in run("report.py", f"sweep={sweep}", PLUGIN).stdout
+    assert said(run("report.py", "sweep=nowhere", PLUGIN)) == "there is no folder nowhere"
 
 
 def test_a_ticket_says_which_plug_in_it_needs(ticket, there):
@@ -251,6 +253,30 @@ def test_an_installed_package_names_its_own(tmp_path, monkeypatch):
     assert said(process) == (
         "the plugin lab of my-lab cannot be imported: ModuleNotFoundError: No module named 'my_lab'"
     )
+
+
+@pytest.mark.slow
+def test_the_example_of_the_pages_works_from_an_empty_folder(tmp_path, monkeypatch):
+    """Its two files as they stand in CONTRIBUTING.md, and all commands that name it."""
+    contributing, readme = (
+        (REPOSITORY / page).read_text() for page in ("CONTRIBUTING.md", "README.md")
+    )
+    (score,) = re.findall(r"```python\n(.*?)```", contributing, re.S)
+    (mask,) = re.findall(r"```yaml\n(.*?)```", contributing, re.S)
+    write(tmp_path, {"large_large.py": score, "conf/mask/large_large.yaml": mask})
+    monkeypatch.chdir(tmp_path)
+    typed = re.findall(r"^python \.\./lottery/(prune\.py .*)$", contributing + readme, re.M)
+    assert len(typed) == 5
+    for line in dict.fromkeys(typed):
+        script, *arguments = shlex.split(line, comments=True)
+        small = () if "--help" in arguments else (*TINY, "trainer.epochs=1", "rewind.epoch=0")
+        process = run(script, *arguments, *small)
+        assert process.returncode == 0, process.stderr
+        assert small or "large_large" in process.stdout
+    tickets = [Run(f) for f in (tmp_path / "outputs" / "store" / "ticket").iterdir()]
+    scores = [run.config["mask"]["score"] for run in tickets]
+    assert {s.get("alpha") for s in scores if s["name"] == "large_large"} == {2.0, 3.0}
+    assert "magnitude" in {s["name"] for s in scores}
 
 
 @pytest.mark.cluster
