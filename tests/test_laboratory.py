@@ -10,9 +10,12 @@ from textwrap import dedent
 import pytest
 from conftest import REPOSITORY, TINY, environment, result_folder, run
 from slurm_cluster import Cluster
+from test_choices import NETWORK
+from test_choices import plug_in as plug_in
 
 from lottery.files import read_json
 from lottery.runs import Run
+from lottery.tickets.ticket import plugins_of
 
 PACKAGE = {
     "my_lab/__init__.py": "from my_lab import networks, patterns, rewindings, scores\n",
@@ -253,6 +256,15 @@ def test_an_installed_package_names_its_own(tmp_path, monkeypatch):
     assert said(process) == (
         "the plugin lab of my-lab cannot be imported: ModuleNotFoundError: No module named 'my_lab'"
     )
+
+
+def test_a_ticket_names_the_modules_of_what_an_installed_package_brought(plug_in):
+    plug_in("my_lab.networks", NETWORK)
+    config = {"plugins": [], "model": {"name": "mine"}, "data": {"source": "digits"}}
+    assert plugins_of(config) == ["my_lab.networks"]
+    assert plugins_of(config | {"plugins": ["my_lab"]}) == ["my_lab"]
+    assert plugins_of(config | {"model": {"name": "resnet20"}}) == []
+    assert plugins_of(config | {"model": {"name": "ResNet50"}}) == []
 
 
 @pytest.mark.slow
