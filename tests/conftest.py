@@ -73,7 +73,8 @@ def composed(*overrides: str, name: str = "config") -> Any:
     """
     overrides = tuple(choices.as_group(override) for override in overrides)
     named = [(o.partition("=")[0].lstrip("+~"), o) for o in overrides]
-    groups = [o for key, o in named if "/" in key or (REPOSITORY / "conf" / key).is_dir()]
+    known = {kind.group for kind in choices.KINDS}
+    groups = [o for k, o in named if "/" in k or k in known or (REPOSITORY / "conf" / k).is_dir()]
     config = copy.deepcopy(_chosen(name, tuple(groups)))
     values = OverridesParser.create().parse_overrides([o for o in overrides if o not in groups])
     ConfigLoaderImpl._apply_overrides_to_config(values, config)

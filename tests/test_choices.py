@@ -134,6 +134,11 @@ def keys(kind: choices.Kind | None = None, **options: object) -> dict[str, str]:
         before = dataclasses.asdict(getattr(config, kind.group))
         mine = kind.known_part(before | {kind.key: "mine"}, **options)
         config = dataclasses.replace(config, **{kind.group: kind.of(mine)})
+    return keys_of(config)
+
+
+def keys_of(config: Config) -> dict[str, str]:
+    """Of the dense network, the mask and the ticket."""
     chain = lineage(config, Store("nowhere"))
     assert chain.dense is not None
     last = chain.rounds[-1]

@@ -50,6 +50,8 @@ def having(config: Config, changes: dict[str, Any]) -> Config:
 
 
 def changed(group: Any, path: list[str], value: Any) -> Any:
+    if isinstance(group, dict):  # of several choices
+        return {**group, path[0]: changed(group[path[0]], path[1:], value)}
     (f,) = (f for f in fields(group) if f.name == path[0])
     if (kind := f.metadata.get("kind")) and path[1:] == [kind.key]:
         old = getattr(group, f.name)
@@ -85,6 +87,7 @@ ADAM, STEP, BATCH_NORM = (
     {"schedule.name": "step", "schedule.milestones": [0.5]},
     {"model.name": "mobilenet_v2", "model.width": 0.25},
 )
+CUTOUT = {"augmentation": choices.augmentation.all_of({"cutout": {"name": "cutout"}})}
 FOLDER = {"data.source": "folder"}  # completed by the fixture
 RESIZED = {"data.crop": "resized"}
 RIGL = {"mask.during.name": "rigl"}
@@ -125,6 +128,7 @@ EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
     ("optimizer.beta_1", 0.8, "dense", {"optimizer.name": "adamw"}),
     ("optimizer.weight_decay", 0.1, "dense", {}),
     ("optimizer.clip_norm", 1.0, "dense", {}),
+    ("augmentation.cutout.size", 3, "dense", CUTOUT),
     ("schedule.name", "constant", "dense", {}),
     ("schedule.warmup", 0.3, "dense", {}),
     ("schedule.final", 0.5, "dense", {}),
@@ -239,9 +243,19 @@ def test_every_option_is_in_the_table_or_plumbing(base):
     fields_of = {name: f for name, f, _ in options(base)}
     for kind in choices.KINDS:
         for name in kind.shipped():
-            fields_of |= {f"{kind.option}.{f.name}": f for f in fields(kind.find(name))}
-    kinds = {kind.option for kind in choices.KINDS}  # which the names of choices stand for
-    determining = {n for n, f in fields_of.items() if f.metadata["identity"] and n not in kinds}
+            place = f"{kind.option}.{name}" if kind.several else kind.option
+            named = {kind.key} if kind.several else set()  # by its place
+            own = [f for f in fields(kind.find(name)) if f.name not in named]
+            fields_of |= {f"{place}.{f.name}": f for f in own}
+    asks = f"{choices.search.option}."  # which cells there are, not what is in them
+    nested = {
+        kind.option for kind in choices.KINDS if "/" in kind.group
+    }  # the names stand for them
+    determining = {
+        name
+        for name, f in fields_of.items()
+        if f.metadata["identity"] and not name.startswith(asks) and name not in nested
+    }
     assert {option for option, *_ in EFFECTS} == determining
     for name, f, value in options(base):
         if f.metadata["identity"]:

@@ -10,13 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_sweep import sweeper_of
 
-from lottery import experiment
+from lottery import choices, experiment
 from lottery.errors import ConfigError, LotteryError
 from lottery.files import read_json
-from lottery.sweep import proposers
-from lottery.sweep.proposers import grid
 
 HALVING = '''
+from dataclasses import dataclass
+from lottery import choices
+
+@choices.search("halving")
+@dataclass(frozen=True)
+class Halving:
+    """Half of what is left of the first."""
+
+    def proposer(self, candidates):
+        return Proposer(candidates)
+
 class Proposer:
     """The first candidate; then, if that has a ticket, the last and one of half the density."""
 
@@ -42,18 +51,21 @@ class Proposer:
 
 @pytest.fixture
 def halving(tmp_path, monkeypatch):
-    """A proposer of one's own, by its name."""
+    """A choice of one's own, by its name."""
     (tmp_path / "halving.py").write_text(HALVING)
-    monkeypatch.setattr(proposers, "__path__", [*proposers.__path__, str(tmp_path)])
+    monkeypatch.syspath_prepend(tmp_path)
+    choices.load_plugins(["halving"])
     yield "halving"
-    sys.modules.pop("lottery.sweep.proposers.halving", None)
+    sys.modules.pop("halving", None)
+    choices.search.registered.pop("halving")
 
 
 def swept(folder, *arguments, search="halving"):
     """Sweep in this process, over percentiles 50, 60 and 70."""
     overrides = [*TINY, "trainer.epochs=1", "rewind.epoch=0", f"paths.outputs={folder}", *arguments]
     quiet = ("hydra.mode=MULTIRUN", "hydra/job_logging=none", "hydra/hydra_logging=none")
-    own = (f"hydra.sweep.dir={folder / 'sweep'}", f"hydra.sweeper.search={search}")
+    own = (f"hydra.sweep.dir={folder / 'sweep'}",)
+    overrides.append(f"search={search}")
     with sweeper_of("prune", *quiet, *own, *overrides) as (sweeper, _):
         sweeper.sweep([*overrides, "mask.percentile=50,60,70"])
 
@@ -67,16 +79,23 @@ def cells(folder):
 
 @given(st.lists(st.lists(st.text(max_size=3), max_size=2), max_size=5))
 def test_the_grid_asks_for_everything_at_once(candidates):
-    proposer = grid.Proposer(candidates)
+    proposer = choices.search.of({"name": "grid"}).proposer(candidates)
     assert proposer.ask() == candidates
     for cell in candidates:
         proposer.tell(cell, None)
     assert proposer.ask() == []
 
 
-def test_an_unknown_proposer_is_said():
-    with pytest.raises(ConfigError, match=r"hydra.sweeper.search=gird is unknown; did you mean gr"):
-        proposers.find("gird")
+def test_an_unknown_search_is_said():
+    with pytest.raises(ConfigError, match=r"search=gird is unknown; did you mean grid"):
+        choices.search.find("gird")
+
+
+def test_a_search_is_not_swept(tmp_path, halving):
+    """Nor does a cell have another one, as an experiment may choose."""
+    one = pytest.raises(ConfigCompositionException, match="one search asks for all cells")
+    with sweeper_of("prune") as (sweeper, _), one:
+        sweeper._wave([[*TINY, f"search={halving}", f"paths.outputs={tmp_path}"]])
 
 
 def test_a_second_wave_depends_on_what_the_first_has_shown(tmp_path, halving, capsys):
@@ -109,7 +128,7 @@ def test_a_proposer_hears_that_a_cell_failed(tmp_path, halving, monkeypatch):
     ("option", "said"),
     [
         ("sweep.detach=true", "asks for cells when it has seen results.* leave out sweep.detach"),
-        ("seed=7", "hydra.sweeper.search=halving asks for no cell at all"),
+        ("seed=7", "search=halving asks for no cell at all"),
     ],
 )
 def test_what_a_sweep_in_waves_cannot_do_is_refused(tmp_path, halving, option, said):

@@ -38,6 +38,7 @@ from lottery.training.loop import Loop
 devices._strategies["mirrored"] = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 data = experiment.load_data(composed().data)
 shape = data.description.input_shape
+cutout = choices.augmentation.of({"name": "cutout", "size": 3})
 mask = np.random.default_rng(0).random((3, 3, 1, 8)) < 0.5
 
 
@@ -62,7 +63,9 @@ def loop(strategy, augment=True, precision="float32", dropout=0.0, sync=True, co
             rate, momentum=0.9, nesterov=True, weight_decay=1e-3, global_clipnorm=0.5,
             name="optimizer",
         ),
-        preprocessing=Preprocessing(shape, int(augment), augment, (0.5,), (0.5,)),
+        preprocessing=Preprocessing(
+            shape, int(augment), augment, (0.5,), (0.5,), further=(cutout,) if augment else ()
+        ),
         batch_size=32, eval_batch_size=64, seed=0, strategy=devices.strategy(strategy),
         mask={"conv/kernel": mask}, course=course, head_rate=2.0,
     )

@@ -44,7 +44,7 @@ class Choices(ConfigSource):
             provider=self.provider,
             path=f"{self.scheme()}://{self.path}",
             config=node,
-            header={"package": None},
+            header={"package": f"{kind.option}.{name}" if kind.several else None},
         )
 
     def is_group(self, config_path: str) -> bool:

@@ -27,10 +27,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LotterySweeperConf(BasicSweeperConf):
-    """Options of the sweeper: those of Hydra's basic one, and who asks for cells."""
+    """Options of the sweeper: those of Hydra's basic one."""
 
     _target_: str = "hydra_plugins.lottery_sweeper.LotterySweeper"
-    search: str = "grid"  # of lottery.sweep.proposers
 
 
 ConfigStore.instance().store(
@@ -41,9 +40,8 @@ ConfigStore.instance().store(
 class LotterySweeper(BasicSweeper):
     """All combinations of the swept values: dense networks first, nothing that is done already."""
 
-    def __init__(self, search: str = "grid", **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.search = search
         self._waves: list[_Wave] = []
         self._composed_kin: dict[tuple[tuple[str, ...], tuple[str, ...]], DictConfig] = {}
         self._overrides_parsed: dict[str, Override] = {}
@@ -59,22 +57,21 @@ class LotterySweeper(BasicSweeper):
         from lottery.analysis import overview
         from lottery.errors import ConfigError
         from lottery.store import Store
-        from lottery.sweep import detached, proposers, staged
+        from lottery.sweep import detached, staged
         from lottery.sweep.jobs import Launchers
 
         assert self.config is not None
         assert self.hydra_context is not None
         study = studies.of_script(self.task_function)
-        make = proposers.find(self.search)
         cli.check_folder(self.config.hydra, self.config.hydra.sweep.dir)
-        proposer = make(self._cells(arguments))
+        proposer = self._search.proposer(self._cells(arguments))
         wave = self._wave(proposer.ask())
         first = wave.options[0]
         if first.sweep.dry_run:
             return
         if first.sweep.detach and proposer.adaptive:
             raise ConfigError(
-                f"hydra.sweeper.search={self.search} asks for cells when it has seen results, and "
+                f"search={self._search.name} asks for cells when it has seen results, and "
                 "sweep.detach=true submits all at once: leave out sweep.detach"
             )
         store = Store(first.paths.store)
@@ -113,6 +110,14 @@ class LotterySweeper(BasicSweeper):
         """Remember what Hydra gives; launchers are made when there is something to launch."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
+    @property
+    def _search(self) -> Any:
+        """The choice of who asks for cells."""
+        from lottery import choices
+
+        assert self.config is not None
+        return choices.search.of(self.config.search)
+
     def _cells(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each cell, ellipses expanded."""
         assert self.hydra_context is not None
@@ -131,7 +136,7 @@ class LotterySweeper(BasicSweeper):
 
         assert self.config is not None
         if not asked:
-            raise ConfigError(f"hydra.sweeper.search={self.search} asks for no cell at all")
+            raise ConfigError(f"search={self._search.name} asks for no cell at all")
         configs, options = self._checked(asked)
         earlier = [cell.overrides for wave in self._waves for cell in wave.plan.cells]
         composed = [config for wave in self._waves for config in wave.configs]
@@ -166,6 +171,8 @@ class LotterySweeper(BasicSweeper):
                 errors = study.check(options[-1])
                 if getattr(options[-1], "profile", False):
                     errors.append("profile=true measures one configuration: leave out -m")
+                if options[-1].search != self._search:
+                    errors.append("one search asks for all cells of a sweep: do not sweep it")
             except Exception as failure:
                 message = explain(failure)
                 if message is None:

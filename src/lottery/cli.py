@@ -305,9 +305,14 @@ def _composed(main: Callable[[], Any]) -> str:
 
 def explain(error: BaseException, schema: type = Config) -> str | None:
     """What to tell the user, or None if it is a bug of ours that deserves its traceback."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
-        return f"{group}={choice} is unknown{did_you_mean(choice, error.options)}"
+        kinds = [kind for kind in choices.KINDS if kind.group == group]
+        # Hydra does not say what there is where several may be chosen.
+        if known := error.options or [name for kind in kinds for name in kind.names()]:
+            return f"{group}={choice} is unknown{did_you_mean(choice, known)}"
+        if kinds:
+            return f"{group}={choice} is unknown: there is none but those that {PLUGINS}=[…] brings"
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         where = str(error.filename or "a file in paths.outputs or the temporary folder")
         if error.errno == errno.ENAMETOOLONG:  # nor fit for a line
@@ -354,6 +359,10 @@ def _unknown(option: str, error: BaseException, schema: type) -> str:
     known = _option_names(schema, error)
     if option in known:  # a group, which has files to choose from in other scripts
         return f"there is no choice of {option} here"
+    for kind in choices.KINDS:
+        name = option.removeprefix(f"{kind.option}.").partition(".")[0]
+        if kind.several and name in kind.names() and f"{kind.option}.{name}" not in known:
+            return f"option {option} is unknown: {kind.group}=[{name}] brings it"
     return f"option {option} is unknown{did_you_mean(option, known)}"
 
 

@@ -273,6 +273,15 @@ class Training:
     schedule: Any = option(
         MISSING, "the learning rate over time, relative to its peak", kind=choices.schedule
     )
+    augmentation: dict[str, Any] = option(
+        {}, "what else happens to training images, in this order", kind=choices.augmentation
+    )
+    callback: dict[str, Any] = option(
+        {}, "Keras callbacks of your own in every training", kind=choices.callback
+    )
+    search: Any = option(
+        MISSING, "who asks for the cells of a sweep", kind=choices.search, identity=False
+    )
     trainer: Trainer = field(default_factory=Trainer)
     plugins: list[str] = option(
         [], "modules that register choices of your own, e.g. my_lab.pruning", identity=False
@@ -303,7 +312,9 @@ class TransferConfig(Training):
     transfer: Transfer = field(default_factory=Transfer)
 
 
-DENSE = ("seed", "data", "model", "optimizer", "schedule", "trainer")
+DENSE = (
+    "seed", "data", "model", "optimizer", "schedule", "augmentation", "callback", "trainer",
+)  # fmt: skip
 """The parts of a config that determine a training from fresh weights."""
 
 
@@ -331,7 +342,7 @@ def _with_choices(group: Any) -> Any:
     for f in dataclasses.fields(group):
         value = getattr(group, f.name)
         if (kind := f.metadata.get("kind")) and value is not None:
-            setattr(group, f.name, kind.of(value))
+            setattr(group, f.name, kind.all_of(value) if kind.several else kind.of(value))
         elif dataclasses.is_dataclass(value):
             _with_choices(value)
     return group

@@ -11,7 +11,7 @@ from lottery import choices, models
 from lottery.config import DENSE, Config, Mask, Training
 from lottery.data import describe
 from lottery.data.splits import steps_per_epoch
-from lottery.options import identity
+from lottery.options import acting, identity
 from lottery.points import START, Point
 from lottery.pruning.allocation import rounds
 from lottery.pruning.scores import any_target
@@ -140,6 +140,8 @@ def training_identity(config: Training) -> dict[str, Any]:
             model=model,
             optimizer=config.optimizer,
             schedule=config.schedule,
+            **{f"augmentation {i}": a for i, a in enumerate(acting(config.augmentation))},
+            **{f"callback {i}": c for i, c in enumerate(acting(config.callback))},
         ),
     }
 

@@ -8,6 +8,8 @@ The metadata of a field decides how it is treated elsewhere:
   ``conf/`` instead.
 * ``only`` says of its group when an option has an effect (Nesterov momentum only with momentum).
   Where it has none it is not part of the key.
+* a field with ``kind`` holds a choice, or a dictionary of several, whose order matters. The classes
+  of choices that change no result say so by ``watches_only``.
 * ``always`` marks what is in the key even at its default, since the default is not ours.
 * bounds and choices, checked for all jobs of a sweep before one starts.
 """
@@ -16,7 +18,7 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -67,14 +69,28 @@ def identity(config: Any) -> dict[str, Any]:
     determining: dict[str, Any] = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
+        if not f.metadata.get("identity", True):
+            continue
         if dataclasses.is_dataclass(value):
             if _matters(f, config):
                 determining[f.name] = identity(value)
-        elif not f.metadata["identity"]:
-            continue
+        elif is_several(f):
+            if chosen := [identity(choice) for choice in acting(value)]:
+                determining[f.name] = chosen
         elif (f.metadata.get("always") or value != _default(f)) and _matters(f, config):
             determining[f.name] = value
     return determining
+
+
+def is_several(f: "dataclasses.Field[Any]") -> bool:
+    """Whether a field holds a dictionary of choices."""
+    kind = f.metadata.get("kind")
+    return kind is not None and bool(kind.several)
+
+
+def acting(several: Mapping[str, Any]) -> list[Any]:
+    """Those choices, in their order, that may change a result."""
+    return [c for c in several.values() if not getattr(c, "watches_only", False)]
 
 
 def _matters(f: "dataclasses.Field[Any]", group: Any) -> bool:
@@ -94,6 +110,9 @@ def options(config: Any, prefix: str = "") -> Iterator[tuple[str, "dataclasses.F
         value, name = getattr(config, f.name), f"{prefix}{f.name}"
         if dataclasses.is_dataclass(value):
             yield from options(value, f"{name}.")
+        elif is_several(f):
+            for label, choice in value.items():
+                yield from options(choice, f"{name}.{label}.")
         else:
             yield name, f, value
 

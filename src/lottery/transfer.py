@@ -289,6 +289,7 @@ def check(config: TransferConfig) -> None:
     """
     names, store = controls(config.transfer), Store(config.paths.store)
     ticket = asked_for(config.ticket, config.paths.outputs)
+    ticket.check_known(choices.model, choices.pattern)
     if found := bound_errors(ticket.network.choice):
         raise TicketError(f"the ticket's network cannot be: model.{found[0]}")
     fits = fitted(config, ticket)

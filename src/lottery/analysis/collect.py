@@ -252,8 +252,12 @@ def _varied(cells: Iterable[Cell]) -> tuple[str, ...]:
     """
     # Paths and devices cannot change a result, and every job may have its own.
     plumbing = {name for name, f, _ in options(Config()) if not f.metadata["identity"]}
+    unnamed = {kind.option for kind in choices.KINDS if kind.several}  # where none is chosen
     configs = [cell.config for cell in cells]
-    names = dict.fromkeys(n for c in configs for n in c if n not in plumbing and n not in GRID)
+    found = dict.fromkeys(n for c in configs for n in c)
+    names = [
+        n for n in found if n not in (*GRID, *unnamed) and not {n, n.partition(".")[0]} & plumbing
+    ]
     ordered = sorted(names, key=lambda n: ("." in n, not n.endswith(".name")))
     chosen: list[str] = []
     for name in ordered:
@@ -445,12 +449,27 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
     )
 
 
+def _several(kind: choices.Kind, config: Flat, matter: dict[str, bool]) -> Iterator[str]:
+    """The override that chooses what this config has of a kind, and which options it has then."""
+    matter.pop(kind.option, None)
+    naming = [n for n in config if n.startswith(f"{kind.option}.") and n.endswith(f".{kind.key}")]
+    if naming:
+        yield f"{kind.group}=[{','.join(str(config[n]) for n in naming)}]"
+    of_choices = (n for n in config if n.startswith(f"{kind.option}.") and n not in naming)
+    matter |= dict.fromkeys(of_choices, True)
+
+
 def _differences(config: Flat, defaults: Flat) -> Iterator[str]:
     """The overrides that turn the default config into this one, as far as results go."""
     places = {"data.root", "data.dir", "paths.outputs", "paths.store"}
     matter = {name: f.metadata["identity"] or name in places for name, f, _ in options(Config())}
     others = set()  # whose choice is not the default's, so that its values are not either
     for kind in choices.KINDS:
+        if kind.several:
+            yield from _several(kind, config, matter)
+            continue
+        if not matter[kind.option]:  # who asked for it
+            continue
         inside, naming = f"{kind.option}.", f"{kind.option}.{kind.key}"
         chosen = config.get(naming, defaults.get(naming))
         if chosen not in kind.names():  # of a plug-in that is not here

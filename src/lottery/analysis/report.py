@@ -36,6 +36,7 @@ class Options:
     tolerance: float | None = None
     level: float = 0.05
     output: str | None = None
+    plugins: list[str] = field(default_factory=list)
     logger: Wandb = field(default_factory=Wandb)
 
 

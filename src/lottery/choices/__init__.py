@@ -13,8 +13,9 @@ from lottery.choices.kinds import Kind
 from lottery.errors import ConfigError
 
 __all__ = [
-    "KINDS", "Kind", "allocation", "as_group", "dynamics", "load_plugins", "model", "optimizer",
-    "pattern", "rewinding", "schedule", "score", "source",
+    "KINDS", "Kind", "allocation", "as_group", "augmentation", "callback", "dynamics",
+    "load_plugins", "model", "optimizer", "pattern", "rewinding", "schedule", "score", "search",
+    "source",
 ]  # fmt: skip
 
 ENTRY_POINTS = "lottery.plugins"
@@ -29,6 +30,9 @@ model = Kind("model", "lottery.models.networks")
 rewinding = Kind("rewind", "lottery.rewinding")
 optimizer = Kind("optimizer", "lottery.training.optimizers")
 schedule = Kind("schedule", "lottery.training.schedules")
+augmentation = Kind("augmentation", "lottery.data.augmentations", several=True)
+callback = Kind("callback", several=True)
+search = Kind("search", "lottery.sweep.proposers")
 
 KINDS: tuple[Kind, ...] = (
     source,
@@ -40,6 +44,9 @@ KINDS: tuple[Kind, ...] = (
     model,
     optimizer,
     schedule,
+    augmentation,
+    callback,
+    search,
 )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from lottery.errors import ConfigError
 
 VERSIONS: Mapping[str, Mapping[str, int]] = {
+    "augmentation": {"cutout": 1},
     "data": {"digits": 1, "folder": 1, "records": 1, "tfds": 1},
     "mask/during": {"gradual": 1, "rigl": 1, "set": 1},
     "mask/pattern": {"block": 1, "channel": 1, "n_of_m": 1, "weight": 1},
@@ -40,6 +41,7 @@ VERSIONS: Mapping[str, Mapping[str, int]] = {
     "optimizer": {"adam": 1, "adamw": 1, "sgd": 1},
     "rewind": {"finetune": 1, "lr": 1, "reinit": 1, "signs": 1, "weights": 1},
     "schedule": {"constant": 1, "cosine": 1, "step": 1},
+    "search": {"grid": 1},
 }
 """The choices that come with this package, by group. Raise a number in the commit that changes what
 the choice computes: its old results are then no longer found. They stand here and not in the

@@ -45,12 +45,14 @@ class Kind:
     package ``builtin`` are named as the choices that they register, and imported when one of those
     is asked for. Its module ``_library``, if there is one, has ``names()``, the choices that a
     library brings, and ``find(name)``, which makes a class for one, or says None. ``key`` is the
-    field that holds a choice's name.
+    field that holds a choice's name. Of a kind with ``several``, the option holds any number of
+    choices, in order, each below its own name: ``augmentation.cutout.size``.
     """
 
     group: str
-    builtin: str
+    builtin: str | None = None
     key: str = "name"
+    several: bool = False
     registered: dict[str, type] = field(default_factory=dict)
 
     @property
@@ -91,35 +93,41 @@ class Kind:
             raise ConfigError(f"{self.group}={name} is unknown{did_you_mean(name, self.names())}")
         return self.registered[name]
 
-    def of(self, values: Any) -> Any:
+    def all_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Several choices from the values of each. Raises what :meth:`of` raises."""
+        return {str(n): self.of(v, f"{self.option}.{n}") for n, v in values.items()}
+
+    def of(self, values: Any, place: str | None = None) -> Any:
         """A choice from its values as a config or JSON has them, its name among them.
 
-        Raises :class:`ConfigError` for values that no choice of this kind can have.
+        ``place`` is the option that holds it, if that is not the one of its kind. Raises
+        :class:`ConfigError` for values that no choice of this kind can have.
         """
+        place = place or self.option
         if type(values) in self.registered.values():
             name = getattr(values, self.key)
             if self.find(name) is type(values):
                 return values
             raise ConfigError(
-                f"{self.option}.{self.key}={name}: choose it by {self.group}={name}, which brings "
+                f"{place}.{self.key}={name}: choose it by {self.group}={name}, which brings "
                 "its options"
             )
         if not isinstance(values, Mapping | DictConfig) or not values.get(self.key):
-            raise ConfigError(f"{self.option} has no value: choose one by {self.group}=…")
+            raise ConfigError(f"{place} has no value: choose one by {self.group}=…")
         cls = self.find(str(values[self.key]))
         known = {f.name for f in dataclasses.fields(cls)}
         for odd in sorted(set(map(str, values)) - known):
             free = sorted(known - {self.key})
             hint = did_you_mean(odd, free) if free else ": it has no options"
             raise ConfigError(
-                f"option {self.option}.{odd} is unknown to {self.group}={values[self.key]}{hint}"
+                f"option {place}.{odd} is unknown to {self.group}={values[self.key]}{hint}"
             )
         node = self.node(str(values[self.key]))
         try:
             return OmegaConf.to_object(OmegaConf.merge(node, dict(values)))
         except OmegaConfBaseException as error:
             first = str(error).splitlines()[0]
-            raise ConfigError(f"{self.option}.{error.full_key}: {first}") from error
+            raise ConfigError(f"{place}.{error.full_key}: {first}") from error
 
     def known_part(self, values: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
         """Those values that its choice has in this version; ``changes`` replace some it has.
@@ -141,18 +149,18 @@ class Kind:
 
     @functools.cached_property
     def _library(self) -> Any:
-        known = (self._folder / f"{LIBRARY}.py").exists()
+        known = self._folder is not None and (self._folder / f"{LIBRARY}.py").exists()
         return importlib.import_module(f"{self.builtin}.{LIBRARY}") if known else None
 
     @functools.cached_property
     def _modules(self) -> frozenset[str]:
-        found = pkgutil.iter_modules([str(self._folder)])
+        found = pkgutil.iter_modules([str(self._folder)] if self._folder else [])
         return frozenset(m.name for m in found if not m.name.startswith("_"))
 
     @property
-    def _folder(self) -> Path:
+    def _folder(self) -> Path | None:
         """Found without importing the package, which may import numpy."""
-        return PACKAGE.joinpath(*self.builtin.split(".")[1:])
+        return PACKAGE.joinpath(*self.builtin.split(".")[1:]) if self.builtin else None
 
     def _named(self, cls: type, name: str) -> type:
         """The class with its name as a field, which stands where the class itself stood."""

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from lottery.data.augmentations import Augmentation
 from lottery.data.interface import Shape
+from lottery.errors import ConfigError
 
 _ATTEMPTS = 10  # at an area and aspect ratio that fits, before the whole image is taken
+_FURTHER = 3  # the first stream of draws of further augmentation
 _QUANTILES = 1025  # of mixup's Beta distribution
 
 
@@ -41,6 +44,12 @@ class Preprocessing:
     """Alpha of the Beta distribution of :meth:`mixed`; 0: not used."""
     crop_size: int | None = None
     """Side of the crop, which is then resized to ``input_shape``; None: they are the same."""
+    further: tuple[Augmentation, ...] = ()
+    """What happens to training images when they are normalised, in this order."""
+
+    def __hash__(self) -> int:
+        """Of a value whose augmentations may have lists for options."""
+        return hash(repr(self))
 
     def training(
         self,
@@ -87,6 +96,33 @@ class Preprocessing:
             images = tf.gather(images, top[:, None] + tf.range(height), axis=1, batch_dims=1)
         images = tf.gather(images, left[:, None] + columns, axis=2, batch_dims=1)
         return self._finish(images)
+
+    def augmented(
+        self,
+        inputs: tf.Tensor,
+        *,
+        seed: int | tf.Tensor,
+        step: tf.Tensor,
+        first_row: int | tf.Tensor = 0,
+        global_batch: int | None = None,
+    ) -> tf.Tensor:
+        """What :attr:`further` makes of :meth:`training`'s images. Rows as there.
+
+        Raises :class:`ConfigError` for an augmentation that changes the shape of images.
+        """
+        count = inputs.shape[0] or tf.shape(inputs)[0]
+        rows = first_row, count, global_batch or count
+        for place, augmentation in enumerate(self.further):
+            number = augmentation.draws(self.input_shape)
+            draws = _draws(rows, number, seed, step, stream=_FURTHER + place)
+            made = tf.cast(augmentation.apply(inputs, draws), tf.float32)
+            if made.shape != inputs.shape:
+                raise ConfigError(
+                    f"augmentation={getattr(augmentation, 'name', augmentation)} makes images of "
+                    f"shape {tuple(made.shape)} of those of shape {tuple(inputs.shape)}"
+                )
+            inputs = made
+        return inputs
 
     def mixed(
         self,
@@ -204,7 +240,7 @@ def compiled_augmentation(
         images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, step: tf.Tensor, first_row: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         place = {"seed": seed, "step": step, "first_row": first_row, "global_batch": global_batch}
-        inputs = preprocessing.training(images, **place)
+        inputs = preprocessing.augmented(preprocessing.training(images, **place), **place)
         # Mixup makes blends of classes.
         return preprocessing.mixed(inputs, tf.one_hot(labels, classes), **place)
 

@@ -68,6 +68,7 @@ class Options:
     )
     seconds: float = option(2.0, "of each measurement of latency", gt=0)
     force: bool = option(False, "overwrite files that are there")
+    plugins: list[str] = option([], "modules that register choices which the ticket needs")
     data: Where = field(default_factory=Where)
     paths: Paths = field(default_factory=Paths)
 
@@ -81,6 +82,7 @@ def main(config: DictConfig) -> None:
     """Export as the options say, print the tables. Raises :class:`LotteryError` for bad input."""
     options = checked(typed(config))
     ticket = asked_for(options.ticket, options.paths.outputs)
+    ticket.check_known(choices.model, choices.source)
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     folder = Path(options.output or Path(options.paths.outputs, "export", stamp))
     if folder.exists() and not folder.is_dir():

@@ -88,6 +88,9 @@ def _check_provenance(provenance: Mapping[str, Any]) -> None:
     pristine = provenance["pristine"]
     _demand(isinstance(pristine, bool), "provenance.pristine", pristine)
     _demand(isinstance(provenance.get("versions", {}), dict), "provenance.versions", "no names")
+    plugins = provenance.get("plugins", [])
+    named = isinstance(plugins, list) and all(map(_named, plugins))
+    _demand(named, "provenance.plugins", plugins)
     _check_mask(_fields(provenance, "mask"))
     config = _fields(provenance, "config")
     config["data"] = _data(_fields(config, "data"), "provenance.config.data")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lottery import choices, files, provenance
+from lottery.choices.code import shipped
 from lottery.errors import ConfigError, TicketError
 from lottery.runs import Run
 
@@ -184,6 +185,30 @@ class Ticket:
         return choices.pattern.of(self.provenance["mask"].get("pattern", {"name": "weight"}))
 
     @property
+    def plugins(self) -> tuple[str, ...]:
+        """The modules that brought choices to the run that made it, to be typed as ``plugins=``."""
+        return tuple(self.provenance.get("plugins", ()))
+
+    def check_known(self, *kinds: choices.Kind) -> None:
+        """Raise :class:`TicketError` unless its choices of these kinds are known here.
+
+        Kinds are those of the network, the pattern of its mask and the source of its data.
+        """
+        recorded = self.provenance.get("config", {}).get("data", {})
+        names = {
+            choices.model.group: self.network.name,
+            choices.pattern.group: self.provenance["mask"].get("pattern", {}).get("name"),
+            choices.source.group: recorded.get(choices.source.key),
+        }
+        for kind in kinds:
+            name = names[kind.group]
+            if name is not None and name not in kind.names() and self.plugins:
+                raise TicketError(
+                    f"the ticket has {kind.group}={name}, which is unknown without the plug-in it "
+                    f"came from: add plugins=[{','.join(self.plugins)}]"
+                )
+
+    @property
     def made_with(self) -> str:
         """The versions that it was made with, for messages."""
         versions = self.provenance.get("versions", {})
@@ -285,6 +310,24 @@ def _seen(run: Run) -> dict[str, Any]:
     return {"data": run.config["data"], "fingerprint": run.fingerprint}
 
 
+def plugins_of(config: Mapping[str, Any]) -> list[str]:
+    """The modules that were typed; else those of choices that an installed package brought."""
+    if config.get("plugins"):
+        return list(config["plugins"])
+    chosen = (
+        (choices.model, config["model"]),
+        (choices.pattern, config["mask"]["pattern"] if "mask" in config else {}),
+        (choices.source, config["data"]),
+    )
+    found = set()
+    for kind, values in chosen:
+        name = str(values.get(kind.key))
+        cls = kind.registered.get(name)
+        if getattr(cls, "code", None) is not None and not shipped(kind.group, name):
+            found.add(str(cls.__module__))
+    return sorted(found)
+
+
 def _facts(run: Run) -> dict[str, Any]:
     attempts = files.read_json(run.path / "provenance.json")
     mask = files.read_json(run.path / "mask.json")
@@ -292,6 +335,7 @@ def _facts(run: Run) -> dict[str, Any]:
     return {
         "data": data_name(run.config["data"]),
         "config": run.config,
+        "plugins": plugins_of(run.config),
         "versions": {"lottery": provenance.version(), **versions},
         "mask": {k: v for k, v in mask.items() if k != "layers"},
         "rewound_to": str(run.points[0]),

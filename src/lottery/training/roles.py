@@ -91,6 +91,7 @@ class Chief(Follower):
         return [
             *files,
             *self.callbacks,
+            *(choice.build() for choice in recipe.config.callback.values()),
             InputBound(decodes=isinstance(data.train, EncodedSplit)),
         ]
 

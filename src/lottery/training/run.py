@@ -139,7 +139,9 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
     loop = Loop(
         network=lambda: network(config, description, head_only=recipe.head_only),
         optimizer=lambda: config.optimizer.build(rate),
-        preprocessing=preprocessing(config.data, description),
+        preprocessing=replace(
+            preprocessing(config.data, description), further=tuple(config.augmentation.values())
+        ),
         batch_size=trainer.batch_size,
         eval_batch_size=trainer.eval_batch_size,
         seed=config.seed,

@@ -1,16 +1,11 @@
-"""Who asks for the cells of a sweep: one module each, found by name (``hydra.sweeper.search``).
+"""Who asks for the cells of a sweep: one module each, named as its choice of ``search``.
 
-A module holds one class ``Proposer``, made with the candidates: the grid that the command line
-spans, as override lists, in Hydra's order.
+A choice has ``proposer(candidates)``: what asks, of the grid that the command line spans, as
+override lists, in Hydra's order.
 """
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
-
-from lottery.errors import ConfigError
-from lottery.options import did_you_mean
 
 Overrides = Sequence[str]
 
@@ -30,15 +25,9 @@ class Proposer(Protocol):
         ...
 
 
-def known() -> tuple[str, ...]:
-    """Names of all proposers."""
-    return tuple(m.name for m in pkgutil.iter_modules(__path__))
+class Search(Protocol):
+    """What a choice of ``search`` is."""
 
-
-def find(name: str) -> Callable[[Sequence[Overrides]], Proposer]:
-    """What makes the proposer of that name. Raises :class:`ConfigError` if there is none."""
-    if name not in known():
-        raise ConfigError(f"hydra.sweeper.search={name} is unknown{did_you_mean(name, known())}")
-    make: Callable[[Sequence[Overrides]], Proposer]
-    make = importlib.import_module(f"{__name__}.{name}").Proposer
-    return make
+    def proposer(self, candidates: Sequence[Overrides]) -> Proposer:
+        """Who asks for cells of one sweep."""
+        ...

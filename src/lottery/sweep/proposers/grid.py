@@ -1,12 +1,23 @@
 """All combinations of the swept values, at once."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from lottery import choices
 
-class Proposer:
-    """Every candidate, in one wave."""
 
+@choices.search("grid")
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of the swept values, at once."""
+
+    def proposer(self, candidates: Sequence[Sequence[str]]) -> "_All":
+        """What asks for every candidate."""
+        return _All(candidates)
+
+
+class _All:
     adaptive = False
 
     def __init__(self, candidates: Sequence[Sequence[str]]) -> None:

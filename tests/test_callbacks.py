@@ -1,0 +1,114 @@
+"""Keras callbacks of one's own: where they run, what they may change, what keys hold of them."""
+
+import sys
+from dataclasses import replace
+
+import conftest
+import pytest
+from conftest import TINY, composed, laboratory, run
+from test_choices import HEAD, NODES, keys_of
+from test_choices import plug_in as plug_in
+
+from lottery import choices
+from lottery.errors import ConfigError
+from lottery.experiment import find_ticket
+from lottery.interrupts import StopSignals
+from lottery.options import bound_errors
+from lottery.training.roles import Follower
+
+CALLBACKS = f"""{HEAD}
+from typing import ClassVar
+
+SEEN = []
+
+@choices.callback("noted")
+@dataclass(frozen=True)
+class Noted:
+    watches_only: ClassVar[bool] = True
+    what: str = option("epoch", "a word")
+
+    def build(self):
+        import keras
+        word = self.what
+        class Callback(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                SEEN.append((word, epoch, self.model.name, "val_top1" in logs))
+        return Callback()
+
+@choices.callback("shrunk")
+@dataclass(frozen=True)
+class Shrunk:
+    factor: float = option(0.5, "of the biases", gt=0, le=1)
+
+    def build(self):
+        import keras
+        factor = self.factor
+        class Callback(keras.callbacks.Callback):
+            def on_train_begin(self, logs=None):
+                for weight in self.model.trainable_weights:
+                    weight.assign(weight * factor)
+        return Callback()
+"""
+
+
+@pytest.fixture
+def loaded(plug_in):
+    plug_in("my_lab.callbacks", CALLBACKS)
+    yield plug_in
+    conftest._chosen.cache_clear()
+
+
+def test_several_are_chosen_each_with_its_options(loaded):
+    own = ("callback=[shrunk,noted]", "callback.noted.what=word")
+    config = composed(*TINY, *own)
+    assert list(config.callback) == ["shrunk", "noted"]
+    assert config.callback["noted"].what == "word"
+    assert config.callback["shrunk"].factor == 0.5
+    wrong = composed(*TINY, "callback=[shrunk]", "callback.shrunk.factor=2")
+    assert bound_errors(wrong) == ["callback.shrunk.factor=2.0 must be > 0 and <= 1"]
+    with pytest.raises(ConfigError, match=r"option callback\.other\.fact is unknown to .*factor"):
+        choices.callback.all_of({"other": {"name": "shrunk", "fact": 1}})
+    with pytest.raises(ConfigError, match=r"callback=shrank is unknown; did you mean shrunk"):
+        choices.callback.all_of({"shrank": {"name": "shrank"}})
+
+
+def test_what_may_change_a_result_is_part_of_the_key(loaded):
+    def keys(*chosen: str) -> dict[str, str]:
+        return keys_of(composed(*TINY, *chosen))
+
+    plain = keys()
+    assert keys("callback=[noted]", "callback.noted.what=other") == plain
+    shrunk = keys("callback=[shrunk]")
+    assert all(shrunk[n] != plain[n] for n in NODES)
+    assert keys("callback=[noted,shrunk]") == shrunk
+    assert keys("callback=[shrunk]", "callback.shrunk.factor=0.25")["dense"] != shrunk["dense"]
+    loaded("my_lab.callbacks", CALLBACKS.replace("weight * factor", "weight * factor**2"))
+    conftest._chosen.cache_clear()  # which holds the class of before
+    assert keys("callback=[shrunk]")["dense"] != shrunk["dense"]
+    assert keys("callback=[noted]") == plain
+
+
+def test_they_run_in_every_training_and_in_the_chief_alone(loaded, tmp_path):
+    config = composed(*TINY, "callback=[noted,shrunk]")
+    result = find_ticket(config, laboratory(tmp_path / "with"))
+    seen = sys.modules["my_lab.callbacks"].SEEN
+    network = "lenet_300_100"
+    assert seen == [("epoch", epoch, network, True) for epoch in (0, 1, 1)]  # dense, ticket
+    watched = find_ticket(replace(config, callback={}), laboratory(tmp_path / "without"))
+    assert result["dense"]["val_loss"] != watched["dense"]["val_loss"]
+    follower = Follower(StopSignals())
+    assert follower.begin(None, None, None, None) == []  # type: ignore[arg-type]
+
+
+def test_without_any_the_message_says_where_they_come_from():
+    process = run("prune.py", "callback=[mine]")
+    assert process.returncode == 1
+    assert process.stderr == (
+        "error: callback=mine is unknown: there is none but those that plugins=[…] brings\n"
+    )
+    said = run("prune.py", "augmentation=[cutuot]").stderr
+    assert said == "error: augmentation=cutuot is unknown; did you mean cutout? (known: cutout)\n"
+    said = run("prune.py", "augmentation.cutout.size=3").stderr
+    assert said == (
+        "error: option augmentation.cutout.size is unknown: augmentation=[cutout] brings it\n"
+    )
