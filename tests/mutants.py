@@ -245,8 +245,8 @@ MUTANTS = [
     ),
     Mutant(
         "batches of a Hessian count alike", "training/passes.py",
-        "size * part.astype", "len(product) * part.astype",
-        "right for batches of one size, but for a factor",
+        "zip(found, map(len, group), strict=True)", "((g, 1) for g in found)",
+        "right for batches of one size",
         ("test_passes.py",),
     ),
     Mutant(
