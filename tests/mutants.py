@@ -240,6 +240,31 @@ MUTANTS = [
         "the state of the end has the counter of the end",
         ("test_training.py",),
     ),
+    # -- passes for scores
+    Mutant(
+        "the mean constant in a Hessian", "training/pure.py",
+        "with _twice_differentiable(), tf.GradientTape()", "with tf.GradientTape()",
+        "gradients do not change, nor do networks without BatchNorm",
+        ("test_passes.py",),
+    ),
+    Mutant(
+        "batches of a Hessian count alike", "training/passes.py",
+        "zip(found, map(len, group), strict=True)", "((g, 1) for g in found)",
+        "right for batches of one size",
+        ("test_passes.py",),
+    ),
+    Mutant(
+        "the first process's batches", "training/pure.py",
+        "batches[self._rank * own :]", "batches[:]",
+        "right for one process",
+        ("test_passes.py",),
+    ),
+    Mutant(
+        "ReLU6 caps the flow", "training/flow.py",
+        "layer.max_value = None", "pass",
+        "right where the flow is small",
+        ("test_flow.py",),
+    ),
     # -- training
     Mutant(
         "nothing zeroed after a step", "training/loop.py",

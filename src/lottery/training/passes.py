@@ -93,9 +93,8 @@ class NetworkPasses:
     ) -> Iterator[tuple[dict[str, Array], int]]:
         """The result of each batch, and its size. ``arrays`` are weights, and maybe a direction."""
         batches = self._batches(examples)
-        file = (
-            self.work / f"passes-{uuid.uuid4().hex}.safetensors"
-        )  # what is read may be remembered
+        # A name of its own, since what was read is remembered by it.
+        file = self.work / f"passes-{uuid.uuid4().hex}.safetensors"
         named = {f"{part}/{path}": a for part, of in arrays.items() for path, a in of.items()}
         tensors.write(file, named)
         plan = {
