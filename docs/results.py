@@ -21,10 +21,20 @@ def cells(folder: Path):
         if "ticket" not in result:
             continue
         kind = "random mask" if config["mask"]["shuffle"] else config["rewind"]["name"]
+        kind = method(config["mask"]) or kind
         network = config["model"]["name"]
         key = (network, kind, config["mask"]["percentile"], config["rewind"]["epoch"])
         found[key][config["seed"]] = result
     return found
+
+
+def method(mask):
+    """How a mask was made; empty if by magnitude after training, as most are."""
+    if during := (mask["during"] or {}).get("name"):
+        return during
+    score = mask["score"]["name"]
+    words = [score, *(["at the start"] if mask["at"] == "start" and score == "magnitude" else [])]
+    return "" if words == ["magnitude"] else " ".join([*words, *["shuffled"] * mask["shuffle"]])
 
 
 def spread(values):

@@ -235,11 +235,9 @@ def dense(config, tmp_path_factory):
 
 def ticket(config: Any, lab: Any, dense: Run, name: str) -> Run:
     """A sparse training as a study makes one."""
-    initial = {k.path: dense.weights(0)[k.path] for k in dense.kernels}
-    return experiment.trained(
-        config, lab, "ticket", {"dense": dense.key, "during": name},
-        lambda: experiment.sparse_attempt(config, dense.whole, initial, *chosen(name)),
-    )  # fmt: skip
+    during, scope = chosen(name)
+    mask = replace(config.mask, during=during, scope=scope)
+    return experiment.train_sparse(replace(config, mask=mask), lab, dense)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -248,7 +246,9 @@ def test_a_run_leaves_its_last_mask_and_the_density_over_time(config, dense, tmp
     last = {f"mask/{path}": m for path, m in run.mask.items()}
     assert equal(last, {n: a for n, a in run.state().items() if n.startswith("mask/")})
     about = files.read_json(run.path / "mask.json")
-    assert about == {"percentile": 70.0} | masks.summary(run.mask, dense.whole)
+    assert about == {"percentile": 70.0, "pattern": {"name": "weight"}} | masks.summary(
+        run.mask, dense.whole
+    )
     assert about["kept"] == about["prunable"] - removed(70.0, about["prunable"])
     density = [row["density"] for row in run.metrics]
     assert density == sorted(density, reverse=True)

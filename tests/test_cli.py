@@ -32,7 +32,7 @@ OF_DATA = {"val_examples", "val_majority", "val_images", "test_examples", "class
 SETTING = {"replicas", "devices", "deterministic", "jit_compile", "tensorflow", "per_replica"}
 MASK_FIELDS = {
     "percentile", "prunable", "kept", "density", "kernels", "density_of_kernels", "left_out",
-    "total_parameters", "density_of_all", "layers",
+    "total_parameters", "density_of_all", "layers", "pattern",
 }  # fmt: skip
 SWEEP = ("mask.percentile=70,80,...,90", "rewind.epoch=0,1")
 
@@ -141,7 +141,10 @@ def test_a_run_leaves_exactly_the_contracts_files_and_fields(finished):
     assert mask["density"] == mask["kept"] / mask["prunable"]
     assert sum(layer["kept"] for layer in mask["layers"].values()) == mask["kept"]
     assert sum(layer["size"] for layer in mask["layers"].values()) == mask["prunable"]
-    assert result["rewind"] == {"name": "weights", "epoch": 1, "optimizer": "restore"}
+    assert result["rewind"] == {
+        "name": "weights", "epoch": 1, "step": None, "optimizer": "restore",
+    }  # fmt: skip
+
     loss = result["dense"]["val_top1"] - result["ticket"]["val_top1"]
     assert result["matched"] == (100 * loss <= result["tolerance"] == 1.0)
 

@@ -75,7 +75,7 @@ PACKAGE = {
             """The dense network's state after the epoch, as it was."""
 
             def rewind(self, origin):
-                return Start(origin.epoch, origin.dense(origin.epoch))
+                return Start(origin.point, origin.dense(origin.point))
     ''',
     "my_lab/networks.py": '''
         from dataclasses import dataclass

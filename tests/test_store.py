@@ -130,9 +130,9 @@ def test_an_older_store_is_refused_in_one_line_that_says_what_to_do(tmp_path):
     with pytest.raises(StoreError) as raised:
         Store(tmp_path)
     assert str(raised.value) == (
-        f"the store {tmp_path} was written by an older version of lottery (layout 1), whose keys "
-        "mean something else today: choose another paths.store, or remove it; report.py still "
-        "reads its results"
+        f"the store {tmp_path} was written by an older version of lottery (layout "
+        f"{store_module.VERSION - 1}), whose keys mean something else today: choose another "
+        "paths.store, or remove it; report.py still reads its results"
     )
 
 

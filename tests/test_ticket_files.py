@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from lottery import models, tickets
+from lottery import choices, models, tickets
 from lottery.analysis import transfer_sweep
 from lottery.errors import TicketError
 from lottery.models.kernels import kernels
@@ -75,7 +75,8 @@ def used(about, tensors, file):
         *(s["data"] for s in ticket.provenance["seen"]),
     ):
         assert tickets.ticket.data_name(data)
-        assert bound_errors(dataset(**data)) == []
+        if data["source"] in choices.source.names():  # else of a plug-in that is not here
+            assert bound_errors(dataset(**data)) == []
     for which in ("trained", "rewound"):
         network = ticket.model(which)
         image = ticket.normalised(np.zeros((1, *ticket.network.input_shape)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import TINY, composed, laboratory, together
 
-from lottery import choices, experiment, tickets, transfer
+from lottery import experiment, tickets, transfer
 from lottery.points import Point
 from lottery.runs import Run, runs_of
 
@@ -37,13 +37,8 @@ def story(folder: Path, file: Path) -> None:
     dense = experiment.train_dense(composed(*STUDY), lab)
     config = composed(*STUDY, "rewind.epoch=1", "rewind=finetune", "rewind.optimizer=reset")
     experiment._dense_state(config, lab, dense, Point(1))
-    initial = {k.path: dense.weights(0)[k.path] for k in dense.kernels}
-    dynamics = choices.dynamics.of({"name": "rigl", "frequency": 3})
-    allocation = choices.allocation.of({"name": "erk"})
-    experiment.trained(
-        config, lab, "ticket", {"dense": dense.key, "during": "rigl"},
-        lambda: experiment.sparse_attempt(config, dense.whole, initial, dynamics, allocation),
-    )  # fmt: skip
+    experiment.find_ticket(composed(*STUDY, "mask=rigl", "mask.during.frequency=3"), lab)
+    experiment.find_ticket(composed(*STUDY, "mask=snip", "mask.score.per_class=2"), lab)
     ticket = runs_of(experiment.find_ticket(config, lab))["ticket"]
     if not file.exists():
         tickets.write(tickets.of_run(ticket), file)

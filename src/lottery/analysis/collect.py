@@ -80,8 +80,15 @@ class Cell:
         known = name in choices.rewinding.names()
         return bool(
             self.config.get("mask.shuffle")
+            or self._by_lot
             or (known and getattr(choices.rewinding.find(name), "control", False))
         )
+
+    @property
+    def _by_lot(self) -> bool:
+        """Whether its mask looks at nothing."""
+        score, during = self.config.get("mask.score.name"), self.config.get("mask.during.name")
+        return score == "random" and during is None
 
     @property
     def config_file(self) -> Path | None:
@@ -429,11 +436,12 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
     }  # a mask that changes has none
     point = found.get("point")
     at = None if point is None else Point.of(point)
-    epoch, step = (at and at.epochs), None
+    rewind = {"name": "weights", "optimizer": "restore", "epoch": None, "step": None, **found}
+    rewind.pop("point", None)
     if at is not None and at.steps:
-        epoch, step = None, at.step(Run(run).steps_per_epoch)
-    plain = {k: v for k, v in found.items() if k != "point"}
-    rewind = {"optimizer": "restore", **plain, "epoch": epoch, "step": step}
+        rewind["step"] = at.step(Run(run).steps_per_epoch)
+    elif at is not None:
+        rewind["epoch"] = at.epochs
     config |= flat({"rewind": rewind})
     dense = store / "dense" / identity["dense"]
     return Cell(

@@ -100,8 +100,10 @@ class Chief(Follower):
         if recipe.course is not None:
             mask = loop.masking.mask()
             masks.write(mask, self.work / MASK)
-            about = masks.summary(mask, whole(loop.model))
-            write_json(self.work / "mask.json", {"percentile": recipe.course.percentile, **about})
+            # By single weights, as it began.
+            about = {"percentile": recipe.course.percentile, "pattern": {"name": "weight"}}
+            summary = masks.summary(mask, whole(loop.model))
+            write_json(self.work / "mask.json", {**about, **summary})
 
     def end(
         self, recipe: Recipe, data: Splits, progress: Progress, measured: Mapping[str, float]
