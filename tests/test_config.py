@@ -201,6 +201,9 @@ def test_every_model_file_builds(name):
         ("logger.mode=ofline", "logger.mode=ofline is unknown; did you mean offline"),
         # Beyond ranges: names of modules and what the data set can give.
         ("mask=snip mask.rate=20", "mask.rate=20 trains between its rounds, and mask.at=start"),
+        ("mask=lenet mask.skip_last=true", "mask.skip_last=true leaves the last layer dense, so"),
+        ("mask=rigl mask.score=snip", "mask.score=snip does not go with mask.during=rigl"),
+        ("mask=set mask.pattern=block", "mask.pattern=block does not go with mask.during=set"),
         ("mask=2_of_4 mask.percentile=60", "mask.percentile=60 is not what 2 of 4 weights leave"),
         ("mask=2_of_4 mask.scope=erk", "mask.scope=erk has no effect with mask.pattern=n_of_m"),
         ("data.classes=[1,10]", "data.classes=[1, 10]: digits has classes 0 to 9, not 10"),
@@ -313,7 +316,7 @@ class FakeTraining:
     Chief = Chief
 
     def train(self, recipe, data, chief):
-        kernels = [{"path": p, "kind": k, "shape": [4]} for p, k in self.KERNELS]
+        kernels = [{"path": p, "kind": k, "shape": [4], "matrix": True} for p, k in self.KERNELS]
         whole = {"parameters": 12, "kernels": 12, "left_out": []}
         spe = recipe.last_step // recipe.config.trainer.epochs
         network = {"steps_per_epoch": spe, "whole": whole, "kernels": kernels}

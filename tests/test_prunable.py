@@ -1,6 +1,7 @@
 """Which matrices of a network are pruned, whatever layers it is made of; what is left is named."""
 
 import logging
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from lottery import choices, experiment, models, tickets
 from lottery.errors import ConfigError
 from lottery.export.compaction import compact, removed
 from lottery.files import read_json
+from lottery.masking import prunable
 from lottery.models import cost, kernels
 from lottery.runs import runs_of
 
@@ -221,3 +223,14 @@ def test_logits_are_computed_in_float32(name, options, mixed_precision):
     rounded = keras.ops.cast(keras.ops.cast(logits, "bfloat16"), "float32")
     assert (np.array(logits) != np.array(rounded)).any()  # they were no 16-bit numbers before
     assert "bfloat16" in {layer.compute_dtype for layer in kernels.flat_layers(model)}
+
+
+@pytest.mark.parametrize("mask", ["block_1x4", "4_of_8"])
+def test_a_pattern_of_matrices_refuses_kernels_of_other_axes(mask):
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2DTranspose(8, 2, name="up")(inputs)
+    model = keras.Model(inputs, layers.EinsumDense("bhwc,cd->bhwd", (9, 9, 8), name="mix")(x))
+    found = SimpleNamespace(kernels=kernels.kernels(model))
+    with pytest.raises(ConfigError, match="and those of up/kernel, mix/kernel are not: choose"):
+        prunable(composed(*TINY, f"mask={mask}", "mask.skip_first=false"), found)
+    assert prunable(composed(*TINY, "mask=magnitude"), found) == ["up/kernel", "mix/kernel"]

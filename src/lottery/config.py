@@ -368,6 +368,7 @@ def range_errors(config: Training) -> list[str]:
 def _bad_dynamics(mask: Mask) -> list[str]:
     """What has no meaning for a mask that changes during training."""
     wrong = {
+        f"mask.score={mask.score.name}": mask.score.name != "magnitude",
         f"mask.pattern={mask.pattern.name}": mask.pattern.name != "weight",
         f"mask.rate={mask.rate}": mask.rate is not None,
         "mask.shuffle=true": mask.shuffle,

@@ -184,7 +184,8 @@ def initial_identity(config: Training) -> dict[str, Any]:
     about = training_identity(config)
     parts = {k: v for k, v in about["config"].items() if k in ("seed", "data", "model")}
     batch = {"batch_size": config.trainer.batch_size}
-    return {**about, "config": {**parts, **batch}}
+    code = {k: v for k, v in about.get("code", {}).items() if k in ("source", "model")}
+    return {"config": {**parts, **batch}, "data": about["data"], **({"code": code} if code else {})}
 
 
 def _effective(config: Config) -> Mask:

@@ -63,6 +63,12 @@ def prunable(config: Config, dense: Run) -> list[str]:
     )
     if not paths:
         raise ConfigError("the mask options leave no layer to prune")
+    odd = [k.path for k in dense.kernels if k.path in paths and not k.matrix]
+    if odd and getattr(options.pattern, "of_matrices", False):
+        raise ConfigError(
+            f"mask.pattern={options.pattern.name} takes kernels whose last axes are inputs and "
+            f"outputs, and those of {', '.join(odd)} are not: choose another mask.pattern"
+        )
     return paths
 
 

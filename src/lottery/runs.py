@@ -184,6 +184,7 @@ class StoredKernel:
     path: str
     shape: tuple[int, ...]
     kind: str
+    matrix: bool
 
 
 def load_run(path: str | Path) -> Run:

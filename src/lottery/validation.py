@@ -7,6 +7,7 @@ from lottery.config import Config, Training, range_errors
 from lottery.errors import ConfigError, LotteryError
 from lottery.lineage import epoch_steps
 from lottery.pruning.allocation import rounds
+from lottery.pruning.allocations.rates import Rates
 from lottery.pruning.units import Target
 
 
@@ -42,6 +43,8 @@ def _check_mask(config: Config) -> None:
     mask = config.mask
     if mask.percentile > 0:
         mask.pattern.check(Target(mask.percentile, mask.scope))
+    if isinstance(mask.scope, Rates):
+        mask.scope.check(skip_first=mask.skip_first, skip_last=mask.skip_last)
 
 
 CHECKS = (_check_percentile, _check_steps, _check_mask)

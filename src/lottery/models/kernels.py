@@ -24,6 +24,8 @@ class Kernel:
     an EinsumDense."""
     kind: str
     """``conv``, ``depthwise`` or ``dense``; ``other`` where nothing prunes it."""
+    matrix: bool = True
+    """Whether its last axes are inputs and outputs, as patterns of matrices take them."""
 
     @property
     def size(self) -> int:
@@ -49,7 +51,7 @@ def kernels(model: "keras.Model") -> list[Kernel]:
             f"{model.name} has several variables called {', '.join(twice)}; give its layers names"
         )
     return [
-        Kernel(variable.path, tuple(variable.shape), kind)
+        Kernel(variable.path, tuple(variable.shape), kind, _is_matrix(layer, kind))
         for layer in flat_layers(model)
         for variable, kind in layer_kernels(layer)
     ]
@@ -84,6 +86,16 @@ def _walk(layer: Any) -> Iterator[Any]:
     for inner in layer._flatten_layers(include_self=False, recursive=False):
         yield inner
         yield from _walk(inner)
+
+
+def _is_matrix(layer: Any, kind: str) -> bool:
+    from keras import layers
+
+    other = (
+        layers.EinsumDense,
+        layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose,
+    )  # fmt: skip
+    return kind != "depthwise" and not isinstance(layer, other)
 
 
 def layer_kernels(layer: Any) -> list[tuple[Any, str]]:

@@ -42,7 +42,8 @@ class Target:
 class Pattern(Protocol):
     """What a choice of ``mask.pattern`` is: it says which weights can go together.
 
-    A class variable ``needs_ties`` says that it must know which channels are tied.
+    A class variable ``needs_ties`` says that it must know which channels are tied, and
+    ``of_matrices`` that it takes kernels alone whose last axes are inputs and outputs.
     """
 
     def check(self, target: Target) -> None:

@@ -26,6 +26,17 @@ class Rates:
         0.5, "factor of the last prunable layer, the output (1 with mask.skip_last)", ge=0, le=1
     )
 
+    def check(self, *, skip_first: bool, skip_last: bool) -> None:
+        """Raise :class:`ConfigError` where a factor would be that of the wrong layer."""
+        ends = {"first": (skip_first, self.first), "last": (skip_last, self.last)}
+        for end, (skipped, factor) in ends.items():
+            if skipped and factor != 1:
+                raise ConfigError(
+                    f"mask.skip_{end}=true leaves the {end} layer dense, so mask.scope.{end}="
+                    f"{factor:g} would be the factor of the next one: set mask.scope.{end}=1, or "
+                    "name layers by mask.scope.factors"
+                )
+
     def removals(self, layers: Sequence[Layer], percentile: float, before: float) -> list[int]:
         """``floor(f * r * n)`` of the n weights that a layer of factor f has left.
 

@@ -1,6 +1,7 @@
 """Blocks of a kernel as a matrix, as sparse matrix products take them."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from lottery.pruning.units import Array, Shapes, Ties, UnitPattern, Units, one_a
 @dataclass(frozen=True)
 class Block(UnitPattern):
     """Blocks of inputs x outputs weights: 1x4, 4x1, …"""
+
+    of_matrices: ClassVar[bool] = True
 
     rows: int = option(1, "inputs in a block: window positions, then input channels", ge=1)
     columns: int = option(4, "outputs in a block", ge=1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ _INPUTS = -2  # axis of a kernel: (*window, inputs, outputs)
 @dataclass(frozen=True)
 class NOfM:
     """The n highest scores of every m consecutive input channels survive (arXiv:2104.08378)."""
+
+    of_matrices: ClassVar[bool] = True
 
     n: int = option(2, "weights that stay of every m", ge=1)
     m: int = option(4, "consecutive input channels, as the runtime stores kernels", ge=2)
