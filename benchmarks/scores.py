@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import noise
 
-from lottery import choices, experiment
+from lottery import choices, trainings
 from lottery.config import Trainer, Training
 from lottery.models.kernels import kernels
 from lottery.pruning import masks
@@ -48,7 +48,7 @@ def configuration(size, batch):
 
 def seconds_of_an_epoch(config, steps):
     """Seconds of :data:`EPOCH` images at the rate of the median step, and the fresh weights."""
-    data = experiment.load_data(config.data)
+    data = trainings.load_data(config.data)
     batch = config.trainer.batch_size
     per_epoch = data.train.size // batch
     loop, _ = run.build(from_scratch(config, per_epoch), data, {})
@@ -75,7 +75,7 @@ def seconds_of_a_mask(config, name, weights, paths):
     )
     with tempfile.TemporaryDirectory() as work:
         started = time.perf_counter()
-        offered = passes.NetworkPasses(config, experiment.load_data, Path(work))
+        offered = passes.NetworkPasses(config, trainings.load_data, Path(work))
         known = Evidence(weights, paths, PERCENTILE, offered=offered, pruned=pruned)
         known.prune(scored(choices.score.find(name)(), known), PERCENTILE)
         return time.perf_counter() - started

@@ -86,14 +86,14 @@ def _become(
 
 
 def _import_what_scripts_do() -> None:
-    from lottery import cli, experiment, transfer
+    from lottery import cli, trainings, transfer
     from lottery.analysis import report
     from lottery.export import job as export
     from lottery.preprocess import job as preprocess
     from lottery.sweep import staged
 
     assert all((cli, transfer, report, export, preprocess, staged))
-    experiment._imported()
+    trainings._imported()
     for name in "sklearn.datasets", "matplotlib.pyplot", "plotly", "wandb", "scipy.stats":
         importlib.import_module(name)
 

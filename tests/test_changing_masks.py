@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import TINY, composed, laboratory
 
-from lottery import choices, experiment, files, rewinding
+from lottery import choices, experiment, files, rewinding, trainings
 from lottery.data import Chunk
 from lottery.errors import CheckpointError, DivergedError, StoppedError
 from lottery.interrupts import StopSignals
@@ -92,7 +92,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def data(config):
-    return experiment.load_data(config.data)
+    return trainings.load_data(config.data)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -169,7 +169,7 @@ def test_steps_per_call_change_nothing(walked, config, data):
 def test_rigl_measures_the_gradient_of_all_weights_where_it_changes(config):
     """Against a gradient taken by hand, of the same batch at the same weights."""
     config = replace(config, data=replace(config.data, crop_padding=0, flip=False))
-    data = experiment.load_data(config.data)
+    data = trainings.load_data(config.data)
     found = walk(data, *built(config, data, "rigl"))
     loop, model = found.loop, found.loop.model
     for step in found.changes:

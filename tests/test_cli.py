@@ -192,9 +192,9 @@ def test_the_same_command_again_answers_from_the_store_without_tensorflow(finish
 @pytest.mark.slow
 def test_training_does_not_wait_for_packages_that_it_does_not_use():
     check = (
-        "import sys; from lottery import choices, cli, experiment;"
-        "experiment._imported();"
-        "experiment.load_data(choices.source.of({'source': 'digits'}));"
+        "import sys; from lottery import choices, cli, trainings;"
+        "trainings._imported();"
+        "trainings.load_data(choices.source.of({'source': 'digits'}));"
         "assert 'tensorflow' in sys.modules;"
         "print({'sklearn', 'scipy.stats', 'matplotlib'} & set(sys.modules));"
         "import matplotlib.pyplot, sklearn"  # the report of a sweep in the same process may

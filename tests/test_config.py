@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from lottery import choices, cli, experiment, models, rewinding, studies
+from lottery import choices, cli, experiment, models, rewinding, studies, trainings
 from lottery.config import Config, TransferConfig, range_errors, typed
 from lottery.data.sources import digits
 from lottery.errors import ConfigError
@@ -332,8 +332,8 @@ class FakeTraining:
 @pytest.fixture
 def keys(lab, monkeypatch):
     """The store's keys of the dense run and the ticket of a config, without training anything."""
-    monkeypatch.setattr(experiment, "training_module", lambda config: FakeTraining())
-    monkeypatch.setattr(experiment, "load_data", lambda data: None)
+    monkeypatch.setattr(trainings, "training_module", lambda config: FakeTraining())
+    monkeypatch.setattr(trainings, "load_data", lambda data: None)
     # Another data set of the same name has another fingerprint, whatever the config says.
     monkeypatch.setattr(digits.DigitsData, "open", lambda config: digits.Digits())
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY, composed
 from test_pruning_scores import evidence, score
 
-from lottery import experiment, models
+from lottery import models, trainings
 from lottery.choices import model
 from lottery.errors import ConfigError
 from lottery.models.kernels import kernels
@@ -200,7 +200,7 @@ def test_rounds_of_synflow_leave_every_layer_something(tmp_path):
     def load(_):
         raise AssertionError("SynFlow takes no data")
 
-    description = experiment.load_data(config.data).description
+    description = trainings.load_data(config.data).description
     network = models.build_choice(config.model, description.input_shape, 10)
     paths = [k.path for k in kernels(network)]
     known = evidence(

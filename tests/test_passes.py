@@ -20,7 +20,7 @@ from test_data import write_folder, write_tfds
 from test_pruning_scores import assert_close, score
 from test_records import write_records
 
-from lottery import data, experiment, models, tensors
+from lottery import data, experiment, models, tensors, trainings
 from lottery.data.splits import drawn
 from lottery.errors import ConfigError
 from lottery.pruning.evidence import Evidence, Examples
@@ -38,14 +38,14 @@ if kind == "mirrored":
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 import test_passes
-from lottery import experiment
+from lottery import experiment, trainings
 from lottery.training import devices, run
 
 run.network = lambda *args, head_only=False: test_passes.smooth(dropout=0.2)
 if kind == "mirrored":
     devices._strategies[kind] = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-if not experiment.follow():
-    experiment.lead()
+if not trainings.follow():
+    trainings.lead()
     test_passes.story(kind, folder)
 """
 CONFIG = composed(*TINY, "trainer.batch_size=16", "trainer.precision=mixed_bfloat16", "seed=3")
@@ -88,13 +88,13 @@ def alone(monkeypatch) -> Iterator[None]:
     devices.configure(precision="float32", deterministic=None)
 
 
-def passes_of(tmp_path, config=CONFIG, load=experiment.load_data):
+def passes_of(tmp_path, config=CONFIG, load=trainings.load_data):
     return passes.NetworkPasses(config, load, tmp_path)
 
 
 def batches(config, examples):
     """Images as the network sees them in float64, and labels: of each batch of 16 or fewer."""
-    train = experiment.load_data(config.data).train
+    train = trainings.load_data(config.data).train
     rows = drawn(train.labels, examples.per_class, config.seed, examples.half)
     for part in np.array_split(rows, -(-len(rows) // 16)):
         yield (
@@ -296,7 +296,7 @@ def test_examples_are_the_same_however_they_are_stored(tmp_path, kind):
 
 def test_what_cannot_be_is_said(tmp_path):
     weights = given_weights()
-    splits = experiment.load_data(CONFIG.data)
+    splits = trainings.load_data(CONFIG.data)
     for labels, said in (
         (None, "those of data.source=digits have no labels: score by magnitude or synflow"),
         (np.arange(10, dtype=np.int32), "half 1 of the training examples is empty"),

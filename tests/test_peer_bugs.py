@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 from conftest import TINY, composed, laboratory, pruned
 
-from lottery import choices, experiment, files, lineage, models, rewinding
+from lottery import choices, experiment, files, lineage, models, rewinding, trainings
 from lottery.analysis import verdict
 from lottery.data.arrays import ArraySplit
 from lottery.models import kernels
@@ -99,7 +99,7 @@ def depthwise_convolutions_have_nine_weights_a_channel(lab):
 def a_kept_epoch_has_taken_as_many_steps(lab):
     config = composed(*TINY, "seed=1")  # no dense run to start from: the mutant trains its own
     dense = experiment.train_dense(config, lab)
-    steps = experiment.load_data(config.data).train.size // config.trainer.batch_size
+    steps = trainings.load_data(config.data).train.size // config.trainer.batch_size
     assert dense.points == [Point(0), Point(1), Point(2)]
     for epoch in range(3):
         assert dense.state(epoch)["optimizer/iteration"] == epoch * steps
@@ -179,7 +179,7 @@ def the_verdict_follows_validation_whatever_the_test(lab):
 
 def every_example_is_evaluated(lab):
     config = composed(*TINY, "trainer.eval_batch_size=100")
-    data = experiment.load_data(config.data)
+    data = trainings.load_data(config.data)
     loop, _ = training.build(from_scratch(config, 1), data, {})
     for split in (data.validation, data.test):
         assert split.size % 100

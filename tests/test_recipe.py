@@ -10,7 +10,7 @@ from conftest import SMALL, TINY, composed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lottery import choices, experiment, tensors
+from lottery import choices, tensors, trainings
 from lottery.data import describe
 from lottery.points import Point
 from lottery.pruning import masks
@@ -139,6 +139,6 @@ def test_a_fresh_network_needs_no_file(tmp_path):
 def test_a_start_says_in_steps_what_it_says_in_epochs():
     config = composed(*TINY)
     spe = describe(config.data).sizes["train"] // config.trainer.batch_size
-    recipe = experiment.from_start(config, Start(Point(1), STATE, seed=3, last_rate=True))
+    recipe = trainings.from_start(config, Start(Point(1), STATE, seed=3, last_rate=True))
     assert (recipe.first_step, recipe.last_step, recipe.keep_steps) == (spe, 2 * spe, (spe,))
     assert (recipe.seed, recipe.last_rate, recipe.measure) == (3, True, True)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from conftest import TINY, composed
 from test_data import RESIZED
 
-from lottery import experiment, files
+from lottery import experiment, files, replay, trainings
 from lottery.analysis import collect
 from lottery.errors import ConfigError
 from lottery.points import Point
@@ -60,7 +60,7 @@ def test_a_network_names_what_its_replicas_change(monkeypatch):
     named = []
     for options in ((), ("model.dropout=0.5",), norm, (*norm, "trainer.sync_batch_norm=true")):
         config = composed(*TINY, *options)
-        data = experiment.load_data(config.data)
+        data = trainings.load_data(config.data)
         loop, _ = run.build(from_scratch(config, 1), data, {})
         named.append(loop.setting.per_replica)
     assert named == ["", "dropout", "batch normalisation", ""]
@@ -115,7 +115,7 @@ def test_a_replay_that_is_not_exact_warns_before_it_trains(lab, monkeypatch, cap
         devices, "setting",
         lambda strategy, **how: replace(here(strategy, **how), deterministic=False),
     )  # fmt: skip
-    _, replayed = experiment._dense_state_and_replay(config, lab, dense, Point(1))
+    _, replayed = replay.dense_state_and_replay(config, lab, dense, Point(1))
     assert replayed == "operations here are not deterministic"
     assert "rewind.keep=[1] or trainer.deterministic=true" in caplog.text
 

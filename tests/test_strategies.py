@@ -25,7 +25,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 
 from conftest import TINY, composed, laboratory
 
-from lottery import choices, experiment
+from lottery import choices, experiment, trainings
 from lottery.data.preprocessing import Preprocessing
 from lottery.errors import ConfigError
 from lottery.training import devices
@@ -36,7 +36,7 @@ from lottery.training.length import Length
 from lottery.training.loop import Loop
 
 devices._strategies["mirrored"] = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-data = experiment.load_data(composed().data)
+data = trainings.load_data(composed().data)
 shape = data.description.input_shape
 cutout = choices.augmentation.of({"name": "cutout", "size": 3})
 mask = np.random.default_rng(0).random((3, 3, 1, 8)) < 0.5

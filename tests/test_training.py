@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from conftest import SMALL, TINY, composed, laboratory
 
-from lottery import experiment, files, rewinding
+from lottery import experiment, files, replay, rewinding, trainings
 from lottery.errors import CheckpointError, DivergedError, StoppedError
 from lottery.points import Point
 from lottery.runs import Run, runs_of
@@ -67,7 +67,7 @@ def test_an_epoch_that_was_not_kept_is_replayed_exactly(small_lab, dense, tmp_pa
     config = composed(*SMALL, "rewind.epoch=3", "rewind.keep=[]")
     other = experiment.train_dense(config, lab)
     assert other.points == [Point(0), Point(3)]
-    replayed = experiment._dense_state(config, lab, other, Point(2))
+    replayed = replay.dense_state(config, lab, other, Point(2))
     assert equal(replayed, dense.state(2))
 
 
@@ -302,7 +302,7 @@ def test_result_is_measured_on_all_examples(dense):
     from lottery.training import run as training
 
     config = composed(*SMALL)
-    data = experiment.load_data(config.data)
+    data = trainings.load_data(config.data)
     loop, _ = training.build(from_scratch(config, 1), data, {})
     loop.load(dense.state())
     images = np.concatenate([x[v] for x, _, v in data.test.evaluation(100).as_numpy_iterator()])
@@ -439,7 +439,7 @@ def test_a_rewinding_with_weights_of_its_own_is_not_pristine(tmp_path, monkeypat
     lab, config = laboratory(tmp_path), composed(*TINY, "rewind=reinit", "rewind.epoch=0")
     monkeypatch.setattr(
         type(config.rewind), "rewind",
-        lambda self, origin: Start(weights=experiment._weights(origin.final())),
+        lambda self, origin: Start(weights=replay.weights_of(origin.final())),
     )  # fmt: skip
     ticket = runs_of(experiment.find_ticket(config, lab))["ticket"]
     assert files.read_json(ticket.path / "start.json")["pristine"] is False

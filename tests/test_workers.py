@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import TINY, composed, laboratory, together
 
-from lottery import experiment, tickets, transfer
+from lottery import experiment, replay, tickets, transfer
 from lottery.points import Point
 from lottery.runs import Run, runs_of
 
@@ -19,10 +19,10 @@ import sys
 from pathlib import Path
 
 import test_workers
-from lottery import experiment
+from lottery import experiment, replay, trainings
 
-if not experiment.follow():
-    experiment.lead()
+if not trainings.follow():
+    trainings.lead()
     test_workers.story(*map(Path, sys.argv[1:]))
 """
 
@@ -36,7 +36,7 @@ def story(folder: Path, file: Path) -> None:
     lab = laboratory(folder)
     dense = experiment.train_dense(composed(*STUDY), lab)
     config = composed(*STUDY, "rewind.epoch=1", "rewind=finetune", "rewind.optimizer=reset")
-    experiment._dense_state(config, lab, dense, Point(1))
+    replay.dense_state(config, lab, dense, Point(1))
     experiment.find_ticket(composed(*STUDY, "mask=rigl", "mask.during.frequency=3"), lab)
     experiment.find_ticket(composed(*STUDY, "mask=snip", "mask.score.per_class=2"), lab)
     ticket = runs_of(experiment.find_ticket(config, lab))["ticket"]

@@ -97,10 +97,10 @@ class _Launcher(BaseSubmititLauncher):
 
     def __call__(self, *args: Any) -> JobReturn:
         """Run one job in its own process; raise what it raises, so that it exits non-zero."""
-        from lottery import experiment, provenance
+        from lottery import provenance, trainings
         from lottery.sweep.feed import completed
 
-        if experiment.follow():  # another task of the job writes what there is to write
+        if trainings.follow():  # another task of the job writes what there is to write
             return completed()
         provenance.report_change(self.revision, "submitted")
         result: JobReturn = super().__call__(*args)

@@ -102,12 +102,12 @@ def _attempt(
     config: DictConfig, study: Study, act: Callable[[Any, Path], Made]
 ) -> tuple[Made, Path]:
     """What ``act`` makes of a checked config, and the output folder, whose status is kept."""
-    from lottery import experiment
+    from lottery import trainings
 
     output = Path(HydraConfig.get().runtime.output_dir)
     try:
         with status(output):
-            experiment.lead()
+            trainings.lead()
             check_folder(HydraConfig.get(), output)
             options = typed(config)
             check_sweeper(HydraConfig.get(), options)
@@ -128,9 +128,9 @@ def _attempt(
 def tell(options: Training, config: DictConfig, output: Path, study: Study, group: str) -> Result:
     """Run a study and leave config.yaml, metrics.csv and result.json in ``output``."""
     from lottery import tickets
-    from lottery.experiment import Laboratory
     from lottery.store import Store
     from lottery.tracking import Tracker
+    from lottery.trainings import Laboratory
 
     resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     files.write_text(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
@@ -277,11 +277,11 @@ def _followed(main: Callable[[], Any]) -> bool:
 
     if cluster.task() is None:
         return False
-    from lottery import experiment
+    from lottery import trainings
 
     meaning = hashlib.sha256(_composed(main).encode()).hexdigest()  # it may hold secrets
     cluster.command = cluster.started(sys.argv, meaning)
-    return experiment.follow()
+    return trainings.follow()
 
 
 def _composed(main: Callable[[], Any]) -> str:

@@ -18,15 +18,6 @@ from lottery.data import crop_size, describe
 from lottery.data.overlap import overlap
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import ConfigError, DataError, DivergedError, TicketError
-from lottery.experiment import (
-    Attempt,
-    Laboratory,
-    Sparse,
-    from_start,
-    load_data,
-    trained,
-    training_module,
-)
 from lottery.lineage import Lineage, training_identity
 from lottery.models.cost import whole
 from lottery.options import bound_errors, did_you_mean
@@ -38,6 +29,15 @@ from lottery.store import Node, Store
 from lottery.studies.transfer import Moved
 from lottery.tickets import Ticket, asked_for, check_fit
 from lottery.tickets.ticket import data_name
+from lottery.trainings import (
+    Attempt,
+    Laboratory,
+    Sparse,
+    from_start,
+    load_data,
+    trained,
+    training_module,
+)
 
 log = logging.getLogger(__name__)
 

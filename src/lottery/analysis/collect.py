@@ -1,8 +1,7 @@
 """The cells of a study, finished or not, from a sweep's folder or from the run store."""
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lottery import choices, files, studies
 from lottery.analysis import settings
+from lottery.analysis.methods import with_method
+from lottery.analysis.overrides import differences
 from lottery.config import Config
 from lottery.errors import LotteryError, ResultError
 from lottery.options import did_you_mean, options
@@ -26,7 +27,6 @@ Flat = Mapping[str, Any]
 
 # A sweep has hundreds of small files: libyaml reads them ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_BEFORE_TRAINING = {"snip", "grasp", "synflow", "random"}  # scores that are usually of the start
 GRID = ("seed", "mask.percentile", "rewind.epoch", "rewind.step")
 STATUSES = ("done", "running", "queued", "failed", "missing")
 
@@ -222,25 +222,6 @@ def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = value
     return found
-
-
-def with_method(config: Flat) -> dict[str, Any]:
-    """The config with one more name, ``method``, for how the network is pruned, if it says so.
-
-    One word where a dozen options differ: ``snip``, ``magnitude, channel``, ``rigl, erk``.
-    """
-    score, during = config.get("mask.score.name"), config.get("mask.during.name")
-    if not (score or during):
-        return dict(config)
-    usual = {"mask.scope.name": "erk" if during in ("set", "rigl") else "global"}
-    usual["mask.pattern.name"] = "weight"
-    words = [str(during or score)]
-    words += [str(config.get(name)) for name, value in usual.items() if config.get(name) != value]
-    words += ["in rounds"] if config.get("mask.rate") is not None else []
-    words += ["shuffled"] if config.get("mask.shuffle") else []
-    if not during and (config.get("mask.at") == "start") != (score in _BEFORE_TRAINING):
-        words.append(f"at the {config.get('mask.at')}")
-    return {**config, "method": ", ".join(words)}
 
 
 def _is_one_of(have: Any, wanted: Any) -> bool:
@@ -448,67 +429,13 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
         run.name,
         "done",
         with_method(config),
-        tuple(_differences(config, defaults)),
+        tuple(differences(config, defaults)),
         run,
         dense={"key": dense.name, **files.read_json(dense / "result.json")},
         ticket={"key": run.name, **files.read_json(run / "result.json")},
         mask=mask,
         store=store,
     )
-
-
-def _several(kind: choices.Kind, config: Flat, matter: dict[str, bool]) -> Iterator[str]:
-    """The override that chooses what this config has of a kind, and which options it has then."""
-    matter.pop(kind.option, None)
-    naming = [n for n in config if n.startswith(f"{kind.option}.") and n.endswith(f".{kind.key}")]
-    if naming:
-        yield f"{kind.group}=[{','.join(str(config[n]) for n in naming)}]"
-    of_choices = (n for n in config if n.startswith(f"{kind.option}.") and n not in naming)
-    matter |= dict.fromkeys(of_choices, True)
-
-
-def _differences(config: Flat, defaults: Flat) -> Iterator[str]:
-    """The overrides that turn the default config into this one, as far as results go."""
-    places = {"data.root", "data.dir", "paths.outputs", "paths.store"}
-    matter = {name: f.metadata["identity"] or name in places for name, f, _ in options(Config())}
-    others = set()  # whose choice is not the default's, so that its values are not either
-    for kind in choices.KINDS:
-        if kind.several:
-            yield from _several(kind, config, matter)
-            continue
-        if not matter[kind.option]:  # who asked for it
-            continue
-        inside, naming = f"{kind.option}.", f"{kind.option}.{kind.key}"
-        chosen = config.get(naming, defaults.get(naming))
-        if chosen not in kind.names():  # of a plug-in that is not here
-            of_choice = {n: True for n in config if n.startswith(inside)}
-        else:
-            of_choice = {
-                n: f.metadata["identity"] for n, f, _ in options(kind.find(chosen)(), inside)
-            }
-        matter |= of_choice | dict.fromkeys(places & set(of_choice), True)
-        matter.pop(naming, None)
-        if chosen != defaults.get(naming):
-            others |= set(of_choice)
-            yield f"{kind.group}={_spelled(chosen)}"
-    for name, matters in matter.items():
-        value = config.get(name, defaults.get(name))
-        if name == "rewind.epoch" and value is None:
-            continue  # any will do
-        if matters and (value != defaults.get(name) or (name in others and name in config)):
-            yield f"{name}={_spelled(value)}"
-
-
-def _spelled(value: Any) -> str:
-    """A value in Hydra's grammar."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, list):
-        return f"[{','.join(map(_spelled, value))}]"
-    text = str(value)
-    if re.fullmatch(r"[\w./+-]+", text):
-        return text
-    return "'" + text.replace("'", "\\'") + "'"
 
 
 def _read(path: Path) -> tuple[Any, str | None]:

@@ -18,9 +18,9 @@ from lottery.options import did_you_mean
 from lottery.results import Result
 
 if TYPE_CHECKING:
-    from lottery.experiment import Laboratory
     from lottery.lineage import Lineage
     from lottery.store import Store
+    from lottery.trainings import Laboratory
 
 Main = TypeVar("Main", bound=Callable[..., Any])
 

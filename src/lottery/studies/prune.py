@@ -14,10 +14,10 @@ from lottery.results import Result
 from lottery.studies import Study, train
 
 if TYPE_CHECKING:
-    from lottery.experiment import Laboratory
     from lottery.lineage import Lineage
     from lottery.runs import Run
     from lottery.store import Store
+    from lottery.trainings import Laboratory
 
 log = logging.getLogger(__name__)
 

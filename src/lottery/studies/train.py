@@ -11,10 +11,10 @@ from lottery.results import Result
 from lottery.studies import Study
 
 if TYPE_CHECKING:
-    from lottery.experiment import Laboratory
     from lottery.lineage import Lineage
     from lottery.runs import Run
     from lottery.store import Store
+    from lottery.trainings import Laboratory
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""States of a dense run at any point, trained again where they were not kept."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery import files
+from lottery.config import Config
+from lottery.errors import CheckpointError
+from lottery.interrupts import StopSignals
+from lottery.points import Point
+from lottery.rewinding import Start
+from lottery.runs import Run
+from lottery.training.checkpoints import CheckpointFolder, State
+from lottery.training.recipe import prepared
+from lottery.training.setting import Setting, inexact
+from lottery.trainings import Laboratory, from_start, load_data, training_module
+
+log = logging.getLogger(__name__)
+
+
+def dense_state(config: Config, lab: Laboratory, dense: Run, point: Point) -> State:
+    """The dense run's state at a point; replayed if it was not kept."""
+    return dense_state_and_replay(config, lab, dense, point)[0]
+
+
+def dense_state_and_replay(
+    config: Config, lab: Laboratory, dense: Run, point: Point
+) -> tuple[State, str | None]:
+    """And, if it was replayed, ``exactly`` or why that is not the state that the run had."""
+    try:
+        return dense.state(point), None
+    except CheckpointError as error:
+        log.warning("%s; replaying the dense run up to %s", error, point.words)
+    spe = dense.steps_per_epoch
+    last_step = point.step(spe)
+
+    def produce(work: Path) -> None:
+        run = training_module(config)
+        start = Start(seed=config.seed)
+        before = (k for k in dense.points if k.step(spe) <= last_step)
+        for kept in sorted(before, key=lambda k: k.step(spe), reverse=True):
+            try:
+                start = Start(kept, dense.state(kept), seed=config.seed)
+                break
+            except CheckpointError as error:
+                log.warning("%s; going further back", error)
+        here = run.devices.setting(
+            run.devices.strategy(config.trainer.strategy), jit_compile=config.trainer.jit_compile
+        )
+        replays = start.point.step(spe) < last_step
+        reason = inexact(here, Setting.of(dense.result)) if replays else None
+        if reason:
+            log.warning(
+                "the state at %s that is trained now is not exactly the one that the dense run "
+                "had: %s. For one that is, train the dense network again in a new paths.store, "
+                "with rewind.keep=[%s] or trainer.deterministic=true",
+                point.words, reason, point.label,
+            )  # fmt: skip
+        note = work / "replay.json"
+        if reason or not note.exists():  # or an earlier attempt had a reason
+            files.write_json(note, {"replayed": reason or "exactly"})
+        recipe = replace(
+            from_start(config, start), last_step=last_step, keep_steps=(), measure=False
+        )
+        recipe = prepared(work, recipe, state=start.state)
+        with StopSignals() as signals:
+            run.train(recipe, load_data(config.data), run.Chief(signals, work))
+
+    node = lab.store.compute("state", {"dense": dense.key, "step": last_step}, produce)
+    checkpoints = CheckpointFolder(node.path / "checkpoints")
+    replayed = files.read_json(node.path / "replay.json")["replayed"]
+    return checkpoints.load(checkpoints.steps()[-1])[0], replayed
+
+
+def weights_of(state: State) -> dict[str, np.ndarray[Any, Any]]:
+    """All variables of the network in a state, by path."""
+    prefix = "model/"
+    return {n.removeprefix(prefix): a for n, a in state.items() if n.startswith(prefix)}

@@ -1,0 +1,169 @@
+"""What every training of a study goes through: from the store if it is done, else trained.
+
+TensorFlow is imported only where something has to be trained.
+"""
+
+import dataclasses
+import functools
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lottery import choices, files, provenance
+from lottery.config import Data, Training
+from lottery.data import EncodedSplit, Splits, load
+from lottery.interrupts import StopSignals
+from lottery.lineage import (
+    epoch_steps,
+)
+from lottery.pruning import masks
+from lottery.quiet import import_tensorflow
+from lottery.rewinding import Start
+from lottery.runs import Run
+from lottery.store import Store
+from lottery.tracking import Tracker
+from lottery.training import cluster
+from lottery.training.recipe import Recipe, from_scratch, prepared
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """What every step of a study needs besides its config: where results and metrics go."""
+
+    store: Store
+    tracker: Tracker
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A mask, and what there is to say about it (:func:`lottery.pruning.masks.summary`)."""
+
+    mask: masks.Mask
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a training, and what there is to say of it."""
+
+    start: Start
+    recipe: Recipe
+    sparse: Sparse | None = None
+    origin: Mapping[str, Any] | None = None
+    """Kept beside the run as ``origin.json``."""
+    noted: Mapping[str, Any] = field(default_factory=dict)
+    """Added to the result."""
+    compared: Mapping[str, Any] = field(default_factory=dict)
+    """The result of the run that it will be compared with."""
+    tags: tuple[str, ...] = ()
+    verdict: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: {}
+    """What to track of a result besides."""
+
+
+def from_start(config: Training, start: Start) -> Recipe:
+    """A training from there to the end of the schedule, which keeps where it starts."""
+    spe = epoch_steps(config)
+    first_step = start.point.step(spe)
+    return replace(
+        from_scratch(config, spe),
+        seed=start.seed,
+        first_step=first_step,
+        keep_steps=(first_step,),
+        last_rate=start.last_rate,
+    )
+
+
+def trained(
+    config: Training,
+    lab: Laboratory,
+    kind: str,
+    about: Mapping[str, Any],
+    attempt: Callable[[], Attempt],
+) -> Run:
+    """A finished training from the store; ``attempt`` is called only if one is needed.
+
+    Beside the run are kept its config, and where it starts as ``start.json``. Raises what
+    :func:`lottery.training.run.train` raises.
+    """
+    node = lab.store.node(kind, about)
+
+    def produce(work: Path) -> None:
+        run = training_module(config)
+        provenance.record(work)
+        files.write_json(work / "config.json", dataclasses.asdict(config))
+        this = attempt()
+        start, sparse = this.start, this.sparse
+        if sparse is not None:
+            files.write_json(work / "mask.json", dict(sparse.summary))
+        if this.origin is not None:
+            files.write_json(work / "origin.json", dict(this.origin))
+        files.write_json(
+            work / "start.json", {"point": str(start.point), "pristine": start.pristine}
+        )
+        mask = sparse.mask if sparse is not None else None
+        recipe = prepared(work, this.recipe, state=start.state, weights=start.weights, mask=mask)
+        with StopSignals() as signals, lab.tracker.run(node.key, kind, this.tags) as track:
+            chief = run.Chief(signals, work, track.callbacks, this.noted, this.compared)
+            run.train(recipe, load_data(config.data), chief)
+            finished = Run(work)
+            track.summarise(finished.summary | this.verdict(finished.result))
+
+    return Run(lab.store.compute(kind, about, produce).path)
+
+
+def lead() -> None:
+    """Meet the other processes of this job, if there are any and this is the first of them."""
+    if cluster.task() is not None:
+        _imported().workers.lead()
+
+
+def follow() -> bool:
+    """Take part in the trainings of the first process of this job until it ends.
+
+    False, at once, in that process itself and in one that is alone.
+    """
+    task = cluster.task()
+    if task is None or task.rank == 0:
+        return False
+    run = _imported()
+    from lottery.training import passes
+
+    joins = {run.PLAN: run.join, passes.PLAN: passes.join}
+    run.workers.follow({k: functools.partial(join, load=load_data) for k, join in joins.items()})
+    return True
+
+
+def training_module(config: Training) -> Any:
+    """The module that trains, and devices that can train this; imports TensorFlow."""
+    run = _imported()
+    run.devices.prepare(config)
+    return run
+
+
+def _imported() -> Any:
+    import_tensorflow()
+    from lottery.training import run
+
+    return run
+
+
+def load_data(data: Data) -> Splits:
+    """The data set; the last one is remembered, since the jobs of a local sweep share it."""
+    return _load_cached(json.dumps(dataclasses.asdict(data)))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_cached(serialised: str) -> Splits:
+    data: Data = choices.source.of(json.loads(serialised))
+    splits = load(data)
+    if isinstance(splits.train, EncodedSplit) and data.source != "records":
+        log.info(
+            "the images are decoded anew in every epoch; preprocess.py does it once, and "
+            "data=records then reads them faster"
+        )
+    return splits
