@@ -206,26 +206,28 @@ def test_a_network_with_nothing_pruned_only_loses_what_inference_does_not_need(c
 
 
 APPLICATIONS = (
-    zoo("VGG16", 32, 1.0),
-    zoo("ResNet50", 32, 1.0),
-    zoo("ResNet50V2", 32, 1.0),
-    zoo("MobileNet", 32, 0.5),
-    zoo("MobileNetV2", 64, 0.35),
-    zoo("MobileNetV3Small", 32, 1.0),
-    zoo("EfficientNetB0", 32, 1.0),
-    zoo("EfficientNetV2B0", 32, 1.0),
-    zoo("DenseNet121", 32, 1.0),
-    zoo("Xception", 71, 1.0),
-    zoo("InceptionV3", 75, 1.0),
-    zoo("InceptionResNetV2", 75, 1.0),
-    zoo("NASNetMobile", 32, 1.0),
-    zoo("ConvNeXtTiny", 32, 1.0),
+    zoo("VGG16", 32, {}),
+    zoo("ResNet50", 32, {}),
+    zoo("ResNet50V2", 32, {}),
+    zoo("MobileNet", 32, {"width": 0.5}),
+    zoo("MobileNetV2", 64, {"width": 0.35}),
+    zoo("MobileNetV3Small", 32, {"width": 1.0}),
+    zoo("EfficientNetB0", 32, {}),
+    zoo("EfficientNetV2B0", 32, {}),
+    zoo("DenseNet121", 32, {}),
+    zoo("Xception", 71, {}),
+    zoo("InceptionV3", 75, {}),
+    zoo("InceptionResNetV2", 75, {}),
+    zoo("NASNetMobile", 32, {}),
+    zoo("ConvNeXtTiny", 32, {}),
 )
 
 
-@pytest.mark.parametrize(("name", "pixels", "width"), APPLICATIONS)
-def test_networks_of_keras_keep_their_function(name, pixels, width):
-    model = models.build(name, (pixels, pixels, 3), 5, width=width)
+@pytest.mark.parametrize(
+    ("name", "pixels", "options"), APPLICATIONS, ids=[c.values[0] for c in APPLICATIONS]
+)
+def test_networks_of_keras_keep_their_function(name, pixels, options):
+    model = models.build(name, (pixels, pixels, 3), 5, **options)
     randomise(model, channels_pruned(0.4, 0.2, 0.3))
     smaller = compact(model)
     assert_same_function(model, smaller)

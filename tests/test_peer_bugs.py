@@ -76,9 +76,9 @@ def dense_and_ticket(lab, *overrides):
 def magnitude_mask(lab, percentile):
     config = composed(*TINY, f"mask.percentile={percentile}")
     dense = experiment.train_dense(config, lab)
+    experiment.prepare(config, lab, [config])
     (only,) = lineage.lineage(config, lab.store).rounds
-    node = experiment.make_mask(config, lab, dense, dense, only)
-    return dense, masks.read(node.path / "mask.safetensors")
+    return dense, masks.read(only.mask.path / "mask.safetensors")
 
 
 def flat(arrays):
