@@ -131,8 +131,8 @@ def test_kills_at_random_instants_change_nothing(unbroken, tmp_path):
         assert code == -signal.SIGKILL, ("ended before it was killed", said)
         assert ("resuming after step" in said) == (kill > 0)
         # Nothing half-done passes for done.
-        assert len(list((tmp_path / "store" / "dense").iterdir())) == (kind == "ticket")
-        assert not list((tmp_path / "store" / "ticket").iterdir())
+        assert len(list((tmp_path / "store").glob("dense/*"))) == (kind == "ticket")
+        assert not list((tmp_path / "store").glob("ticket/*"))
     code, said = start(tmp_path).end()
     assert code == 0, said
     assert "resuming after step" in said
