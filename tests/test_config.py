@@ -200,7 +200,9 @@ def test_every_model_file_builds(name):
         ("rewind.optimizer=rest", "rewind.optimizer=rest is unknown; did you mean reset"),
         ("logger.mode=ofline", "logger.mode=ofline is unknown; did you mean offline"),
         # Beyond ranges: names of modules and what the data set can give.
-        ("mask=snip mask.rate=20", "mask.rate=20 trains between its rounds, and mask.at=start"),
+        ("mask=snip mask.rate=20", "mask.rate=20 scores what each of its rounds has trained, and"),
+        ("mask.at=soon", "mask.at=soon is no point in training: write start, end, or epochs"),
+        ("mask.at=31ep", "mask.at=31ep lies after trainer.epochs=30"),
         ("mask=lenet mask.skip_last=true", "mask.skip_last=true leaves the last layer dense, so"),
         ("mask=rigl mask.score=snip", "mask.score=snip does not go with mask.during=rigl"),
         ("mask=set mask.pattern=block", "mask.pattern=block does not go with mask.during=set"),

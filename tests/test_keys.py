@@ -144,6 +144,7 @@ EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
     ("mask.score.name", "random", "mask", {}),
     ("mask.pattern.name", "block", "mask", {}),
     ("mask.at", "start", "mask", {}),
+    ("mask.at", "1ep", "mask", {}),
     ("mask.during.name", "rigl", "mask", {}),
     ("mask.during.initial", 20.0, "ticket", {"mask.during.name": "gradual"}),
     ("mask.during.frequency", 3, "ticket", RIGL),

@@ -20,7 +20,8 @@ OWN = {
     "grasp": ["mask.score.per_class=2"], "taylor": ["mask.score.per_class=2"],
     "synflow": ["mask.score.rounds=5"],
 }  # fmt: skip
-EXPECTED = {"iterative": 36.0, "2_of_4": 50.0, "4_of_8": 50.0, "channel": 50.0}
+# Of 30 or 10 inputs the last 2 or 6, which fill no group, lose less than half.
+EXPECTED = {"iterative": 36.0, "2_of_4": 45.0, "4_of_8": 45.0, "channel": 50.0}
 
 
 def options(preset: str) -> tuple[str, ...]:
@@ -47,7 +48,7 @@ def test_every_preset_ends_in_a_ticket(shared, preset):
         assert shares["fc1/kernel"] == pytest.approx(0.36, abs=0.01)
         assert shares["classifier/kernel"] == pytest.approx(0.19, abs=0.02)
     else:
-        assert removed == pytest.approx(EXPECTED.get(preset, 88.0), abs=5 if "of" in preset else 2)
+        assert removed == pytest.approx(EXPECTED.get(preset, 88.0), abs=2)
     (dense,) = (shared.store.root / "dense").iterdir()
     assert result["dense"]["key"] == dense.name
 

@@ -1,17 +1,19 @@
-"""Points in training: how they are written, and rewinding to a step within an epoch."""
+"""Points in training: how they are written, rewinding to one, and scoring the weights of one."""
 
 import numpy as np
 import pytest
-from conftest import TINY, composed
+from conftest import TINY, composed, pruned
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lottery import experiment, studies
+from lottery import experiment, replay, studies
 from lottery.errors import ConfigError
 from lottery.lineage import epoch_steps, lineage
 from lottery.points import Point
+from lottery.pruning import masks
 from lottery.runs import runs_of
 from lottery.store import Store
+from lottery.sweep import plan
 
 counts = st.integers(0, 10**6)
 
@@ -55,6 +57,7 @@ def test_what_is_no_point_is_said(value):
     [
         ("rewind.step=9", "rewind.step=9 lies after the 8 steps of trainer.epochs=2"),
         ("rewind.keep=[1,x]", "rewind.keep: 'x' is no point in training"),
+        ("mask.at=9it", "mask.at=9it lies after the 8 steps of trainer.epochs=2"),
     ],
 )
 def test_a_point_that_cannot_be_is_refused(override, said):
@@ -70,6 +73,55 @@ def test_a_whole_epoch_in_steps_is_the_same_ticket():
         for option in ("rewind.epoch=1", f"rewind.step={spe}", f"rewind.step={spe - 1}")
     )
     assert one == other != third
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("start", "0"), ("start", "0ep"), ("end", "2ep"), ("1ep", "{spe}it")]
+)
+def test_weights_of_the_same_point_give_the_same_mask(one, other):
+    spe = epoch_steps(composed(*TINY))
+    for kind in ("magnitude", "snip"):
+        rounds = (
+            lineage(composed(*TINY, f"mask={kind}", f"mask.at={at}"), Store("nowhere")).rounds
+            for at in (one, other.format(spe=spe))
+        )
+        first, second = (r[0].mask.key for r in rounds)
+        assert first == second
+
+
+def test_weights_are_scored_as_they_were_at_a_point_in_training(lab):
+    """By a plain score and by one that takes passes; the dense network has kept that point."""
+    found = {}
+    for at in ("start", "3it", "1ep", "end"):
+        for score in ("magnitude", "taylor"):
+            config = composed(*TINY, f"mask={score}", f"mask.at={at}", "mask.percentile=50")
+            experiment.prepare(config, lab, [config])
+            found[score, at] = lineage(config, lab.store).rounds[0].mask
+    keys = [node.key for node in found.values()]
+    assert len(set(keys)) == len(keys)
+    dense = experiment.train_dense(composed(*TINY), lab)
+    for at in ("start", "3it", "1ep", "end"):
+        mask = masks.read(found["magnitude", at].path / "mask.safetensors")
+        weights = dense.weights() if at == "end" else replay.weights_of(
+            replay.dense_state(composed(*TINY), lab, dense, Point.of(0 if at == "start" else at))
+        )  # fmt: skip
+        wanted = pruned({path: np.abs(weights[path]) for path in mask}, 50)
+        assert all(np.array_equal(mask[path], wanted[path]) for path in mask)
+    scores = sorted(lab.store.root.glob("score/*/scores.safetensors"))
+    assert len(scores) == 4  # Taylor's, of four points
+    assert len({file.read_bytes() for file in scores}) == 4
+
+
+def test_a_dense_network_keeps_the_point_that_is_scored(lab):
+    config = composed(*TINY, "mask.at=3it")
+    assert Point(steps=3) in experiment.train_dense(config, lab).points
+    assert cells_plan([config], lab.store).parents == ()
+    (parent,) = cells_plan([composed(*TINY, "mask.at=5it")], lab.store).parents
+    assert "5it" in parent.config.rewind.keep  # replayed once, before the cells
+
+
+def cells_plan(configs, store):
+    return plan.make([((), config) for config in configs], store)
 
 
 def test_a_ticket_is_rewound_to_a_step_within_an_epoch(lab):

@@ -53,8 +53,9 @@ def register_schema() -> None:
     for name, schema in studies.schemas():
         ConfigStore.instance().store(name, schema)
     # Where a ticket usually starts: a mask that is made before training needs no trained weights.
+    before = ("start", "0", "0ep")
     OmegaConf.register_new_resolver(
-        "usual_epoch", lambda at: 0 if at == "start" else 5, replace=True
+        "usual_epoch", lambda at: 0 if str(at) in before else 5, replace=True
     )
     # Hydra copies this singleton, which only it reads, for each group that --help lists: half a
     # second. Its load() copies what it hands out.

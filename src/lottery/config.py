@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, MissingMandatoryValue, OmegaConf, ope
 from lottery import choices
 from lottery.errors import ConfigError
 from lottery.options import bound_errors, option
+from lottery.points import START, Point
 
 if TYPE_CHECKING:
     from lottery.data.sources import Source
@@ -163,9 +164,9 @@ class Mask:
     )
     at: str = option(
         "end",
-        "whose weights are scored: those of the end of training, or of the start (before training)",
+        "whose weights are scored: those of the end of training, of the start (before training), "
+        "or of a point in the dense network's training: 5ep, 2000it",
         only=_is_scored,
-        choices=("end", "start"),
     )
     during: Any = option(
         None, "how the mask changes during training, from fresh weights; null: not at all",
@@ -184,6 +185,16 @@ class Mask:
     depthwise: bool = option(False, "prune depthwise kernels too")
     skip_first: bool = option(False, "leave the first prunable layer dense")
     skip_last: bool = option(False, "leave the last prunable layer dense")
+
+    @property
+    def scored(self) -> Point | None:
+        """The point in the dense network's training whose weights are scored; None: its end.
+
+        Raises :class:`ConfigError` for what is no point.
+        """
+        if self.at == "end":
+            return None
+        return START if self.at == "start" else Point.of(self.at)
 
 
 @dataclass
@@ -386,8 +397,17 @@ def _bad_points(config: Config, epochs: int) -> list[str]:
         config.rewind.kept  # noqa: B018  (raises)
     except ConfigError as error:
         return [f"rewind.keep: {error}"]
+    try:
+        scored = config.mask.scored
+    except ConfigError:
+        return [
+            f"mask.at={config.mask.at} is no point in training: write start, end, or epochs and "
+            "steps, as in 5ep or 2000it"
+        ]
     if config.rewind.point.epochs > epochs:
         return [f"rewind.epoch={config.rewind.epoch} lies after trainer.epochs={epochs}"]
+    if scored is not None and scored.epochs > epochs:
+        return [f"mask.at={config.mask.at} lies after trainer.epochs={epochs}"]
     return []
 
 
@@ -398,10 +418,10 @@ def _contradictions(config: Training) -> list[str]:
     errors += config.schedule.contradictions()
     if isinstance(config, Config) and config.mask.during is not None:
         errors += _bad_dynamics(config.mask)
-    elif isinstance(config, Config) and config.mask.at == "start" and config.mask.rate is not None:
+    elif isinstance(config, Config) and config.mask.at != "end" and config.mask.rate is not None:
         errors.append(
-            f"mask.rate={config.mask.rate:g} trains between its rounds, and mask.at=start scores "
-            "weights before training: leave one of them out"
+            f"mask.rate={config.mask.rate:g} scores what each of its rounds has trained, and "
+            f"mask.at={config.mask.at} the same weights in each: leave one of them out"
         )
     if data.classes is not None and len(set(data.classes)) != len(data.classes):
         errors.append(f"data.classes={data.classes} names a class twice")

@@ -22,6 +22,7 @@ from lottery.lineage import (
     Round,
     epoch_steps,
     lineage,
+    scored,
     sparse_identity,
     ticket_identity,
     training_identity,
@@ -74,7 +75,7 @@ def train_dense(config: Config, lab: Laboratory) -> Run:
 
     def attempt() -> Attempt:
         start, spe = Start(seed=config.seed), epoch_steps(config)
-        points = {START, config.rewind.point, *config.rewind.kept}
+        points = {START, config.rewind.point, *config.rewind.kept, *scored(config)}
         steps = sorted({point.step(spe) for point in points})
         kept = tuple(step for step in steps if step <= config.trainer.epochs * spe)
         return Attempt(start, replace(from_start(config, start), keep_steps=kept))
@@ -101,8 +102,8 @@ def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[st
 def _sources(config: Config, lab: Laboratory, dense: Run) -> Sources:
     """What masks may be made from besides trained weights."""
 
-    def initial() -> Mapping[str, np.ndarray[Any, Any]]:
-        return weights_of(dense_state(config, lab, dense, START))
+    def weights(point: Point) -> Mapping[str, np.ndarray[Any, Any]]:
+        return weights_of(dense_state(config, lab, dense, point))
 
     def passes(work: Path) -> Passes:
         training_module(config)
@@ -116,7 +117,7 @@ def _sources(config: Config, lab: Laboratory, dense: Run) -> Sources:
 
         return ties(run.network(config, describe(config.data)))
 
-    return Sources(initial, passes, tied)
+    return Sources(weights, passes, tied)
 
 
 def retrain(

@@ -157,9 +157,15 @@ def mask_identity(config: Config, dense: str, ranked: str, percentile: float) ->
     if percentile == 0:
         return {"dense": dense, "ranked": ranked, **about}
     about |= _code(score=mask.score, scope=mask.scope, pattern=mask.pattern)
-    if mask.at == "start":
+    if mask.scored == START:
         return {"initial": initial_identity(config), **about}
     return {"dense": dense, "ranked": ranked, **about}
+
+
+def scored(config: Config) -> tuple[Point, ...]:
+    """The point in the dense network's training whose weights are scored, if it is not the end."""
+    at = None if config.mask.during is not None else config.mask.scored
+    return () if at is None else (at,)
 
 
 def score_identity(config: Config, ranked: str, percentile: float) -> dict[str, Any]:
@@ -175,8 +181,10 @@ def score_identity(config: Config, ranked: str, percentile: float) -> dict[str, 
         about |= {"scope": identity(mask.scope), "pattern": identity(mask.pattern)}
         chosen |= {"scope": mask.scope, "pattern": mask.pattern}
     about |= _code(**chosen)
-    of = {"initial": initial_identity(config)} if mask.at == "start" else {"ranked": ranked}
-    return {**of, **about}
+    if mask.scored == START:
+        return {"initial": initial_identity(config), **about}
+    at = {} if mask.at == "end" else {"at": mask.at}
+    return {"ranked": ranked, **at, **about}
 
 
 def initial_identity(config: Training) -> dict[str, Any]:
@@ -189,9 +197,19 @@ def initial_identity(config: Training) -> dict[str, Any]:
 
 
 def _effective(config: Config) -> Mask:
-    """The mask's options, with those at their defaults that have no effect on the network."""
-    lacking = models.lacks(config.model, "depthwise")
-    return replace(config.mask, depthwise=False) if lacking else config.mask
+    """The mask's options, with those at their defaults that have no effect on the network.
+
+    The point that is scored is written in one way only.
+    """
+    mask, at = config.mask, config.mask.scored
+    if models.lacks(config.model, "depthwise"):
+        mask = replace(mask, depthwise=False)
+    if at is not None and at != START:
+        spe = epoch_steps(config)
+        at = Point.at(at.step(spe), spe)
+    last = at == Point(config.trainer.epochs)
+    name = "end" if at is None or last else "start" if at == START else str(at)
+    return replace(mask, at=name)
 
 
 def round_of(mask: Mask, percentile: float) -> Mask:

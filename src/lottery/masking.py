@@ -13,6 +13,7 @@ from lottery import files, tensors
 from lottery.config import Config
 from lottery.errors import ConfigError
 from lottery.lineage import Round, mask_identity, score_identity, shuffled_identity
+from lottery.points import START, Point
 from lottery.pruning import masks
 from lottery.pruning.evidence import Evidence, Passes
 from lottery.pruning.scores import needs, scored
@@ -30,8 +31,8 @@ MASK = "mask.safetensors"
 class Sources:
     """What a mask may be made from besides trained weights; each is made when it is asked for."""
 
-    initial: Callable[[], Arrays]
-    """The weights at initialisation."""
+    weights: Callable[[Point], Arrays]
+    """Those of the dense network at a point in its training."""
     passes: Callable[[Path], Passes]
     """Passes through the network; files that other processes need may lie in the folder."""
     ties: Callable[[], Ties]
@@ -41,7 +42,7 @@ class Sources:
 def make_mask(
     config: Config, store: Store, dense: Run, ranked: Run, step: Round, sources: Sources
 ) -> Node:
-    """The mask of one round, by the weights of the run ``ranked``, or by those of the start.
+    """The mask of one round, by the weights of the run ``ranked``, or those of ``mask.at``.
 
     What the mask of ``ranked`` removed stays removed. Shuffled for that control. Raises
     :class:`ConfigError` if nothing is left to prune, and what score, allocation and pattern raise.
@@ -82,7 +83,8 @@ def _produce(
     work: Path,
 ) -> None:
     options, paths = config.mask, prunable(config, dense)
-    weights = sources.initial() if options.at == "start" else ranked.weights()
+    at = options.scored
+    weights = ranked.weights() if at is None else sources.weights(at)
     within = ranked.mask or None
     made = partial(
         masks.make,
@@ -101,7 +103,7 @@ def _produce(
             step.percentile,
             config.seed,
             within,
-            sources.initial,
+            partial(sources.weights, START),
             sources.passes(work) if asked & {"labels", "network"} else None,
             made,
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 from lottery.config import Config, Training, range_errors
 from lottery.errors import ConfigError, LotteryError
-from lottery.lineage import epoch_steps
+from lottery.lineage import epoch_steps, scored
 from lottery.pruning.allocation import rounds
 from lottery.pruning.allocations.rates import Rates
 from lottery.pruning.units import Target
@@ -31,12 +31,17 @@ def _check_percentile(config: Config) -> None:
 
 def _check_steps(config: Config) -> None:
     """Whether there are as many examples as a batch has, and steps as are rewound to."""
-    steps = config.trainer.epochs * epoch_steps(config)
-    if config.rewind.step is not None and config.rewind.step > steps:
-        raise ConfigError(
-            f"rewind.step={config.rewind.step} lies after the {steps} steps of "
-            f"trainer.epochs={config.trainer.epochs}"
-        )
+    spe = epoch_steps(config)
+    steps = config.trainer.epochs * spe
+    for name, value, points in (
+        ("rewind.step", config.rewind.step, (config.rewind.point,)),
+        ("mask.at", config.mask.at, scored(config)),
+    ):
+        if any(point.step(spe) > steps for point in points):
+            raise ConfigError(
+                f"{name}={value} lies after the {steps} steps of "
+                f"trainer.epochs={config.trainer.epochs}"
+            )
 
 
 def _check_mask(config: Config) -> None:

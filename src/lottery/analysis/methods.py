@@ -20,6 +20,7 @@ def with_method(config: Mapping[str, Any]) -> dict[str, Any]:
     words += [str(config.get(name)) for name, value in usual.items() if config.get(name) != value]
     words += ["in rounds"] if config.get("mask.rate") is not None else []
     words += ["shuffled"] if config.get("mask.shuffle") else []
-    if not during and (config.get("mask.at") == "start") != (score in _BEFORE_TRAINING):
-        words.append(f"at the {config.get('mask.at')}")
+    at = str(config.get("mask.at"))
+    if not during and at != ("start" if score in _BEFORE_TRAINING else "end"):
+        words.append(f"at the {at}" if at in ("start", "end") else f"at {at}")
     return {**config, "method": ", ".join(words)}

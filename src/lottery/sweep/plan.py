@@ -10,7 +10,7 @@ from typing import Any
 
 from lottery import files
 from lottery.config import Config
-from lottery.lineage import Lineage, epoch_steps, lineage
+from lottery.lineage import Lineage, epoch_steps, lineage, scored
 from lottery.points import Point
 from lottery.runs import Run
 from lottery.store import Node, Store
@@ -128,6 +128,13 @@ def _parents(cells: list[Cell], store: Store, underway: Underway) -> tuple[Paren
     for key, family in families.items():
         dense = Node("dense", key, store.root / "dense" / key)
         starts = {step.first for c in family for step in c.lineage.rounds}
+        starts |= {
+            point
+            for c in family
+            for step in c.lineage.rounds
+            if step.mask is not None and not step.mask.done
+            for point in scored(c.config)
+        }
         if dense.done and all(_has_state(store, dense, point) for point in starts):
             continue
         keep = [str(point) for point in sorted({*family[0].config.rewind.kept, *starts})]
