@@ -9,6 +9,7 @@ from lottery.errors import ConfigError
 from lottery.lineage import lineage
 from lottery.runs import Run, runs_of
 from lottery.store import Store
+from lottery.training.checkpoints import equal
 
 PRESETS = sorted(path.stem for path in (REPOSITORY / "conf" / "mask").glob("*.yaml"))
 # Enough to train one epoch on, and small layers: their inputs do not divide.
@@ -51,6 +52,23 @@ def test_every_preset_ends_in_a_ticket(shared, preset):
         assert removed == pytest.approx(EXPECTED.get(preset, 88.0), abs=2)
     (dense,) = (shared.store.root / "dense").iterdir()
     assert result["dense"]["key"] == dense.name
+
+
+@pytest.mark.parametrize(
+    "chosen", [("mask=snip", "mask.shuffle=true"), ("mask=rigl",), ("mask=random", "rewind=signs")]
+)
+def test_a_ticket_that_is_trained_before_its_dense_network_is_the_same(shared, tmp_path, chosen):
+    preset = chosen[0].removeprefix("mask=")
+    config = composed(*options(preset), *chosen[1:], "rewind.epoch=0", "mask.percentile=70")
+    ahead = laboratory(tmp_path)
+    early = experiment.train_early(config, ahead)
+    assert not (ahead.store.root / "dense").exists()
+    late = runs_of(experiment.find_ticket(config, shared))["ticket"]
+    assert early.key == late.key
+    assert early.points == late.points
+    assert all(equal(early.state(point), late.state(point)) for point in late.points)
+    assert equal(early.mask, late.mask)
+    assert early.result["val_loss"] == late.result["val_loss"]
 
 
 def test_scores_that_cost_passes_are_computed_once(shared):

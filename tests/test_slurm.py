@@ -150,6 +150,18 @@ def test_the_daily_command(submit):
     assert all(again.status(cell) == "done" for cell in range(6))
 
 
+def test_tickets_of_the_start_are_submitted_beside_their_dense_network(submit):
+    sweep = submit("prune.py", *TINY, "rewind.epoch=0", "mask.at=end,start")
+    code, said = sweep.end()
+    assert code == 0, said
+    jobs = [(job["stage"], job["cells"]) for job in jobs_of(sweep)]
+    assert jobs == [("dense", [0, 1]), ("early", [1]), ("cells", [0])]
+    dense, early, _ = (job["job"].partition("_")[0] for job in jobs_of(sweep))
+    assert dense == early  # one array
+    assert [sweep.status(cell) for cell in (0, 1)] == ["done", "done"]
+    assert "2 cells: 2 done" in said
+
+
 def test_hydras_own_sweeper_submits_whole_studies(submit):
     """One array, no stages; the store's leases share the dense network."""
     sweep = submit("prune.py", "hydra/sweeper=basic", *TINY, "mask.percentile=50,60")

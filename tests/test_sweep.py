@@ -120,6 +120,29 @@ def test_a_dense_network_that_lacks_a_rewind_epoch_is_completed_first(tmp_path):
     assert plan.make(cells, store).parents == ()
 
 
+def test_tickets_that_need_no_trained_network_do_not_wait_for_one(tmp_path):
+    store = Store(tmp_path / "store")
+
+    def early(*overrides: str) -> list[bool]:
+        cells = grid(*overrides, rewind_epoch=[0, 5])
+        made = plan.make(cells, store)
+        return [any(cell in job for job in made.early) for cell in made.cells]
+
+    assert early("mask=snip") == [True, False]
+    assert early("mask=snip", "rewind=signs") == early("mask=snip", "rewind=reinit") == [True, True]
+    assert early("mask=snip", "rewind=lr") == early("mask=snip", "rewind=finetune") == [False] * 2
+    assert early("mask=magnitude") == early("mask=magnitude", "rewind=reinit") == [False, False]
+    assert early("mask=rigl") == [True, True]
+    # Its verdict does: the cell is not done before its dense network is.
+    cells = grid("mask=snip", rewind_epoch=[0])
+    (cell,) = plan.make(cells, store).cells
+    finish(store, cell.lineage.last)
+    ahead = plan.make(cells, store)
+    assert (ahead.done, ahead.early, len(ahead.parents), len(ahead.jobs)) == ((), (), 1, 1)
+    finish(store, cell.lineage.dense)
+    assert len(plan.make(cells, store).done) == 1
+
+
 def test_what_others_compute_is_left_to_them(tmp_path):
     store = Store(tmp_path / "store")
     cells = grid(mask_percentile=[50, 60])
@@ -236,11 +259,14 @@ def test_cells_are_composed_as_hydra_composes_them():
 @pytest.mark.launchers
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_stages_with_every_launcher(tmp_path, launcher):
-    grid = ("mask.percentile=50,60", "rewind.epoch=0,1")
+    """Of the four cells, that of the start whose ticket starts there, too, waits for nobody."""
+    grid = ("mask.at=end,start", "rewind.epoch=0,1")
     arguments = ("prune.py", "-m", *TINY, *grid, f"paths.outputs={tmp_path}", *LAUNCHERS[launcher])
     process = run(*arguments)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "4 cells: 4 done" in process.stdout
+    assert "1 dense network, and beside them 1 early ticket" in process.stdout
+    assert "stage 2: 3 cells" in process.stdout
     said = process.stdout + "".join(p.read_text() for p in tmp_path.rglob("*_log.out"))
     assert "waiting for" not in said
     store = tmp_path / "store"

@@ -79,6 +79,20 @@ def job(config: DictConfig, study: Study) -> float:
     return float(result.main.result["val_top1"])
 
 
+def early(config: DictConfig, study: Study) -> float:
+    """Compute a job's ticket before its dense network: its result is told when that is trained.
+
+    Returns what :func:`job` does.
+    """
+
+    def act(options: Any, output: Path) -> Any:
+        return study.early(options, _laboratory(options, config, output, _group(output)))
+
+    ticket, output = _attempt(config, study, act)
+    write_status(output, "queued", time.time())
+    return float(ticket.result["val_top1"])
+
+
 def profile(config: DictConfig, study: Study) -> float:
     """Measure where the time of training goes instead of training; the run store is not touched.
 
@@ -129,14 +143,9 @@ def _attempt(
 def tell(options: Training, config: DictConfig, output: Path, study: Study, group: str) -> Result:
     """Run a study and leave config.yaml, metrics.csv and result.json in ``output``."""
     from lottery import tickets
-    from lottery.store import Store
-    from lottery.tracking import Tracker
-    from lottery.trainings import Laboratory
 
-    resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     files.write_text(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    tracker = Tracker(options.logger, output, group=group, config=resolved)
-    made = study.run(options, Laboratory(Store(options.paths.store), tracker))
+    made = study.run(options, _laboratory(options, config, output, group))
     result = study.result.read(made)
     found = result.trainings
     _write_metrics(output, {name: run.path / "metrics.csv" for name, run in found.items()})
@@ -144,6 +153,17 @@ def tell(options: Training, config: DictConfig, output: Path, study: Study, grou
         tickets.write(tickets.of_run(found["ticket"]), output / tickets.FILE)
     files.write_json(output / "result.json", made)
     return result
+
+
+def _laboratory(options: Training, config: DictConfig, output: Path, group: str) -> Any:
+    """The store of a job, and where it says how it goes."""
+    from lottery.store import Store
+    from lottery.tracking import Tracker
+    from lottery.trainings import Laboratory
+
+    resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    tracker = Tracker(options.logger, output, group=group, config=resolved)
+    return Laboratory(Store(options.paths.store), tracker)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ from lottery.pruning import masks
 from lottery.pruning.dynamics import Course
 from lottery.pruning.evidence import Passes
 from lottery.pruning.units import Ties
-from lottery.replay import dense_state, dense_state_and_replay, weights_of
+from lottery.replay import dense_or_untrained, dense_state, dense_state_and_replay, weights_of
 from lottery.rewinding import Origin, Start
 from lottery.runs import Run
 from lottery.store import Node
@@ -41,6 +41,7 @@ from lottery.studies.prune import Pruned
 from lottery.studies.train import Trained
 from lottery.training import cluster
 from lottery.training.checkpoints import State, same_network
+from lottery.training.setting import Setting, mixture
 from lottery.trainings import (
     Attempt,
     Laboratory,
@@ -81,6 +82,19 @@ def train_dense(config: Config, lab: Laboratory) -> Run:
         return Attempt(start, replace(from_start(config, start), keep_steps=kept))
 
     return trained(config, lab, "dense", training_identity(config), attempt)
+
+
+def train_early(config: Config, lab: Laboratory) -> Run:
+    """The ticket of a config whose dense network need not be trained: :attr:`Lineage.early`."""
+    chain = lineage(config, lab.store)
+    assert chain.early
+    assert chain.dense is not None
+    dense = dense_or_untrained(config, lab, chain.dense)
+    (only,) = chain.rounds
+    if only.mask is None:
+        return train_sparse(config, lab, dense)
+    mask = make_mask(config, lab.store, dense, dense, only, _sources(config, lab, dense))
+    return retrain(config, lab, dense, dense, only, mask)
 
 
 def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[str, Any]:
@@ -173,9 +187,12 @@ def _rewound(
 
 def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str, Any]:
     """Dense against ticket, as ``result.json`` has it. Only validation decides ``matched``."""
+    settings = [s for s in map(Setting.of, (dense.result, ticket.result)) if s is not None]
+    # One that was trained before its dense network could not say so itself.
+    mixed = {"mixed": text} if (text := mixture(settings)) else {}
     return Pruned(
         dense={"key": dense.key, **dense.result},
-        ticket={"key": ticket.key, **ticket.result},
+        ticket={"key": ticket.key, **mixed, **ticket.result},
         mask=files.read_json(ticket.path / "mask.json"),
         rewind=_rewinding(config),
         matched=matches(dense.result, ticket.result, config.verdict.tolerance),
@@ -244,7 +261,9 @@ def train_sparse(config: Config, lab: Laboratory, dense: Run) -> Run:
 
 
 def _against(config: Config, dense: Run) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What to track of a ticket's result beside that of its dense network."""
+    """What to track of a ticket's result beside that of its dense network, if it has one yet."""
+    if not dense.result:
+        return lambda ticket: {}
     return lambda ticket: {
         "dense_val_top1": dense.result["val_top1"],
         "matched": matches(dense.result, ticket, config.verdict.tolerance),

@@ -33,6 +33,8 @@ class Round:
     ticket: Node
     first: Point
     """Where the ticket's training starts."""
+    early: bool = False
+    """Whether neither its mask nor its start needs a trained network."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,15 @@ class Lineage:
         return self.dense.key if self.dense and self.rounds else None
 
     @property
+    def early(self) -> bool:
+        """Whether its ticket can be trained before, or beside, its dense network."""
+        return bool(self.rounds) and all(step.early for step in self.rounds)
+
+    @property
     def done(self) -> bool:
         """Whether nothing is left to compute."""
-        return not self.nameless and all(node.done for node in self.goals)
+        rival = self.dense is None or self.dense.done or not self.rounds
+        return not self.nameless and rival and all(node.done for node in self.goals)
 
     @property
     def last(self) -> Node:
@@ -89,7 +97,9 @@ def lineage(config: Config, store: Store) -> Lineage:
     dense = store.node("dense", training_identity(config))
     if config.mask.during is not None:
         ticket = store.node("ticket", sparse_identity(config, dense.key))
-        changing = Round(config.mask.percentile, 0.0, None, None, config.rewind, ticket, START)
+        changing = Round(
+            config.mask.percentile, 0.0, None, None, config.rewind, ticket, START, early=True
+        )
         return Lineage(dense, (changing,))
     chain: list[Round] = []
     ladder = rounds(config.mask.percentile, config.mask.rate)
@@ -107,17 +117,10 @@ def lineage(config: Config, store: Store) -> Lineage:
                 choices.rewinding.known_part(asdict(rewind), name="weights")
             )
         about = ticket_identity(config, dense.key, (shuffled or mask).key, rewind)
-        chain.append(
-            Round(
-                percentile,
-                before,
-                mask,
-                shuffled,
-                rewind,
-                store.node("ticket", about),
-                first=START if rewind.control else rewind.point,
-            )
-        )
+        first = START if rewind.control else rewind.point
+        early = config.mask.scored == first == START and not rewind.takes_final
+        ticket = store.node("ticket", about)
+        chain.append(Round(percentile, before, mask, shuffled, rewind, ticket, first, early))
     return Lineage(dense, tuple(chain))
 
 

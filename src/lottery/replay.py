@@ -1,7 +1,7 @@
 """States of a dense run at any point, trained again where they were not kept."""
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lottery.interrupts import StopSignals
 from lottery.points import Point
 from lottery.rewinding import Start
 from lottery.runs import Run
+from lottery.store import Node
 from lottery.training.checkpoints import CheckpointFolder, State
 from lottery.training.recipe import prepared
 from lottery.training.setting import Setting, inexact
@@ -74,6 +75,45 @@ def dense_state_and_replay(
     checkpoints = CheckpointFolder(node.path / "checkpoints")
     replayed = files.read_json(node.path / "replay.json")["replayed"]
     return checkpoints.load(checkpoints.steps()[-1])[0], replayed
+
+
+@dataclass(frozen=True)
+class Untrained(Run):
+    """A dense network before its first step, under the key that it will have.
+
+    Its initial state, its kernels and how it will be trained are known; it has no result.
+    """
+
+    dense: Node
+
+    @property
+    def key(self) -> str:
+        """The dense network's."""
+        return self.dense.key
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Nothing yet."""
+        return {}
+
+
+def dense_or_untrained(config: Config, lab: Laboratory, dense: Node) -> Run:
+    """The dense network, or, unless it is in the store, what is known of it before it is trained.
+
+    Its initial state is the one that the training will begin with.
+    """
+    if dense.done:
+        return Run(dense.path)
+
+    def produce(work: Path) -> None:
+        run = training_module(config)
+        begin = from_start(config, Start(seed=config.seed))
+        recipe = prepared(work, replace(begin, last_step=0, measure=False))
+        with StopSignals() as signals:
+            run.train(recipe, load_data(config.data), run.Chief(signals, work))
+
+    node = lab.store.compute("state", {"dense": dense.key, "untrained": True}, produce)
+    return Untrained(node.path, dense)
 
 
 def weights_of(state: State) -> dict[str, np.ndarray[Any, Any]]:

@@ -29,6 +29,9 @@ def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -
                   f"elsewhere, {to_run} to run in {_count(len(plan.jobs), 'job')}"),
         ("dense networks", f"{len(plan.parents) or 'none'} to train or complete first"),
     ]  # fmt: skip
+    if plan.early:
+        tickets = _count(len(plan.early), "ticket")
+        rows.append(("beside them", f"{tickets} that need no trained network"))
     if plan.epochs:
         shared = f"{plan.epochs:,.6g}"
         if plan.epochs_unshared > plan.epochs:

@@ -24,6 +24,8 @@ class Rewinding:
     """What all rewindings have."""
 
     control: ClassVar[bool] = False
+    takes_final: ClassVar[bool] = True
+    """Whether it may draw on the trained network, through ``origin.final()``."""
 
     epoch: int = option(
         MISSING, "complete epochs after which the dense run is rewound to",

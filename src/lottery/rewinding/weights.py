@@ -11,6 +11,8 @@ from lottery.rewinding import Origin, Rewinding, Start
 class Weights(Rewinding):
     """Everything as the dense run had it at ``origin.point``."""
 
+    takes_final = False
+
     def rewind(self, origin: Origin) -> Start:
         """Everything as the dense run had it at ``origin.point``."""
         return Start(origin.point, origin.dense(origin.point))

@@ -30,6 +30,11 @@ def _childless(cells: Sequence[Any]) -> "Study":
     raise LookupError("the lineage of this study has rounds, so the study must say its parents")
 
 
+def _never(config: Any, laboratory: "Laboratory") -> None:
+    """No ticket of this study can do without a dense network."""
+    raise LookupError("the lineage of this study has early tickets, and the study no way to them")
+
+
 def _leave(config: Any, folder: Path, planned: Mapping[str, float]) -> None:
     """Nothing is to be said of a whole sweep."""
 
@@ -43,9 +48,10 @@ class Study:
     computed, and ``check`` says, one line each, what is wrong with a config.
 
     ``parents`` is of studies whose cells share a dense network: the study of the job that trains
-    it and makes what else the given cells have in common. ``conclude`` gets the options of the
-    first cell, the folder and the planned counts of a sweep that has ended. All cells of a sweep
-    agree in the options whose names begin with one of ``read_once``. ``unreported`` says why
+    it and makes what else the given cells have in common; ``early`` computes the ticket of a cell
+    that need not wait for it (:attr:`lottery.lineage.Lineage.early`). ``conclude`` gets the options
+    of the first cell, the folder and the planned counts of a sweep that has ended. All cells of a
+    sweep agree in the options whose names begin with one of ``read_once``. ``unreported`` says why
     report.py has nothing to say of a sweep; None if it has.
     """
 
@@ -56,6 +62,7 @@ class Study:
     check: Callable[[Any], list[str]]
     result: type[Result]
     parents: "Callable[[Sequence[Any]], Study]" = _childless
+    early: "Callable[[Any, Laboratory], Any]" = _never
     conclude: Callable[[Any, Path, Mapping[str, float]], None] = _leave
     read_once: tuple[str, ...] = ()
     unreported: str | None = None

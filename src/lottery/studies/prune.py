@@ -91,6 +91,13 @@ def _prepare(config: Config, laboratory: "Laboratory", cells: Sequence[Config]) 
     return prepare(config, laboratory, cells)
 
 
+def early(config: Config, laboratory: "Laboratory") -> "Run":
+    """See :func:`lottery.experiment.train_early`."""
+    from lottery.experiment import train_early
+
+    return train_early(config, laboratory)
+
+
 def conclude(config: Config, folder: Path, planned: Mapping[str, float]) -> None:
     """Write the report, and the plan and the verdict as a W&B run of the sweep itself."""
     from lottery import files
@@ -125,6 +132,7 @@ STUDY = Study(
     check=train.check,
     result=Pruned,
     parents=parents,
+    early=early,
     conclude=conclude,
     # For the report, whose plan and verdict go to W&B too.
     read_once=("logger.name", "logger.mode", "logger.project", "logger.entity"),

@@ -55,7 +55,7 @@ class Job:
     config: DictConfig
     node: Node
     cells: tuple[Cell, ...]
-    stage: str  # dense or cells
+    stage: str  # dense, early (tickets that do not wait for it) or cells
 
     @property
     def folder(self) -> str:
@@ -65,7 +65,7 @@ class Job:
     @property
     def goals(self) -> tuple[Node, ...]:
         """The nodes that it is submitted for."""
-        if self.stage == "dense":
+        if self.stage != "cells":
             return (self.node,)
         return (self.node, *(goal for cell in self.cells for goal in cell.lineage.goals))
 
@@ -134,24 +134,28 @@ class CellsTask:
 
 
 @dataclass(frozen=True)
-class ParentTask:
+class FirstTask:
     """Trains a dense network, and makes what its cells share, so that none waits for another.
 
-    ``parents`` gives the study of that job, see :class:`lottery.studies.Study`; ``cells`` are
-    folder name and config of each, by the folder name of the dense network's job.
+    Or, in the folder of a cell, the ticket of that cell, which does not wait for it.
+
+    ``study`` says how, see :class:`lottery.studies.Study`; ``cells`` are folder name and config of
+    each, by the folder name of the dense network's job.
     """
 
-    parents: Callable[[Sequence[Any]], Study]
+    study: Study
     cells: Mapping[str, Mapping[str, Any]]
 
     def __call__(self, config: DictConfig) -> Any:
-        """The dense network's validation top-1. If it fails, its cells' status says so."""
+        """Its validation top-1. If a dense network fails, its cells' status says so."""
         from lottery import cli
 
         sweep = HydraConfig.get().sweep
-        cells = self.cells[str(sweep.subdir)]
+        cells = self.cells.get(str(sweep.subdir))
+        if cells is None:
+            return cli.early(config, self.study)
         try:
-            return cli.job(config, self.parents(list(cells.values())))
+            return cli.job(config, self.study.parents(list(cells.values())))
         except Exception as error:
             mark_orphans([Path(str(sweep.dir), name) for name in cells], error)
             raise

@@ -71,6 +71,16 @@ class Plan:
     jobs: tuple[tuple[Cell, ...], ...]
 
     @property
+    def early(self) -> tuple[tuple[Cell, ...], ...]:
+        """Those jobs whose ticket need not wait for the dense network, while that is missing."""
+        waiting = {p.node.key for p in self.parents if not p.node.done}
+        return tuple(
+            cells
+            for cells in self.jobs
+            if (first := cells[0].lineage).early and first.parent in waiting and not first.last.done
+        )
+
+    @property
     def done(self) -> tuple[Cell, ...]:
         """Cells with nothing left to compute."""
         return tuple(c for c in self.cells if c.done)
@@ -186,14 +196,17 @@ def estimate(plan: Plan, store: Store, parallel: int) -> Estimate | None:
     costs: list[list[float]] = [[], []]
     measured: set[str] = set()
     counted: set[str] = set()
-    parents = [(p.cells[0], p.cells[:1]) for p in plan.parents if not p.node.done]
-    for stage, jobs in enumerate([[cells for _, cells in parents], plan.jobs]):
+    parents = [p.cells[:1] for p in plan.parents if not p.node.done]
+    dense = {p.node.key for p in plan.parents}
+    for stage, jobs in enumerate([[*parents, *plan.early], plan.jobs]):
         for cells in jobs:
             epochs = 0.0
             for cell in cells:
                 missing = cell.missing
                 if stage == 0:
-                    missing = {k: e for k, e in missing.items() if k == cell.lineage.parent}
+                    missing = {
+                        k: e for k, e in missing.items() if (k in dense) == (cells in parents)
+                    }
                 epochs += sum(e for k, e in missing.items() if k not in counted)
                 counted |= set(missing)
             workload = _workload(dataclasses.asdict(cells[0].config))

@@ -25,10 +25,10 @@ from lottery.sweep.feed import Feed, Hooks
 from lottery.sweep.follow import follow
 from lottery.sweep.jobs import (
     CellsTask,
+    FirstTask,
     FrozenConfigs,
     Job,
     Launchers,
-    ParentTask,
     Task,
     frozen,
     mark_orphans,
@@ -68,6 +68,7 @@ class StagedSweep:
             "revision": provenance.revision(),
         }
         self._skipped: set[int] = set()  # cells that others began after the plan was made
+        self._early: tuple[tuple[Cell, ...], ...] = ()  # groups whose tickets were not to wait
 
     def run(self) -> None:
         """Compute everything that is planned and wait for it.
@@ -80,7 +81,7 @@ class StagedSweep:
             self._await_others()
             failed = self._train_parents()
             cells = [job for job in self.plan.jobs if job[0].lineage.parent not in failed]
-            if cells:
+            if cells := self._without_early(cells):
                 self._compute_cells(cells)
             self._join()
 
@@ -150,12 +151,21 @@ class StagedSweep:
 
     def _train_parents(self) -> set[str]:
         """Keys of the dense networks that could not be trained."""
+        self._early = self.plan.early
         parents = [p for p in self.plan.parents if not (p.underway and p.node.done)]
         if not parents:
             return set()
-        log.info("stage 1: %d dense network%s", len(parents), "s" * (len(parents) > 1))
+        count = len(self._early)
+        beside = f", and beside them {count} early ticket{'s' * (count > 1)}" if count else ""
+        plural = "s" * (len(parents) > 1)
+        log.info("stage 1: %d dense network%s%s", len(parents), plural, beside)
         jobs, task = self.parent_jobs(parents)
-        ends = self._launch(task, jobs)
+        ends = self._launch(task, [*jobs, *self._early_jobs()])
+        for group, end in zip(self._early, ends[len(parents) :], strict=True):
+            if end.status is JobStatus.FAILED:
+                for cell in group:
+                    self._fail(cell, end._return_value)
+        ends = ends[: len(parents)]
         # Submitted by another process since the plan was made: wait for those too.
         others = {i: [p.node] for i, p in enumerate(parents) if not p.node.done}
         others = {i: n for i, n in others.items() if ends[i].status is not JobStatus.FAILED}
@@ -168,6 +178,24 @@ class StagedSweep:
                 why = LotteryError(lost[i]) if i in lost else end._return_value
                 mark_orphans(map(self._folder, cells), why)
         return failed
+
+    def _early_jobs(self) -> list[Job]:
+        """The jobs that train tickets which do not wait for their dense network."""
+        return [
+            Job(cells[0].overrides, self._frozen(cells[0]), cells[0].lineage.last, cells, "early")
+            for cells in self._early
+        ]
+
+    def _without_early(self, groups: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
+        """The jobs that are left when the results of early tickets have been told."""
+        early = [group for group in groups if group in self._early]
+        self._tell([cell for group in early for cell in group if cell.done])
+        ended = [
+            group
+            for group in early
+            if all(self.state(cell)[0] in ("done", "failed") for cell in group)
+        ]
+        return [group for group in groups if group not in ended]
 
     def _compute_cells(self, groups: Sequence[tuple[Cell, ...]]) -> None:
         stage = "stage 2: " if groups[0][0].lineage.parent else ""
@@ -200,7 +228,7 @@ class StagedSweep:
         for number, why in lost.items():
             self._fail(cells[number], LotteryError(why))
 
-    def parent_jobs(self, parents: Sequence[Parent]) -> tuple[list[Job], ParentTask]:
+    def parent_jobs(self, parents: Sequence[Parent]) -> tuple[list[Job], FirstTask]:
         """The jobs that train dense networks, and what they run."""
         jobs, cells = [], {}
         for parent in parents:
@@ -208,9 +236,11 @@ class StagedSweep:
             name = f"dense_{parent.node.key[:8]}"
             config = self._frozen(first, name)
             config.rewind.keep = parent.config.rewind.keep
-            jobs.append(Job(first.overrides, config, parent.node, parent.cells, "dense"))
+            # Its first cell may have a job of the same overrides beside it.
+            overrides = (*first.overrides, f"hydra.sweep.subdir={name}")
+            jobs.append(Job(overrides, config, parent.node, parent.cells, "dense"))
             cells[name] = {str(c.number): c.config for c in parent.cells}
-        return jobs, ParentTask(self.study.parents, cells)
+        return jobs, FirstTask(self.study, cells)
 
     def cell_jobs(self, groups: Sequence[tuple[Cell, ...]]) -> tuple[list[Job], CellsTask]:
         """The jobs that compute groups of cells, and what they run."""
@@ -254,8 +284,8 @@ class StagedSweep:
 
         def wanted(number: int) -> bool:
             job = jobs[number]
-            if job.stage == "dense":
-                return not who(job.node)
+            if job.stage != "cells":
+                return not job.node.done and not who(job.node)
             cells = [c for c in job.cells if not c.done and not all(map(who, c.lineage.goals))]
             if not cells:
                 self._skipped |= {cell.number for cell in job.cells}
