@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import TINY, composed, laboratory, together
 
-from lottery import experiment, replay, tickets, transfer
+from lottery import experiment, replay, tensors, tickets, transfer
 from lottery.points import Point
 from lottery.runs import Run, runs_of
 
@@ -60,11 +60,17 @@ def test_two_processes_do_what_one_does_and_one_of_them_writes(tmp_path):
         second.kill()
     assert [first.returncode, second.returncode] == [0, 0], said
     nodes = {p.relative_to(tmp_path / "one") for p in tmp_path.glob("one/store/[dst]*/*")}
-    assert {p.parent.name for p in nodes} == {"dense", "state", "ticket", "transfer"}
+    assert {p.parent.name for p in nodes} == {"dense", "score", "state", "ticket", "transfer"}
     for node in nodes:
         one, two = (tmp_path / number / node for number in ("one", "two"))
         assert sorted(p.name for p in one.rglob("*")) == sorted(p.name for p in two.rglob("*"))
         if node.parent.name == "state":
+            continue
+        if node.parent.name == "score":
+            file = "scores.safetensors"
+            for name, array in tensors.read(one / file)[0].items():
+                atol = 1e-5 * np.abs(array).max()
+                np.testing.assert_allclose(tensors.read(two / file)[0][name], array, atol=atol)
             continue
         for name, array in Run(one).state().items():
             np.testing.assert_allclose(Run(two).state()[name], array, atol=1e-5, err_msg=name)

@@ -150,7 +150,7 @@ def retrain(
             sparse,
             noted=noted,
             compared=dense.result,
-            tags=(f"percentile={step.percentile:g}", f"rewind={step.first}", step.rewinding.name),
+            tags=(f"percentile={step.percentile:g}", f"rewind={step.first.label}", step.rewinding.name),
             verdict=_against(config, dense),
         )
 
