@@ -350,7 +350,7 @@ def _with_choices(group: Any) -> Any:
 
 def _extra_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     schema = OmegaConf.get_type(config)
-    if not dataclasses.is_dataclass(schema):  # a free dictionary, such as model.options
+    if not dataclasses.is_dataclass(schema):  # a free dictionary, such as mask.scope.factors
         return
     known = {f.name for f in dataclasses.fields(schema)}
     for key in map(str, config):
