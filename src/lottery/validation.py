@@ -7,7 +7,10 @@ from lottery.config import Config, Training, range_errors
 from lottery.errors import ConfigError, LotteryError
 from lottery.lineage import epoch_steps
 from lottery.pruning.allocation import rounds
+from lottery.pruning.allocations.lamp import Lamp
 from lottery.pruning.allocations.rates import Rates
+from lottery.pruning.dynamics import Course
+from lottery.pruning.scores import inner_percentiles, needs, signed
 from lottery.pruning.units import Target
 
 
@@ -25,13 +28,11 @@ def errors(config: Training, *checks: Callable[[Any], object]) -> list[str]:
     return found
 
 
-def _check_percentile(config: Config) -> None:
-    rounds(config.mask.percentile, config.mask.rate)
-
-
 def _check_steps(config: Config) -> None:
-    """Whether there are as many examples as a batch has, and steps as are rewound to."""
-    steps = config.trainer.epochs * epoch_steps(config)
+    """Whether there are as many examples as a batch has, and steps as are rewound to or changed."""
+    steps, mask = config.trainer.epochs * epoch_steps(config), config.mask
+    if mask.during is not None:
+        Course(mask.during, mask.percentile, mask.scope, config.seed, 0, steps).changes  # noqa: B018
     if config.rewind.step is not None and config.rewind.step > steps:
         raise ConfigError(
             f"rewind.step={config.rewind.step} lies after the {steps} steps of "
@@ -39,13 +40,48 @@ def _check_steps(config: Config) -> None:
         )
 
 
-def _check_mask(config: Config) -> None:
+def _check_rounds(config: Config) -> None:
+    """Whether the pattern takes every percentile on the way, those within a score among them."""
+    mask, before = config.mask, 0.0
+    ladder = rounds(mask.percentile, mask.rate)
+    for number, percentile in enumerate(ladder if mask.percentile > 0 else (), start=1):
+        try:
+            mask.pattern.check(Target(percentile, mask.scope, before))
+        except ConfigError as error:
+            of = f" (in round {number} of {len(ladder)})" if len(ladder) > 1 else ""
+            raise ConfigError(f"{error}{of}") from error
+        for within in inner_percentiles(mask.score, percentile, before):
+            try:
+                mask.pattern.check(Target(within, mask.scope, before))
+            except ConfigError as error:
+                raise ConfigError(
+                    f"mask.score={mask.score.name} prunes in rounds of its own, and "
+                    f"mask.pattern={mask.pattern.name} does not take their percentiles, the first "
+                    f"of which is {within:.4g}: choose another of them"
+                ) from error
+        before = percentile
+
+
+def _check_scope(config: Config) -> None:
     mask = config.mask
-    if mask.percentile > 0:
-        mask.pattern.check(Target(mask.percentile, mask.scope))
     if isinstance(mask.scope, Rates):
         mask.scope.check(skip_first=mask.skip_first, skip_last=mask.skip_last)
+    if isinstance(mask.scope, Lamp) and mask.percentile > 0 and signed(mask.score):
+        raise ConfigError(
+            f"mask.scope=lamp squares scores, and those of mask.score={mask.score.name} may be "
+            "negative: choose mask.scope=global or another mask.score"
+        )
 
 
-CHECKS = (_check_percentile, _check_steps, _check_mask)
+def _check_score(config: Config) -> None:
+    mask = config.mask
+    scored = mask.percentile > 0 and mask.during is None
+    if scored and mask.at == "start" and "initial" in needs(mask.score):
+        raise ConfigError(
+            f"mask.score={mask.score.name} compares weights with those at initialisation, and "
+            "mask.at=start scores just these: set mask.at=end or choose another mask.score"
+        )
+
+
+CHECKS = (_check_steps, _check_rounds, _check_scope, _check_score)
 """What must hold of a network that is trained from fresh weights, and of what is pruned in it."""
