@@ -11,10 +11,11 @@ from conftest import TINY, composed
 
 from lottery import choices
 from lottery.choices import code
-from lottery.config import Config, range_errors
+from lottery.config import Config
 from lottery.errors import ConfigError
 from lottery.lineage import lineage
 from lottery.store import Store
+from lottery.validation import range_errors
 
 HEAD = """
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from lottery import choices, cli, experiment, models, rewinding, studies, trainings
-from lottery.config import Config, TransferConfig, range_errors, typed
+from lottery.config import Config, TransferConfig, typed
 from lottery.data.sources import digits
 from lottery.errors import ConfigError
 from lottery.files import read_json, write_json
@@ -25,6 +25,7 @@ from lottery.sweep.progression import expand
 from lottery.training.checkpoints import Progress
 from lottery.training.roles import Chief
 from lottery.training.schedules import unchanging
+from lottery.validation import range_errors
 
 CONF = REPOSITORY / "conf"
 # Hydra's own groups and preprocess.py's are no part of a study.
