@@ -83,7 +83,7 @@ MUTANTS = [
     ),
     Mutant(
         "synflow in one round", "pruning/scores/synflow.py",
-        "for i in range(1, self.rounds))", "for i in range(0))",
+        "for i in range(1, self.rounds)]", "for i in range(0)]",
         "the last round's scores have the right form",
         ("test_pruning_scores.py",),
     ),

@@ -15,6 +15,7 @@ from lottery.config import Config
 from lottery.errors import ConfigError
 from lottery.lineage import lineage
 from lottery.store import Store
+from lottery.validation import range_errors
 
 HEAD = """
 from dataclasses import dataclass
@@ -67,6 +68,12 @@ class Mine(Optimizer):
     def keras_class(self):
         import keras
         return keras.optimizers.SGD
+"""
+ALLOCATION = f"""{HEAD}
+@choices.allocation("mine")
+@dataclass(frozen=True)
+class Mine:
+    extra: dict[str, float] = option({{}}, "of no use", ge=0, lt=1)
 """
 SCHEDULE = f"""{HEAD}
 from lottery.training import schedules
@@ -177,6 +184,37 @@ def test_a_choice_of_ones_own_is_composed_checked_and_offered(plug_in, kind, sou
         kind.find("min")
 
 
+def test_a_rewinding_of_ones_own_starts_where_others_do(plug_in):
+    plug_in("mine", REWINDING)
+    for mask, epoch in (("magnitude", 5), ("snip", 0)):
+        config = composed("rewind=mine", f"mask={mask}")
+        assert range_errors(config) == []
+        assert config.rewind.epoch == epoch
+
+
+def test_an_option_of_ones_own_may_be_a_dictionary(plug_in):
+    plug_in("mine", ALLOCATION)
+    typed = ("mask.scope.extra={b*/kernel: 0.5, a: 0.25}", "mask.scope.extra.c=0")
+    config = composed("mask.scope=mine", *typed)
+    assert config.mask.scope.extra == {"b*/kernel": 0.5, "a": 0.25, "c": 0}
+    (found,) = range_errors(composed("mask.scope=mine", "mask.scope.extra={a: 2}"))
+    assert found == "mask.scope.extra={'a': 2.0} must hold numbers >= 0 and < 1"
+
+
+@pytest.mark.parametrize(("name", "module"), [("sgd", "sgd"), ("lion", "_library")])
+def test_a_name_is_taken_before_what_has_it_is_loaded(plug_in, monkeypatch, name, module):
+    monkeypatch.delitem(choices.optimizer.registered, name, raising=False)
+    said = rf"optimizer={name} is lottery.training.optimizers.{module} already, and mine.Mine wants"
+    with pytest.raises(ConfigError, match=said):
+        plug_in("mine", OPTIMIZER.replace('"mine"', f'"{name}"'))
+
+
+def test_what_two_choices_have_in_common_may_be_handed_over():
+    adam = dataclasses.asdict(choices.optimizer.of({"name": "adam", "weight_decay": 0.5}))
+    sgd = choices.optimizer.of(choices.optimizer.known_part(adam, name="sgd"))
+    assert (sgd.name, sgd.weight_decay) == ("sgd", 0.5)
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
@@ -242,6 +280,10 @@ def test_a_raised_version_is_part_of_the_key(monkeypatch):
 def test_what_a_library_brings_needs_no_code():
     assert choices.model.find("ResNet50").code is None
     assert choices.optimizer.find("lion").code is None
+
+
+def test_what_a_library_brings_is_documented_by_its_name_there():
+    assert choices.optimizer.doc("lion") == "keras.optimizers.Lion"
 
 
 def test_every_choice_that_comes_with_the_package_has_a_version():

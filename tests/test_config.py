@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from lottery import choices, cli, experiment, models, rewinding, studies, trainings
-from lottery.config import Config, TransferConfig, range_errors, typed
+from lottery.config import Config, TransferConfig, typed
 from lottery.data.sources import digits
 from lottery.errors import ConfigError
 from lottery.files import read_json, write_json
@@ -25,6 +25,7 @@ from lottery.sweep.progression import expand
 from lottery.training.checkpoints import Progress
 from lottery.training.roles import Chief
 from lottery.training.schedules import unchanging
+from lottery.validation import range_errors
 
 CONF = REPOSITORY / "conf"
 # Hydra's own groups and preprocess.py's are no part of a study.
@@ -208,6 +209,15 @@ def test_every_model_file_builds(name):
         ("mask=set mask.pattern=block", "mask.pattern=block does not go with mask.during=set"),
         ("mask=2_of_4 mask.percentile=60", "mask.percentile=60 is not what 2 of 4 weights leave"),
         ("mask=2_of_4 mask.scope=erk", "mask.scope=erk has no effect with mask.pattern=n_of_m"),
+        ("mask=2_of_4 mask.rate=20", "mask.percentile=20 is not what 2 of 4 weights leave"),
+        ("mask=2_of_4 mask.score=synflow", "mask.score=synflow prunes in rounds of its own, and"),
+        ("mask.scope=lamp mask.score=grasp", "those of mask.score=grasp may be negative"),
+        ("mask.scope=lamp mask.score=synflow", "those of mask.score=synflow may be negative"),
+        ("mask.scope=lamp mask.score=movement", "those of mask.score=movement may be negative"),
+        ("mask.score=movement mask.at=start", "mask.score=movement compares weights with those"),
+        ("mask=rigl mask.during.frequency=999", "mask.during.frequency=999 changes the mask never"),
+        ("mask=gradual mask.during.initial=90", "mask.during.initial=90 is above mask.percentile="),
+        ("mask.scope=null", "mask.scope has no value"),
         ("data.classes=[1,10]", "data.classes=[1, 10]: digits has classes 0 to 9, not 10"),
         ("trainer.batch_size=1223", "a batch of 1223 is larger than the training split of 1222"),
     ],
@@ -255,6 +265,18 @@ def test_the_largest_valid_values_are_valid():
         assert errors(composed(override)) == [], override
 
 
+def test_what_is_refused_of_one_score_or_percentile_is_taken_of_others():
+    for override in (
+        "mask.scope=lamp mask.score=synflow mask.score.rounds=1",
+        "mask.scope=lamp mask.score=movement mask.score.of=weight",
+        "mask.scope=lamp mask.score=grasp mask.percentile=0",
+        "mask=2_of_4 mask.score=synflow mask.score.rounds=1",
+        "mask=2_of_4 mask.rate=50",
+        "mask.score=movement mask.at=start mask.percentile=0",
+    ):
+        assert errors(composed(*override.split(" "))) == [], override
+
+
 def test_all_bad_values_are_reported_at_once():
     found = errors(composed("mask.percentile=100", "seed=-1", "optimizer.momentum=2"))
     assert [e.partition("=")[0] for e in found] == ["seed", "optimizer.momentum", "mask.percentile"]
@@ -292,6 +314,23 @@ def test_defaults_are_no_part_of_an_identity():
     chosen = {f.name for f in dataclasses.fields(Config) if f.metadata.get("kind")}
     groups = {*GROUPS, "verdict", "sweep"} - {"experiment"} - chosen
     assert identity(Config()) == {f: {} for f in groups}
+
+
+def test_the_order_of_a_dictionary_is_part_of_an_identity():
+    """Of ``mask.scope.factors``, the first that fits counts."""
+    wide, narrow = "dense*: 0.5", "dense_1*: 0.25"
+    one, other = (
+        composed("mask.scope=rates", f"mask.scope.factors={{{', '.join(order)}}}").mask.scope
+        for order in ((wide, narrow), (narrow, wide))
+    )
+    assert one == other  # as Python compares dictionaries
+    assert identity(one)["factors"] == [["dense*", 0.5], ["dense_1*", 0.25]]
+    assert identity(other)["factors"] == [["dense_1*", 0.25], ["dense*", 0.5]]
+
+
+def test_an_option_may_be_set_to_null_where_a_choice_is_optional():
+    for override in ("mask.during=null", "mask/during=null"):
+        assert composed("mask=rigl", override).mask.during is None
 
 
 def test_a_new_option_leaves_old_identities_as_they_were():

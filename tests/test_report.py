@@ -25,6 +25,7 @@ from pyarrow import parquet
 from lottery import files
 from lottery.analysis import (
     collect,
+    overrides,
     plots,
     report,
     selection,
@@ -783,3 +784,13 @@ def test_the_command_is_quoted_for_the_shell() -> None:
     study = collect.Study(Path(), (one,))
     command = ticket.command(study, selection.points(study)[0])
     assert command == "python prune.py 'data.classes=[0,1]' 'data.dir=/my data'"
+
+
+def test_the_command_has_plugins_and_dictionaries() -> None:
+    """In Hydra's grammar; a flat config has the values of a dictionary alone."""
+    defaults = collect.flat(dataclasses.asdict(composed()))
+    factors = "mask.scope.factors={dense*/kernel:0.5,a:0.25}"
+    config = composed("mask.scope=rates", factors, "plugins=[os]")
+    found = list(overrides.differences(collect.flat(dataclasses.asdict(config)), defaults))
+    assert {"mask/scope=rates", factors, "plugins=[os]"} <= set(found)
+    assert composed(*found) == config

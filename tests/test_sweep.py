@@ -305,14 +305,16 @@ def test_a_grid_may_be_a_file(tmp_path):
     (tmp_path / "experiment" / "mine.yaml").write_text(
         "# @package _global_\n"
         "hydra:\n  sweeper:\n    params:\n      mask.percentile: 65,70,...,80\n"
+        "      mask.scope: layer,global\n"
     )
     process = run(
         "prune.py", "-m", "--config-dir", str(tmp_path), *TINY, "experiment=mine",
-        "rewind.epoch=0,1", "sweep.dry_run=true", f"paths.outputs={tmp_path / 'new'}",
+        "mask.during=null,rigl", "trainer.epochs=60", "sweep.dry_run=true",
+        f"paths.outputs={tmp_path / 'new'}",
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert "mask.percentile=65,70,75,80\n" in process.stdout
-    assert "8: 0 done, 0 underway elsewhere, 8 to run in 8 jobs" in process.stdout
+    assert "16: 0 done, 0 underway elsewhere, 16 to run in 16 jobs" in process.stdout
 
 
 def test_detaching_needs_slurm(tmp_path):

@@ -196,6 +196,9 @@ class LotterySweeper(BasicSweeper):
         Hydra reads every YAML file again for each cell, a tenth of a second. Cells that differ in
         plain values only are copies of one that it composed; any doubt is left to Hydra.
         """
+        from lottery.choices import as_group
+
+        overrides = [as_group(o) for o in overrides]  # of a file, a proposer, or one of a sweep
         assert self.hydra_context is not None
         assert self.config is not None
         loader = self.hydra_context.config_loader

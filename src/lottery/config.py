@@ -4,7 +4,6 @@ What an option's metadata means is said in :mod:`lottery.options`.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +12,7 @@ from omegaconf import MISSING, DictConfig, MissingMandatoryValue, OmegaConf, ope
 
 from lottery import choices
 from lottery.errors import ConfigError
-from lottery.options import bound_errors, option
+from lottery.options import option
 from lottery.points import START, Point
 
 if TYPE_CHECKING:
@@ -361,7 +360,7 @@ def _with_choices(group: Any) -> Any:
 
 def _extra_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     schema = OmegaConf.get_type(config)
-    if not dataclasses.is_dataclass(schema):  # a free dictionary, such as model.options
+    if not dataclasses.is_dataclass(schema):  # a free dictionary, such as mask.scope.factors
         return
     known = {f.name for f in dataclasses.fields(schema)}
     for key in map(str, config):
@@ -369,75 +368,3 @@ def _extra_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
         elif isinstance(child := config._get_node(key), DictConfig):
             yield from _extra_keys(child, f"{prefix}{key}.")
-
-
-def range_errors(config: Training) -> list[str]:
-    """One line for each value that is out of its range or contradicts another. Reads no files."""
-    return bound_errors(config) or _contradictions(config)
-
-
-def _bad_dynamics(mask: Mask) -> list[str]:
-    """What has no meaning for a mask that changes during training."""
-    wrong = {
-        f"mask.score={mask.score.name}": mask.score.name != "magnitude",
-        f"mask.pattern={mask.pattern.name}": mask.pattern.name != "weight",
-        f"mask.rate={mask.rate}": mask.rate is not None,
-        "mask.shuffle=true": mask.shuffle,
-        "mask.percentile=0": mask.percentile == 0,
-    }
-    return [
-        f"{option} does not go with mask.during={mask.during.name}: leave one of them out"
-        for option, is_so in wrong.items()
-        if is_so
-    ]
-
-
-def _bad_points(config: Config, epochs: int) -> list[str]:
-    try:
-        config.rewind.kept  # noqa: B018  (raises)
-    except ConfigError as error:
-        return [f"rewind.keep: {error}"]
-    try:
-        scored = config.mask.scored
-    except ConfigError:
-        return [
-            f"mask.at={config.mask.at} is no point in training: write start, end, or epochs and "
-            "steps, as in 5ep or 2000it"
-        ]
-    if config.rewind.point.epochs > epochs:
-        return [f"rewind.epoch={config.rewind.epoch} lies after trainer.epochs={epochs}"]
-    if scored is not None and scored.epochs > epochs:
-        return [f"mask.at={config.mask.at} lies after trainer.epochs={epochs}"]
-    return []
-
-
-def _contradictions(config: Training) -> list[str]:
-    errors, data, epochs = [], config.data, config.trainer.epochs
-    if isinstance(config, Config):
-        errors += _bad_points(config, epochs)
-    errors += config.schedule.contradictions()
-    if isinstance(config, Config) and config.mask.during is not None:
-        errors += _bad_dynamics(config.mask)
-    elif isinstance(config, Config) and config.mask.at != "end" and config.mask.rate is not None:
-        errors.append(
-            f"mask.rate={config.mask.rate:g} scores what each of its rounds has trained, and "
-            f"mask.at={config.mask.at} the same weights in each: leave one of them out"
-        )
-    if data.classes is not None and len(set(data.classes)) != len(data.classes):
-        errors.append(f"data.classes={data.classes} names a class twice")
-    if data.classes is not None and len(data.classes) < 2:
-        errors.append(f"data.classes={data.classes} leaves fewer than two classes")
-    if len(data.mean) != len(data.std):
-        errors.append(f"data.mean={data.mean} and data.std={data.std} differ in length")
-    for name, low, high in (("crop_area", 0.0, 1.0), ("crop_aspect", 0.0, math.inf)):
-        bounds = getattr(data, name)
-        if len(bounds) != 2 or not low < bounds[0] <= bounds[1] <= high:
-            errors.append(
-                f"data.{name}={bounds} must be two values above 0, the smaller first"
-                + (" and none above 1" if high == 1 else "")
-            )
-    if data.image_size and data.stored_size and data.image_size > data.stored_size:
-        errors.append(
-            f"data.image_size={data.image_size} is larger than data.stored_size={data.stored_size}"
-        )
-    return errors

@@ -150,7 +150,11 @@ def retrain(
             sparse,
             noted=noted,
             compared=dense.result,
-            tags=(f"percentile={step.percentile:g}", f"rewind={step.first.label}", step.rewinding.name),
+            tags=(
+                f"percentile={step.percentile:g}",
+                f"rewind={step.first.label}",
+                step.rewinding.name,
+            ),
             verdict=_against(config, dense),
         )
 

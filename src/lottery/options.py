@@ -8,6 +8,8 @@ The metadata of a field decides how it is treated elsewhere:
   ``conf/`` instead.
 * ``only`` says of its group when an option has an effect (Nesterov momentum only with momentum).
   Where it has none it is not part of the key.
+* a dictionary is in the key as a list of pairs, since its order may matter, and JSON with sorted
+  keys would lose it.
 * a field with ``kind`` holds a choice, or a dictionary of several, whose order matters. The classes
   of choices that change no result say so by ``watches_only``.
 * ``always`` marks what is in the key even at its default, since the default is not ours.
@@ -77,9 +79,18 @@ def identity(config: Any) -> dict[str, Any]:
         elif is_several(f):
             if chosen := [identity(choice) for choice in acting(value)]:
                 determining[f.name] = chosen
-        elif (f.metadata.get("always") or value != _default(f)) and _matters(f, config):
-            determining[f.name] = value
+        else:
+            value, default = _in_order(value), _in_order(_default(f))
+            if (f.metadata.get("always") or value != default) and _matters(f, config):
+                determining[f.name] = value
     return determining
+
+
+def _in_order(value: Any) -> Any:
+    """A value with every dictionary in it as a list of pairs."""
+    if isinstance(value, Mapping):
+        return [[key, _in_order(v)] for key, v in value.items()]
+    return [*map(_in_order, value)] if isinstance(value, list) else value
 
 
 def is_several(f: "dataclasses.Field[Any]") -> bool:
@@ -126,7 +137,7 @@ def bound_errors(config: Any) -> list[str]:
         return errors
     for name, f, value in options(config):
         choices, bounds = f.metadata["choices"], f.metadata["bounds"]
-        if value == MISSING:
+        if value == MISSING or (value is None and f.default == MISSING):
             errors.append(f"{name} has no value")
         elif choices and value not in choices:
             errors.append(f"{name}={value} is unknown{did_you_mean(str(value), choices)}")

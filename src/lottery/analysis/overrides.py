@@ -12,14 +12,14 @@ from lottery.options import options
 
 def differences(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[str]:
     """The overrides that turn the default config into this one, as far as results go."""
-    places = {"data.root", "data.dir", "paths.outputs", "paths.store"}
+    places = {"data.root", "data.dir", "paths.outputs", "paths.store", "plugins"}
     matter = {name: f.metadata["identity"] or name in places for name, f, _ in options(Config())}
     others = set()  # whose choice is not the default's, so that its values are not either
     for kind in choices.KINDS:
         if kind.several:
             yield from _several(kind, config, matter)
             continue
-        if not matter[kind.option]:  # who asked for it
+        if not matter.pop(kind.option):  # who asked for it
             continue
         inside, naming = f"{kind.option}.", f"{kind.option}.{kind.key}"
         chosen = config.get(naming, defaults.get(naming))
@@ -35,10 +35,11 @@ def differences(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Itera
             others |= set(of_choice)
             yield f"{kind.group}={_spelled(chosen)}"
     for name, matters in matter.items():
-        value = config.get(name, defaults.get(name))
+        default = _value(defaults, name)
+        value = _value(config, name, default)
         if name == "rewind.epoch" and value is None:
             continue  # any will do
-        if matters and (value != defaults.get(name) or (name in others and name in config)):
+        if matters and (value != default or (name in others and name in config)):
             yield f"{name}={_spelled(value)}"
 
 
@@ -54,12 +55,23 @@ def _several(
     matter |= dict.fromkeys(of_choices, True)
 
 
+def _value(config: Mapping[str, Any], name: str, default: Any = None) -> Any:
+    """That of an option; of a dictionary a flat config has the values alone."""
+    inside = f"{name}."
+    found = {n.removeprefix(inside): v for n, v in config.items() if n.startswith(inside)}
+    return found or config.get(name, default)
+
+
 def _spelled(value: Any) -> str:
     """A value in Hydra's grammar."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, list):
         return f"[{','.join(map(_spelled, value))}]"
+    if isinstance(value, dict):  # whose keys Hydra takes without quotes only
+        keys = (re.sub(r"([^\w./+*?@-])", r"\\\1", key) for key in value)
+        pairs = zip(keys, map(_spelled, value.values()), strict=True)
+        return f"{{{','.join(map(':'.join, pairs))}}}"
     text = str(value)
     if re.fullmatch(r"[\w./+-]+", text):
         return text

@@ -75,7 +75,12 @@ def _load(name: str, label: str) -> None:
 
 
 def as_group(argument: str) -> str:
-    """An override as Hydra takes it: ``mask.scope=layer`` chooses from the group ``mask/scope``."""
+    """An override as Hydra takes it: ``mask.scope=layer`` chooses from the group ``mask/scope``.
+
+    But ``mask.during=null`` and ``mask/during=null`` set the option: a group has no such choice.
+    """
     name, equals, value = argument.partition("=")
-    nested = {kind.option: kind.group for kind in KINDS if "/" in kind.group}
-    return f"{nested[name]}{equals}{value}" if equals and name in nested else argument
+    kind = next((k for k in KINDS if "/" in k.group and name in (k.option, k.group)), None)
+    if not equals or kind is None:
+        return argument
+    return f"{kind.option if value.strip().lower() == 'null' else kind.group}={value}"

@@ -132,15 +132,20 @@ class Kind:
     def known_part(self, values: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
         """Those values that its choice has in this version; ``changes`` replace some it has.
 
-        Raises :class:`ConfigError` for an unknown choice.
+        They may name another choice, which gets what both have in common. Raises
+        :class:`ConfigError` for an unknown choice.
         """
-        known = {f.name for f in dataclasses.fields(self.find(str(values.get(self.key))))}
-        return {name: v for name, v in {**values, **changes}.items() if name in known}
+        changed = {**values, **changes}
+        known = {f.name for f in dataclasses.fields(self.find(str(changed.get(self.key))))}
+        return {name: v for name, v in changed.items() if name in known}
 
     def node(self, name: str) -> DictConfig:
         """The options of a choice at their defaults, with their types, for a config."""
         node: DictConfig = OmegaConf.structured(self.find(name))
         OmegaConf.set_readonly(node, None)  # the class is frozen, but a config may change
+        for f in map(str, node):
+            if OmegaConf.get_type(node, f) is dict:
+                OmegaConf.set_struct(node[f], False)  # or Hydra would refuse its keys
         return node
 
     def doc(self, name: str) -> str:
@@ -162,6 +167,19 @@ class Kind:
         """Found without importing the package, which may import numpy."""
         return PACKAGE.joinpath(*self.builtin.split(".")[1:]) if self.builtin else None
 
+    def _taken(self, name: str, cls: type) -> str | None:
+        """What has the name of a choice already, if that is not ``cls``; it need not be loaded."""
+        if (before := self.registered.get(name)) is not None:
+            same = (before.__module__, before.__qualname__) == (cls.__module__, cls.__qualname__)
+            return None if same else f"{before.__module__}.{before.__qualname__}"
+        if name in self._modules:
+            owner = f"{self.builtin}.{name}"
+        elif self._library and name in self._library.names():
+            owner = f"{self.builtin}.{LIBRARY}"
+        else:
+            return None
+        return None if cls.__module__ == owner else owner
+
     def _named(self, cls: type, name: str) -> type:
         """The class with its name as a field, which stands where the class itself stood."""
         where = f"{cls.__module__}.{cls.__qualname__}"
@@ -173,11 +191,9 @@ class Kind:
         for f in own:
             if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
                 raise ConfigError(f"{where}: its option {f.name} must have a default")
-        before = self.registered.get(name)
-        if before is not None and f"{before.__module__}.{before.__qualname__}" != where:
+        if (taken := self._taken(name, cls)) is not None:
             raise ConfigError(
-                f"{self.group}={name} is {before.__module__}.{before.__qualname__} already, and "
-                f"{where} wants the same name"
+                f"{self.group}={name} is {taken} already, and {where} wants the same name"
             )
         chosen = dataclasses.make_dataclass(
             cls.__name__,

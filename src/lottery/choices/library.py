@@ -94,8 +94,8 @@ def dataclass_of(
             continue
         value = None if default is REQUIRED else default
         kind: Any = type(value) if isinstance(value, bool | float | str) else Any
-        doc = "must be set" if default is REQUIRED else "see the documentation of Keras"
-        own.append((argument, kind, option(value, doc, always=True)))
+        note = "must be set" if default is REQUIRED else "see the documentation of Keras"
+        own.append((argument, kind, option(value, note, always=True)))
     made = dataclasses.make_dataclass(name, own, bases=(base,), frozen=True)
     made.__module__, made.__doc__ = module, doc
     return made

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from omegaconf import MISSING
 
 from lottery.options import option
 from lottery.points import START, Point
@@ -28,7 +27,7 @@ class Rewinding:
     """Whether it may draw on the trained network, through ``origin.final()``."""
 
     epoch: int = option(
-        MISSING, "complete epochs after which the dense run is rewound to",
+        "${usual_epoch:${mask.at}}", "complete epochs after which the dense run is rewound to",
         only=lambda r: r.step is None, ge=0,
     )  # fmt: skip
     step: int | None = option(None, "optimizer steps, instead of epochs", ge=0)

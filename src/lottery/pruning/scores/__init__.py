@@ -15,7 +15,11 @@ class Score(Protocol):
     A class variable ``needs`` names what it looks at besides the weights: ``initial`` (weights at
     initialisation), ``labels`` (passes over labelled examples), ``network`` (passes without
     data). Without one it needs none of them. ``any_target`` says that its scores are the same
-    whatever is to be removed, so that masks of all percentiles share them.
+    whatever is to be removed, so that masks of all percentiles share them. ``signed`` says that
+    scores may be negative, so that nothing may square them.
+
+    One that prunes in rounds of its own says by a method ``inner_densities(before, after)`` which
+    shares of the weights it leaves on the way from one density to the other.
     """
 
     def scores(self, evidence: Evidence) -> Mapping[str, Any]:
@@ -34,6 +38,19 @@ def needs(score: Score) -> frozenset[str]:
 def any_target(score: Score) -> bool:
     """Whether a score is the same whatever is to be removed."""
     return bool(getattr(score, "any_target", False))
+
+
+def signed(score: Score) -> bool:
+    """Whether scores may be negative."""
+    return bool(getattr(score, "signed", False))
+
+
+def inner_percentiles(score: Score, percentile: float, before: float = 0.0) -> list[float]:
+    """What a score prunes to in rounds of its own, on the way between two percentiles."""
+    if not hasattr(score, "inner_densities"):
+        return []
+    densities = score.inner_densities(1 - before / 100, 1 - percentile / 100)
+    return [100 * (1 - density) for density in densities]
 
 
 def scored(score: Score, evidence: Evidence) -> dict[str, Array]:

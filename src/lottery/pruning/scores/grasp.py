@@ -15,6 +15,7 @@ class Grasp:
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
     any_target: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
 
     per_class: int = option(10, "training examples of each class, for both halves", ge=2)
     temperature: float = option(200.0, "what logits are divided by", gt=0)

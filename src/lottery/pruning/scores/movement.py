@@ -28,6 +28,11 @@ class Movement:
         choices=("magnitude", "weight"),
     )
 
+    @property
+    def signed(self) -> bool:
+        """A magnitude may have shrunk."""
+        return self.of == "magnitude"
+
     def scores(self, evidence: Evidence) -> dict[str, Array]:
         """Differences to the initialisation."""
         pairs = {path: (evidence.weights[path], evidence.initial[path]) for path in evidence.paths}

@@ -20,6 +20,18 @@ class SynFlow:
 
     rounds: int = option(100, "rounds in which the density falls exponentially", ge=1)
 
+    @property
+    def signed(self) -> bool:
+        """What a round has removed scores below zero."""
+        return self.rounds > 1
+
+    def inner_densities(self, before: float, after: float) -> list[float]:
+        """After all rounds but the last."""
+        if after >= before:
+            return []
+        ratio = after / before
+        return [before * ratio ** (i / self.rounds) for i in range(1, self.rounds)]
+
     def scores(self, evidence: Evidence) -> dict[str, Array]:
         """Scores whose ranking ends at the mask of the last round (algorithm 1).
 
@@ -47,10 +59,7 @@ class SynFlow:
         """Of all rounds but the last."""
         size = sum(evidence.weights[path].size for path in evidence.paths)
         left = sum(int(np.count_nonzero(evidence.alive(path))) for path in evidence.paths)
-        first, last = left / size, 1 - evidence.percentile / 100
-        if last >= first:
-            return []
-        densities = (first * (last / first) ** (i / self.rounds) for i in range(1, self.rounds))
+        densities = self.inner_densities(left / size, 1 - evidence.percentile / 100)
         return [100 * (1 - density) for density in densities]
 
     def _flow(self, evidence: Evidence, alive: dict[str, Array]) -> dict[str, Array]:
