@@ -1,6 +1,6 @@
 """Tables and picture of docs/results.md, from the output folders of the studies it describes.
 
-python docs/results.py outputs/prune [--figure docs/lenet_fashion_mnist.png]
+python docs/results.py outputs/prune [--figure docs/lenet_fashion_mnist.png] [--methods]
 """
 
 import argparse
@@ -34,7 +34,7 @@ def method(mask):
         return during
     score = mask["score"]["name"]
     words = [score, *(["at the start"] if mask["at"] == "start" and score == "magnitude" else [])]
-    return "" if words == ["magnitude"] else " ".join([*words, *["shuffled"] * mask["shuffle"]])
+    return "" if words == ["magnitude"] else ", ".join([*words, *["shuffled"] * mask["shuffle"]])
 
 
 def spread(values):
@@ -65,6 +65,29 @@ def tables(found):
                 f"| {len(runs)} | {spread([t['val_top1'] for t in tickets])} "
                 f"| {spread([t['test_top1'] for t in tickets])} |"
             )
+
+
+def methods(found):
+    """One row a method, one column a density: test top-1, best method first by the sparsest."""
+    names = {"weights": "magnitude, rewound", "random mask": "magnitude, rewound, shuffled"}
+    densities = sorted({d for v in found.values() for d in map(density, v.values())}, reverse=True)
+    rows = defaultdict(dict)
+    for (_, kind, _, _), runs in found.items():
+        (left,) = set(map(density, runs.values()))
+        rows[names.get(kind, kind)][left] = [r["ticket"]["test_top1"] for r in runs.values()]
+    columns = " | ".join(f"{d:g} %" for d in densities)
+    print(f"\n| method | {columns} |\n|{'---|' * (len(densities) + 1)}")
+    dense = {s: r["dense"]["test_top1"] for v in found.values() for s, r in v.items()}
+    print(f"| dense: {spread(dense.values())} |{' |' * len(densities)}")
+    last = densities[-1]
+    for name, row in sorted(rows.items(), key=lambda i: -statistics.mean(i[1].get(last, [0]))):
+        cells = " | ".join(spread(row[d]) if d in row else "" for d in densities)
+        print(f"| {name} | {cells} |")
+
+
+def density(result):
+    """Weights left, in percent."""
+    return round(100 * result["mask"]["density"], 1)
 
 
 def figure(found, network, path):
@@ -112,9 +135,10 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--network", default="lenet_300_100")
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--methods", action="store_true", help="a table of methods instead")
     options = parser.parse_args()
     found = cells(options.folder)
-    tables(found)
+    (methods if options.methods else tables)(found)
     if options.figure:
         figure(found, options.network, options.figure)
 
