@@ -12,6 +12,8 @@ import numpy as np
 from lottery import choices, files, provenance
 from lottery.choices.code import shipped
 from lottery.errors import ConfigError, TicketError
+from lottery.points import START
+from lottery.pruning import masks
 from lottery.runs import Run
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ class Ticket:
 
     ``mask`` is True where a weight survives, by the path of its variable. ``trained`` and
     ``rewound`` hold all variables, pruned weights being exactly zero: after the last epoch, and at
-    the point where the sparse network's training began.
+    the point where the sparse network's training began. If its mask changed as it was trained, both
+    are pruned by the last one.
     """
 
     network: Network
@@ -263,9 +266,20 @@ def of_run(run: Run) -> Ticket:
         std=tuple(data["std"]),
         mask=run.mask,
         trained=run.weights(),
-        rewound=run.weights(run.points[0]),
+        rewound=_begun(run),
         provenance=_provenance(run),
     )
+
+
+def _begun(run: Run) -> Mapping[str, Array]:
+    """The weights that a training began with, those that its last mask prunes being zero."""
+    during = run.config.get("mask", {}).get("during")
+    if during is None:
+        return run.weights(run.points[0])
+    # Its first mask was another. What it pruned then is known of the dense network, which began
+    # with the same weights.
+    assert run.parent is not None
+    return masks.apply(run.mask, run.parent.weights(START), lambda path: path)
 
 
 def data_name(data: Mapping[str, Any]) -> str:
