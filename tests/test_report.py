@@ -152,6 +152,15 @@ class Sweep:
             })  # fmt: skip
         return folder
 
+    def choose(self, override: str) -> None:
+        """Say that the last cell was asked for with a choice of a whole group too."""
+        self.cells[-1]["overrides"].append(override)
+        about = json.loads((self.folder / "sweep.json").read_text())
+        files.write_json(self.folder / "sweep.json", about | {"cells": self.cells})
+        typed = self.folder / str(self.cells[-1]["num"]) / ".hydra" / "overrides.yaml"
+        if typed.exists():
+            typed.write_text(yaml.safe_dump([*yaml.safe_load(typed.read_text()), override]))
+
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
@@ -373,6 +382,56 @@ def test_a_round_on_the_way_is_the_ticket_it_is_not_the_one_asked_for(sweep: Swe
     assert "mask.percentile=36.0" in cell.overrides
     assert "mask.rate=20.0" in cell.overrides
     assert not any(o.startswith(("mask.shuffle", "rewind.name")) for o in cell.overrides)
+
+
+def test_what_is_not_rewound_has_no_point_and_is_no_control(sweep: Sweep) -> None:
+    """A mask that changes begins with the weights of the dense network, whatever rewind says."""
+    changing = {"mask.during": {"name": "gradual"}, "mask.score": {"name": "magnitude"}}
+    sweep.add(80, 1, 0.9, **changing, **{"rewind.name": "reinit"})
+    (about,) = (sweep.store / "ticket").glob("*/done.json")
+    identity = {"dense": "dense-0", "mask": None, "during": {"name": "gradual"}}
+    files.write_json(about, {"key": about.parent.name, "identity": identity})
+    sweep.add(80, 1, 0.9, **{"rewind.name": "signs"})
+    defaults = collect.flat(dataclasses.asdict(composed()))
+    in_store = collect.from_store(sweep.store, defaults).cells
+    for cell in (*collect.from_sweep(sweep.folder).cells, *in_store):
+        gradual = cell.config.get("mask.during.name") is not None
+        assert cell.rewound is None
+        assert cell.control == (not gradual)
+        assert cell.config.get("rewind.name") == (None if gradual else "signs")
+        assert not any("reinit" in o for o in cell.overrides) or cell not in in_store
+
+
+def test_a_choice_that_has_not_begun_is_not_described_by_another(sweep: Sweep) -> None:
+    for name in ("magnitude", "snip"):
+        for percentile, begun in ((50, True), (80, False)):
+            options = {"mask.score": {"name": name}} if begun else {}
+            sweep.add(percentile, 0, 0.9 if begun else None, status="done" if begun else "missing",
+                      **options)  # fmt: skip
+            sweep.choose(f"mask={name}")
+    sweep.add(80, 0, status="missing", **{"mask.rate": 20})
+    sweep.choose("mask=taylor")
+    cells = collect.from_sweep(sweep.folder).cells
+    late = "snip, at the end"
+    methods = ["magnitude", "magnitude", late, late, "taylor"]
+    assert [cell.config["method"] for cell in cells] == methods
+    assert [cell.percentile for cell in cells] == [50, 80, 50, 80, 80]
+    assert cells[3].config["mask.score.name"] == "snip"
+    assert "mask.score.name" not in cells[4].config
+    assert cells[4].config["mask.rate"] == 20
+
+
+def test_points_are_ordered_by_the_steps_behind_them(sweep: Sweep) -> None:
+    sweep.add(80, 1, 0.9)
+    sweep.add(80, 5, 0.9, **{"rewind.step": 2000})
+    sweep.add(80, 5, **{"rewind.step": 3}, status="missing")
+    for path in (sweep.store / "dense").iterdir():
+        files.write_json(path / "network.json", {"steps_per_epoch": 400})
+    found = selection.points(collect.from_sweep(sweep.folder))
+    assert [p.rewound for p in found] == [Point(0, 3), Point(1), Point(5)]
+    for path in (sweep.store / "dense").iterdir():
+        (path / "network.json").unlink()
+    assert Point(0, 2000) in {cell.rewound for cell in collect.from_sweep(sweep.folder).cells}
 
 
 def test_series_are_told_apart_by_the_fewest_options(sweep: Sweep) -> None:

@@ -49,6 +49,8 @@ class Cell:
     mask: Mapping[str, Any] | None = None
     store: Path | None = None
     error: str | None = None
+    at: Point | None = None
+    """The point rewound to, in epochs and steps, where more is known of it than the config says."""
 
     @property
     def done(self) -> bool:
@@ -63,6 +65,10 @@ class Cell:
     @property
     def rewound(self) -> Point | None:
         """The point rewound to; None if it does not matter."""
+        if self.at is not None:
+            return self.at
+        if getattr(self._rewinding, "afresh", False):
+            return None
         if (step := self.config.get("rewind.step")) is not None:
             return Point(steps=step)
         epoch = self.config.get("rewind.epoch")
@@ -76,13 +82,17 @@ class Cell:
     @property
     def control(self) -> bool:
         """Whether it is an experimental control, which may match but cannot be a winning ticket."""
-        name = self.config.get("rewind.name", "weights")
-        known = name in choices.rewinding.names()
         return bool(
             self.config.get("mask.shuffle")
             or self._by_lot
-            or (known and getattr(choices.rewinding.find(name), "control", False))
+            or getattr(self._rewinding, "control", False)
         )
+
+    @property
+    def _rewinding(self) -> Any:
+        """The class of its rewinding; None if there is none, or it is of a plug-in not here."""
+        name = self.config.get("rewind.name")
+        return choices.rewinding.find(name) if name in choices.rewinding.names() else None
 
     @property
     def _by_lot(self) -> bool:
@@ -224,13 +234,54 @@ def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def _told(config: Flat) -> dict[str, Any]:
+    """The config as a cell has it: with its method, and with no rewinding where nothing rewinds."""
+    told = with_method(config)
+    if told.get("mask.during.name") is None:
+        return told
+    return {name: value for name, value in told.items() if not name.startswith("rewind.")}
+
+
 def _is_one_of(have: Any, wanted: Any) -> bool:
     return bool(have == wanted or (isinstance(wanted, list) and have in wanted))
 
 
 def _study(folder: Path, cells: Sequence[Cell], **about: Any) -> Study:
+    cells = _located(cells)
     notes = (*about.pop("notes", ()), *settings.notes(cells))
     return Study(folder, tuple(cells), _varied(cells), notes=notes, **about)
+
+
+def _located(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells whose points are in whole epochs and steps of the next, so that they can be ordered.
+
+    How many steps an epoch has is known of a dense network that is done. If that is one number in
+    all cells, it is that of the others too.
+    """
+    found = {id(cell): _steps_per_epoch(cell) for cell in cells if _step(cell) is not None}
+    known = {spe for spe in found.values() if spe is not None}
+    common = known.pop() if len(known) == 1 else None
+    located = []
+    for cell in cells:
+        step, spe = _step(cell), found.get(id(cell)) or common
+        if step is None or spe is None:
+            located.append(cell)
+        else:
+            located.append(replace(cell, at=Point.at(step, spe)))
+    return located
+
+
+def _step(cell: Cell) -> int | None:
+    return None if cell.rewound is None else cell.config.get("rewind.step")
+
+
+def _steps_per_epoch(cell: Cell) -> int | None:
+    if cell.store is None or cell.dense is None:
+        return None
+    try:
+        return Run(cell.store / "dense" / str(cell.dense["key"])).steps_per_epoch
+    except (OSError, ValueError, KeyError):  # the store is elsewhere, or damaged
+        return None
 
 
 def _varied(cells: Iterable[Cell]) -> tuple[str, ...]:
@@ -317,7 +368,7 @@ def _job(
     cell = Cell(
         name,
         (status or {}).get("status", "missing"),
-        with_method(flat(config or {})),
+        _told(flat(config or {})),
         tuple(str(o) for o in overrides),
         folder if folder.is_dir() else None,
         store=store,
@@ -385,16 +436,51 @@ def _with_assumed_configs(cells: Sequence[Cell]) -> list[Cell]:
     complete = []
     for cell in cells:
         if not cell.config:
-            like = max(
-                known, key=lambda c: len(set(c.overrides) & set(cell.overrides)), default=None
-            )
-            differing = [o for o in cell.overrides if like is None or o not in like.overrides]
+            like = max(known, key=lambda c: _likeness(c, cell.overrides), default=None)
             config = dict(like.config) if like else {}
-            for override in differing:
-                config |= flat(_nested(override))
-            cell = replace(cell, config=config)
+            shared = like.overrides if like else ()
+            own = [o for o in cell.overrides if o not in shared]
+            for override in own:
+                if _chooses(override, config):
+                    config = _with_choice(config, override, cell.overrides)
+            for override in own:
+                if not _chooses(override, config):
+                    config |= flat(_nested(override))
+            cell = replace(cell, config=_told(config) if "mask.score.name" in config else config)
         complete.append(cell)
     return complete
+
+
+def _likeness(known: Cell, overrides: Sequence[str]) -> tuple[int, int]:
+    """How many choices of whole groups they share, each of which means many options; and others."""
+    shared = set(known.overrides) & set(overrides)
+    choosing = sum(_chooses(override, known.config) for override in shared)
+    return choosing, len(shared)
+
+
+def _chooses(override: str, config: Flat) -> bool:
+    """Whether it chooses for a whole group of options, as ``mask=snip`` does."""
+    return any(name.startswith(f"{_group(override)}.") for name in config)
+
+
+def _group(override: str) -> str:
+    return _option(override).replace("/", ".")
+
+
+def _with_choice(config: Flat, override: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The config with another choice for a group, of whose options the names alone are known."""
+    group, value = _group(override), override.partition("=")[2]
+    inside = f"{group}."
+    changed = {n: v for n, v in config.items() if not n.startswith(inside) or n in GRID}
+    for kind in choices.KINDS:
+        if kind.option == group and not kind.several:
+            changed[f"{inside}{kind.key}"] = value
+    if group == "mask":
+        changed["method"] = value
+    for other in overrides:  # what is typed of the group, whoever shares it
+        if _option(other).startswith(inside):
+            changed |= flat(_nested(other))
+    return changed
 
 
 def _nested(override: str) -> dict[Any, Any]:
@@ -412,13 +498,10 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
     # then the mask was not shuffled yet, and a control had not replaced the rewinding yet.
     if mask["percentile"] != config["mask.percentile"]:
         config |= {"mask.percentile": mask["percentile"], "mask.shuffle": False}
-    found = identity.get("rewind") or {
-        "name": config["rewind.name"]
-    }  # a mask that changes has none
-    point = found.get("point")
+    found = dict(identity.get("rewind") or {})  # a mask that changes has none
+    point = found.pop("point", None)
     at = None if point is None else Point.of(point)
     rewind = {"name": "weights", "optimizer": "restore", "epoch": None, "step": None, **found}
-    rewind.pop("point", None)
     if at is not None and at.steps:
         rewind["step"] = at.step(Run(run).steps_per_epoch)
     elif at is not None:
@@ -428,7 +511,7 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
     return Cell(
         run.name,
         "done",
-        with_method(config),
+        _told(config),
         tuple(differences(config, defaults)),
         run,
         dense={"key": dense.name, **files.read_json(dense / "result.json")},
