@@ -66,6 +66,23 @@ def test_a_ticket_whose_mask_changed_begins_with_the_weights_of_the_dense_networ
     assert tickets.read(tmp_path / tickets.FILE).digest == ticket.digest
 
 
+@pytest.mark.parametrize(
+    ("preset", "own", "dense"),
+    [
+        ("gradual", [], False),
+        ("snip", [], False),
+        ("snip", ["mask.shuffle=true"], False),
+        ("snip", ["rewind=finetune"], True),
+        ("magnitude", [], True),
+    ],
+)
+def test_a_ticket_cost_the_training_of_what_it_was_found_in(shared, preset, own, dense):
+    runs = runs_of(experiment.find_ticket(composed(*options(preset), *own), shared))
+    parts = [runs["ticket"], *([runs["dense"]] if dense else [])]
+    seconds = sum(run.result["seconds"] for run in parts)
+    assert tickets.of_run(runs["ticket"]).provenance["seconds"] == pytest.approx(seconds)
+
+
 def test_scores_that_cost_passes_are_computed_once(shared):
     before = len(list((shared.store.root / "score").glob("*/done.json")))
     made = [

@@ -400,6 +400,13 @@ def test_what_is_not_rewound_has_no_point_and_is_no_control(sweep: Sweep) -> Non
         assert cell.control == (not gradual)
         assert cell.config.get("rewind.name") == (None if gradual else "signs")
         assert not any("reinit" in o for o in cell.overrides) or cell not in in_store
+    sweep.add(80, 1, 0.9)
+    study = collect.from_sweep(sweep.folder)
+    series = {
+        "method=gradual",
+        *(f"method=magnitude, rewind.name={n}" for n in ("signs", "weights")),
+    }
+    assert {study.series(cell) for cell in study.cells} == series
 
 
 def test_a_choice_that_has_not_begun_is_not_described_by_another(sweep: Sweep) -> None:

@@ -100,6 +100,11 @@ class Cell:
         score, during = self.config.get("mask.score.name"), self.config.get("mask.during.name")
         return score == "random" and during is None
 
+    def spelled(self, name: str) -> str:
+        """The value of an option, for people; empty if it does not have that option."""
+        value = self.config.get(name, "")
+        return "null" if value is None else str(value)
+
     @property
     def config_file(self) -> Path | None:
         """The resolved config on disk, if there is one."""
@@ -137,8 +142,8 @@ class Study:
 
     def series(self, cell: Cell) -> str:
         """What a cell is a point of: its values of ``varied``; empty if there is one series."""
-        values = ((name, cell.config.get(name)) for name in self.varied)
-        return ", ".join(f"{n}={'null' if v is None else v}" for n, v in values)
+        has = (name for name in self.varied if name in cell.config)
+        return ", ".join(f"{name}={cell.spelled(name)}" for name in has)
 
     @property
     def name(self) -> str:
