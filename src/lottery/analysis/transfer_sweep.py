@@ -76,8 +76,9 @@ def _origin(ticket: Mapping[str, Any]) -> Origin:
     percentile, point = mask["percentile"], found.provenance["rewound_to"]
     what = {k: v for k, v in config.items() if k not in _APART}
     place = json.dumps([what, percentile, point], sort_keys=True)
-    changing = config["mask"].get("during") is not None  # then nothing was rewound
-    rewound = None if changing else TrainingPoint.of(point)
+    how = config.get("mask")
+    changing = isinstance(how, Mapping) and how.get("during") is not None
+    rewound = None if changing else TrainingPoint.of(point)  # which a mask that changes is not
     return Origin(place, key, mask, percentile, rewound, int(config["seed"]), series)
 
 
