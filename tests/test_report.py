@@ -25,6 +25,7 @@ from pyarrow import parquet
 from lottery import files
 from lottery.analysis import (
     collect,
+    configs,
     plots,
     report,
     selection,
@@ -375,7 +376,7 @@ def test_a_round_on_the_way_is_the_ticket_it_is_not_the_one_asked_for(sweep: Swe
     about = json.loads((run_folder / "done.json").read_text())
     about["identity"]["rewind"] = {"name": "weights", "point": "1ep"}
     files.write_json(run_folder / "done.json", about)
-    defaults = collect.flat(dataclasses.asdict(composed()))
+    defaults = configs.flat(dataclasses.asdict(composed()))
     (cell,) = collect.from_store(sweep.store, defaults).cells
     assert (cell.percentile, cell.rewound, cell.control) == (36.0, Point(1), False)
     assert cell.config["rewind.name"] == "weights"
@@ -392,7 +393,7 @@ def test_what_is_not_rewound_has_no_point_and_is_no_control(sweep: Sweep) -> Non
     identity = {"dense": "dense-0", "mask": None, "during": {"name": "gradual"}}
     files.write_json(about, {"key": about.parent.name, "identity": identity})
     sweep.add(80, 1, 0.9, **{"rewind.name": "signs"})
-    defaults = collect.flat(dataclasses.asdict(composed()))
+    defaults = configs.flat(dataclasses.asdict(composed()))
     in_store = collect.from_store(sweep.store, defaults).cells
     for cell in (*collect.from_sweep(sweep.folder).cells, *in_store):
         gradual = cell.config.get("mask.during.name") is not None

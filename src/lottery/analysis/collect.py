@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from lottery import choices, files, studies
 from lottery.analysis import settings
-from lottery.analysis.methods import with_method
+from lottery.analysis.configs import GRID, Flat, assumed, flat, option_of, told
 from lottery.analysis.overrides import differences
 from lottery.config import Config
 from lottery.errors import LotteryError, ResultError
@@ -22,12 +20,8 @@ from lottery.results import Result
 from lottery.runs import Run
 from lottery.studies.prune import Pruned
 
-Flat = Mapping[str, Any]
-"""A config as {dotted name of an option: value}."""
-
 # A sweep has hundreds of small files: libyaml reads them ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-GRID = ("seed", "mask.percentile", "rewind.epoch", "rewind.step")
 STATUSES = ("done", "running", "queued", "failed", "missing")
 
 
@@ -228,25 +222,6 @@ def where(study: Study, wanted: Mapping[str, Any]) -> Study:
     return replace(study, cells=cells, varied=_varied(cells))
 
 
-def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config by dotted names; an empty dictionary stays a value."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-def _told(config: Flat) -> dict[str, Any]:
-    """The config as a cell has it: with its method, and with no rewinding where nothing rewinds."""
-    told = with_method(config)
-    if told.get("mask.during.name") is None:
-        return told
-    return {name: value for name, value in told.items() if not name.startswith("rewind.")}
-
-
 def _is_one_of(have: Any, wanted: Any) -> bool:
     return bool(have == wanted or (isinstance(wanted, list) and have in wanted))
 
@@ -373,7 +348,7 @@ def _job(
     cell = Cell(
         name,
         (status or {}).get("status", "missing"),
-        _told(flat(config or {})),
+        told(flat(config or {})),
         tuple(str(o) for o in overrides),
         folder if folder.is_dir() else None,
         store=store,
@@ -426,74 +401,18 @@ def _result_in_store(store: Path | None, dense: str | None, ticket: str | None) 
 
 def _whole(overrides: Sequence[str], typed: Sequence[str]) -> list[str]:
     """A cell's overrides with those of the command line that are the same for all cells."""
-    own = {_option(o) for o in overrides}
-    shared = [t for t in typed if _option(t) not in own and not _option(t).startswith("hydra")]
+    own = {option_of(o) for o in overrides}
+    shared = [t for t in typed if option_of(t) not in own and not option_of(t).startswith("hydra")]
     return [*shared, *overrides]
 
 
-def _option(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
 def _with_assumed_configs(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells that never began get the config of the likest one that did, and their overrides."""
-    known = [c for c in cells if c.config]
-    complete = []
-    for cell in cells:
-        if not cell.config:
-            like = max(known, key=lambda c: _likeness(c, cell.overrides), default=None)
-            config = dict(like.config) if like else {}
-            shared = like.overrides if like else ()
-            own = [o for o in cell.overrides if o not in shared]
-            for override in own:
-                if _chooses(override, config):
-                    config = _with_choice(config, override, cell.overrides)
-            for override in own:
-                if not _chooses(override, config):
-                    config |= flat(_nested(override))
-            cell = replace(cell, config=_told(config) if "mask.score.name" in config else config)
-        complete.append(cell)
-    return complete
-
-
-def _likeness(known: Cell, overrides: Sequence[str]) -> tuple[int, int]:
-    """How many choices of whole groups they share, each of which means many options; and others."""
-    shared = set(known.overrides) & set(overrides)
-    choosing = sum(_chooses(override, known.config) for override in shared)
-    return choosing, len(shared)
-
-
-def _chooses(override: str, config: Flat) -> bool:
-    """Whether it chooses for a whole group of options, as ``mask=snip`` does."""
-    return any(name.startswith(f"{_group(override)}.") for name in config)
-
-
-def _group(override: str) -> str:
-    return _option(override).replace("/", ".")
-
-
-def _with_choice(config: Flat, override: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The config with another choice for a group, of whose options the names alone are known."""
-    group, value = _group(override), override.partition("=")[2]
-    inside = f"{group}."
-    changed = {n: v for n, v in config.items() if not n.startswith(inside) or n in GRID}
-    for kind in choices.KINDS:
-        if kind.option == group and not kind.several:
-            changed[f"{inside}{kind.key}"] = value
-    if group == "mask":
-        changed["method"] = value
-    for other in overrides:  # what is typed of the group, whoever shares it
-        if _option(other).startswith(inside):
-            changed |= flat(_nested(other))
-    return changed
-
-
-def _nested(override: str) -> dict[Any, Any]:
-    try:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([override.lstrip("+~")]))
-    except (OmegaConfBaseException, yaml.YAMLError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    """Cells that never began get a config as those that did let expect it."""
+    known = [(c.config, c.overrides) for c in cells if c.config]
+    return [
+        cell if cell.config else replace(cell, config=assumed(cell.overrides, known))
+        for cell in cells
+    ]
 
 
 def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
@@ -516,7 +435,7 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
     return Cell(
         run.name,
         "done",
-        _told(config),
+        told(config),
         tuple(differences(config, defaults)),
         run,
         dense={"key": dense.name, **files.read_json(dense / "result.json")},
