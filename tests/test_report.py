@@ -408,6 +408,10 @@ def test_what_is_not_rewound_has_no_point_and_is_no_control(sweep: Sweep) -> Non
         *(f"method=magnitude, rewind.name={n}" for n in ("signs", "weights")),
     }
     assert {study.series(cell) for cell in study.cells} == series
+    headings = [
+        line.split()[-1] for line in printed(sweep.folder).splitlines() if " pruned " in line
+    ]
+    assert headings == ["afresh", "afresh", "1"]
 
 
 def test_a_choice_that_has_not_begun_is_not_described_by_another(sweep: Sweep) -> None:
@@ -441,6 +445,11 @@ def test_points_are_ordered_by_the_steps_behind_them(sweep: Sweep) -> None:
     for path in (sweep.store / "dense").iterdir():
         (path / "network.json").unlink()
     assert Point(0, 2000) in {cell.rewound for cell in collect.from_sweep(sweep.folder).cells}
+
+
+@pytest.mark.parametrize(("letters", "columns"), [(5, 4), (43, 2), (200, 1)])
+def test_a_legend_has_as_many_columns_as_fit(letters: int, columns: int) -> None:
+    assert plots.legend_columns(["dense", "x" * letters], 9.0, most=4) == columns
 
 
 def test_series_are_told_apart_by_the_fewest_options(sweep: Sweep) -> None:
