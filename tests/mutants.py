@@ -202,8 +202,8 @@ MUTANTS = [
     ),
     # -- lineage
     Mutant(
-        "a control starts at the rewind epoch", "lineage.py",
-        "first=START if rewind.control else rewind.point", "first=rewind.point",
+        "what starts afresh starts at the rewind epoch", "lineage.py",
+        "first=START if rewind.afresh else rewind.point", "first=rewind.point",
         "the training itself is right; plans and tags are not",
         ("test_sweep.py",),
     ),

@@ -175,3 +175,19 @@ def test_a_control_replaces_the_last_retraining_only_and_starts_it_afresh(tmp_pa
     assert weights[1].ticket != reinit[1].ticket
     assert [r.first for r in weights] == [Point(1), Point(1)]
     assert [r.first for r in reinit] == [Point(1), Point(0)]
+
+
+def test_a_control_that_does_not_start_afresh_has_a_point_and_what_does_has_none(
+    tmp_path, monkeypatch
+):
+    def rounds(name, epoch):
+        options = ("mask.rate=50", "mask.percentile=75", f"rewind={name}", f"rewind.epoch={epoch}")
+        return lineage.lineage(composed(*TINY, *options), Store(tmp_path)).rounds
+
+    monkeypatch.setattr(choices.rewinding.find("reinit"), "afresh", False)
+    monkeypatch.setattr(choices.rewinding.find("lr"), "afresh", True)
+    assert [r.first for r in rounds("reinit", 1)] == [Point(1), Point(1)]
+    assert [r.first for r in rounds("lr", 1)] == [Point(0), Point(0)]
+    assert rounds("reinit", 1)[0].ticket == rounds("weights", 1)[0].ticket
+    assert rounds("reinit", 1)[1].ticket != rounds("reinit", 2)[1].ticket
+    assert rounds("lr", 1)[1].ticket == rounds("lr", 2)[1].ticket

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, TINY, composed, laboratory
 
-from lottery import experiment
+from lottery import experiment, tickets
 from lottery.errors import ConfigError
 from lottery.lineage import lineage
 from lottery.runs import Run, runs_of
@@ -71,6 +71,37 @@ def test_a_ticket_that_is_trained_before_its_dense_network_is_the_same(shared, t
     assert early.result["val_loss"] == late.result["val_loss"]
 
 
+@pytest.mark.parametrize("preset", ["gradual", "rigl"])
+def test_a_ticket_whose_mask_changed_begins_with_the_weights_of_the_dense_network(
+    shared, preset, tmp_path
+):
+    """What its first mask pruned and has grown since is not zero among them."""
+    runs = runs_of(experiment.find_ticket(composed(*options(preset)), shared))
+    ticket, first = tickets.of_run(runs["ticket"]), runs["dense"].weights(0)
+    for path, mask in ticket.mask.items():
+        assert (ticket.rewound[path] == np.where(mask, first[path], 0)).all(), path
+    assert ticket.pristine
+    tickets.write(ticket, tmp_path / tickets.FILE)
+    assert tickets.read(tmp_path / tickets.FILE).digest == ticket.digest
+
+
+@pytest.mark.parametrize(
+    ("preset", "own", "dense"),
+    [
+        ("gradual", [], False),
+        ("snip", [], False),
+        ("snip", ["mask.shuffle=true"], False),
+        ("snip", ["rewind=finetune"], True),
+        ("magnitude", [], True),
+    ],
+)
+def test_a_ticket_cost_the_training_of_what_it_was_found_in(shared, preset, own, dense):
+    runs = runs_of(experiment.find_ticket(composed(*options(preset), *own), shared))
+    parts = [runs["ticket"], *([runs["dense"]] if dense else [])]
+    seconds = sum(run.result["seconds"] for run in parts)
+    assert tickets.of_run(runs["ticket"]).provenance["seconds"] == pytest.approx(seconds)
+
+
 def test_scores_that_cost_passes_are_computed_once(shared):
     before = len(list((shared.store.root / "score").glob("*/done.json")))
     made = [
@@ -120,3 +151,13 @@ def test_channels_go_whole_with_all_that_reads_them(shared):
         assert (columns.all(axis=0) | ~columns.any(axis=0)).all(), path
     assert "classifier/kernel" not in ticket.mask
     assert np.isfinite(ticket.result["val_loss"])
+
+
+def test_a_mask_that_cannot_be_made_leaves_the_others_of_a_sweep_alone(shared, caplog):
+    cells = [composed(*options("channel"), f"mask.percentile={p}") for p in (99, 41)]
+    experiment.prepare(cells[0], shared, cells)
+    done = [lineage(cell, shared.store).rounds[0].mask.done for cell in cells]
+    assert done == [False, True]
+    assert "mask.percentile=99, mask.score=magnitude" in caplog.text
+    assert "mask.pattern=channel cannot be made" in caplog.text
+    assert "The highest possible is" in caplog.text

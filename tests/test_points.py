@@ -128,7 +128,7 @@ def test_a_ticket_is_rewound_to_a_step_within_an_epoch(lab):
     config = composed(*TINY, "mask.percentile=0", "rewind.step=3")
     result = experiment.find_ticket(config, lab)
     dense, ticket = runs_of(result)["dense"], runs_of(result)["ticket"]
-    assert result["rewind"]["step"] == 3
+    assert (result["rewind"]["epoch"], result["rewind"]["step"]) == (None, 3)
     assert ticket.points[0] == Point(steps=3)
     assert ticket.state("3it")["optimizer/iteration"] == 3
     ends = dense.weights(), ticket.weights()

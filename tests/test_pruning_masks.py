@@ -382,6 +382,14 @@ def test_a_kernel_keeps_a_channel_and_that_is_said(caplog):
     assert not caplog.text
 
 
+def test_a_kernel_with_fewer_channels_than_must_stay_keeps_them_all():
+    scores = {"a": np.ones((5, 4)), "b": 2 + np.random.default_rng(0).random((5, 40))}
+    within = {"a": np.tile([False, False, True, True], (5, 1)), "b": np.ones((5, 40), bool)}
+    options = {"ties": tied(scores), **named("global", "channel", alive=3)}
+    mask = masks.make(scores, 50, within=within, before=5, **options)
+    assert gone(mask) == {"a": 2 * 5, "b": 20 * 5}
+
+
 def test_a_percentile_out_of_reach_names_the_highest():
     scores = scored_channels(stem=[1, 2, 3, 4], block=[1, 2, 3, 4], wide=[1] * 6)
     options = {"ties": RESIDUAL_TIES, **named("global", "channel", alive=3)}

@@ -25,6 +25,7 @@ from pyarrow import parquet
 from lottery import files
 from lottery.analysis import (
     collect,
+    configs,
     overrides,
     plots,
     report,
@@ -152,6 +153,15 @@ class Sweep:
                 "matched": True, "tolerance": 1.0, "store": str(self.store),
             })  # fmt: skip
         return folder
+
+    def choose(self, override: str) -> None:
+        """Say that the last cell was asked for with a choice of a whole group too."""
+        self.cells[-1]["overrides"].append(override)
+        about = json.loads((self.folder / "sweep.json").read_text())
+        files.write_json(self.folder / "sweep.json", about | {"cells": self.cells})
+        typed = self.folder / str(self.cells[-1]["num"]) / ".hydra" / "overrides.yaml"
+        if typed.exists():
+            typed.write_text(yaml.safe_dump([*yaml.safe_load(typed.read_text()), override]))
 
 
 @pytest.fixture
@@ -367,13 +377,80 @@ def test_a_round_on_the_way_is_the_ticket_it_is_not_the_one_asked_for(sweep: Swe
     about = json.loads((run_folder / "done.json").read_text())
     about["identity"]["rewind"] = {"name": "weights", "point": "1ep"}
     files.write_json(run_folder / "done.json", about)
-    defaults = collect.flat(dataclasses.asdict(composed()))
+    defaults = configs.flat(dataclasses.asdict(composed()))
     (cell,) = collect.from_store(sweep.store, defaults).cells
     assert (cell.percentile, cell.rewound, cell.control) == (36.0, Point(1), False)
     assert cell.config["rewind.name"] == "weights"
     assert "mask.percentile=36.0" in cell.overrides
     assert "mask.rate=20.0" in cell.overrides
     assert not any(o.startswith(("mask.shuffle", "rewind.name")) for o in cell.overrides)
+
+
+def test_what_is_not_rewound_has_no_point_and_is_no_control(sweep: Sweep) -> None:
+    """A mask that changes begins with the weights of the dense network, whatever rewind says."""
+    changing = {"mask.during": {"name": "gradual"}, "mask.score": {"name": "magnitude"}}
+    sweep.add(80, 1, 0.9, **changing, **{"rewind.name": "reinit"})
+    (about,) = (sweep.store / "ticket").glob("*/done.json")
+    identity = {"dense": "dense-0", "mask": None, "during": {"name": "gradual"}}
+    files.write_json(about, {"key": about.parent.name, "identity": identity})
+    sweep.add(80, 1, 0.9, **{"rewind.name": "signs"})
+    defaults = configs.flat(dataclasses.asdict(composed()))
+    in_store = collect.from_store(sweep.store, defaults).cells
+    for cell in (*collect.from_sweep(sweep.folder).cells, *in_store):
+        gradual = cell.config.get("mask.during.name") is not None
+        assert cell.rewound is None
+        assert cell.control == (not gradual)
+        assert cell.config.get("rewind.name") == (None if gradual else "signs")
+        assert not any("reinit" in o for o in cell.overrides) or cell not in in_store
+    sweep.add(80, 1, 0.9)
+    study = collect.from_sweep(sweep.folder)
+    series = {
+        "method=gradual",
+        *(f"method=magnitude, rewind.name={n}" for n in ("signs", "weights")),
+    }
+    assert {study.series(cell) for cell in study.cells} == series
+    headings = [
+        line.split()[-1] for line in printed(sweep.folder).splitlines() if " pruned " in line
+    ]
+    assert headings == ["afresh", "afresh", "1"]
+
+
+def test_a_choice_that_has_not_begun_is_not_described_by_another(sweep: Sweep) -> None:
+    for name in ("magnitude", "snip"):
+        for percentile in (50, 80):
+            begun = (name, percentile) != ("snip", 80)
+            options = {"mask.score": {"name": name}} if begun else {}
+            sweep.add(percentile, 0, 0.9 if begun else None, status="done" if begun else "missing",
+                      **options)  # fmt: skip
+            sweep.choose(f"mask={name}")
+    sweep.add(80, 0, status="missing", **{"mask.rate": 20})
+    sweep.choose("mask=taylor")
+    cells = collect.from_sweep(sweep.folder).cells
+    late = "snip, at the end"
+    methods = ["magnitude", "magnitude", late, late, "taylor"]
+    assert [cell.config["method"] for cell in cells] == methods
+    assert [cell.percentile for cell in cells] == [50, 80, 50, 80, 80]
+    assert cells[3].config["mask.score.name"] == "snip"
+    assert "mask.score.name" not in cells[4].config
+    assert cells[4].config["mask.rate"] == 20
+
+
+def test_points_are_ordered_by_the_steps_behind_them(sweep: Sweep) -> None:
+    sweep.add(80, 1, 0.9)
+    sweep.add(80, 5, 0.9, **{"rewind.step": 2000})
+    sweep.add(80, 5, **{"rewind.step": 3}, status="missing")
+    for path in (sweep.store / "dense").iterdir():
+        files.write_json(path / "network.json", {"steps_per_epoch": 400})
+    found = selection.points(collect.from_sweep(sweep.folder))
+    assert [p.rewound for p in found] == [Point(0, 3), Point(1), Point(5)]
+    for path in (sweep.store / "dense").iterdir():
+        (path / "network.json").unlink()
+    assert Point(0, 2000) in {cell.rewound for cell in collect.from_sweep(sweep.folder).cells}
+
+
+@pytest.mark.parametrize(("letters", "columns"), [(5, 4), (43, 2), (200, 1)])
+def test_a_legend_has_as_many_columns_as_fit(letters: int, columns: int) -> None:
+    assert plots.legend_columns(["dense", "x" * letters], 9.0, most=4) == columns
 
 
 def test_series_are_told_apart_by_the_fewest_options(sweep: Sweep) -> None:

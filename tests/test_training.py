@@ -405,14 +405,17 @@ def test_clipping_and_decay_never_see_a_pruned_weight(lab):
 
 def test_signs_keep_signs_and_deal_out_magnitudes_anew(small_lab, dense):
     config = composed(*SMALL, "rewind=signs", "mask.percentile=50")
-    run = runs_of(experiment.find_ticket(config, small_lab))["ticket"]
+    result = experiment.find_ticket(config, small_lab)
+    run = runs_of(result)["ticket"]
     assert run.points[0] == Point(0)
+    afresh = {"name": "signs", "epoch": 0, "step": None, "optimizer": None}
+    assert result["rewind"] == afresh
     for path, kept in run.mask.items():
         begun, first = run.weights(0)[path], dense.weights(0)[path]
         assert (np.sign(begun[kept]) == np.sign(first[kept])).all()
         assert not np.allclose(begun[kept], first[kept])
         assert set(np.abs(begun[kept])) <= set(np.abs(first).ravel())
-    assert files.read_json(run.path / "start.json")["pristine"] is False
+    assert files.read_json(run.path / "start.json")["pristine"] is True
 
 
 def test_validation_within_epochs_changes_nothing_else(lab, tmp_path):
@@ -436,7 +439,7 @@ def test_a_rewinding_with_weights_of_its_own_is_not_pristine(tmp_path, monkeypat
     """They may be trained ones, as here: nobody else can know."""
     from lottery.rewinding import Start
 
-    lab, config = laboratory(tmp_path), composed(*TINY, "rewind=reinit", "rewind.epoch=0")
+    lab, config = laboratory(tmp_path), composed(*TINY, "rewind=weights", "rewind.epoch=0")
     monkeypatch.setattr(
         type(config.rewind), "rewind",
         lambda self, origin: Start(weights=replay.weights_of(origin.final())),

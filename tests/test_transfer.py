@@ -440,6 +440,17 @@ def test_the_weights_that_a_moved_ticket_began_with_were_trained_before(study, m
         assert made.pristine == pristine
 
 
+def test_the_random_mask_depends_on_the_pattern_in_which_it_is_drawn(study):
+    ticket = lottery.load_ticket(study[2])
+    config = transfer.fitted(moving(study), ticket)
+    drawn = {"name": "n_of_m", "n": 2, "m": 4}
+    mask = {**ticket.provenance["mask"], "pattern": drawn}
+    other = replace(ticket, provenance={**ticket.provenance, "mask": mask})
+    for name, same in (("fresh", True), ("random", False)):
+        one, two = (transfer.make(name, config, t, study[0].store) for t in (ticket, other))
+        assert (one.identity == two.identity) == same, name
+
+
 def test_what_trains_the_head_alone_has_no_use_for_a_lower_rate(study):
     ticket = lottery.load_ticket(study[2])
     keys = set()

@@ -17,7 +17,7 @@ from lottery import files, rewinding
 from lottery.analysis.verdict import doubt, matches
 from lottery.config import Config
 from lottery.data import describe
-from lottery.errors import ConfigError
+from lottery.errors import ClusterError, ConfigError, StoreError
 from lottery.lineage import (
     Round,
     epoch_steps,
@@ -100,8 +100,9 @@ def train_early(config: Config, lab: Laboratory) -> Run:
 def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[str, Any]:
     """Compute what the cells of a sweep share, so that none has to wait for another.
 
-    That is their dense network, its states at their rewind epochs and their first masks. Returns
-    what :func:`dense_result` does.
+    That is their dense network, its states at their rewind epochs and their first masks. A mask
+    that cannot be made is left to the jobs of its cells, which fail by it. Returns what
+    :func:`dense_result` does.
     """
     dense = train_dense(config, lab)
     for cell in cells:
@@ -109,7 +110,17 @@ def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[st
         dense_state(cell, lab, dense, first.first)
         if first.mask is None:
             continue
-        make_mask(cell, lab.store, dense, dense, first, _sources(cell, lab, dense))
+        try:
+            make_mask(cell, lab.store, dense, dense, first, _sources(cell, lab, dense))
+        except (StoreError, ClusterError):  # which no cell is to blame for
+            raise
+        except Exception as error:  # also of a plug-in; the other cells can do without this one
+            mask = cell.mask
+            log.warning(
+                "the mask with mask.percentile=%g, mask.score=%s, mask.scope=%s, mask.pattern=%s "
+                "cannot be made, so the jobs that need it will fail: %s",
+                mask.percentile, mask.score.name, mask.scope.name, mask.pattern.name, error,
+            )  # fmt: skip
     return dense_result(config, lab)
 
 
@@ -181,9 +192,9 @@ def _rewound(
     )
     begin: Start = step.rewinding.rewind(origin)
     state = begin.state
-    fresh = state is None and begin.weights is None  # else weights say it themselves
-    same = state is not None and same_network(state, origin.dense(START))
-    pristine = fresh or (same and begin.weights is None)
+    pristine = step.rewinding.afresh or (
+        begin.weights is None and (state is None or same_network(state, origin.dense(START)))
+    )
     if state is not None and config.rewind.optimizer == "reset":
         state = rewinding.without_slots(state)
     return replace(begin, state=state, pristine=pristine), noted
@@ -207,11 +218,12 @@ def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str
 
 
 def _rewinding(config: Config) -> dict[str, Any]:
-    rewind = config.rewind
-    if config.mask.during is not None:  # it starts afresh
-        return {"name": None, "epoch": 0, "step": None, "optimizer": None}
-    names = ("name", "epoch", "step", "optimizer")
-    return {name: getattr(rewind, name) for name in names}
+    rewind, changing = config.rewind, config.mask.during is not None
+    name = None if changing else rewind.name
+    if changing or rewind.afresh:  # then it starts at the beginning, whatever the options say
+        return {"name": name, "epoch": 0, "step": None, "optimizer": None}
+    epoch = rewind.epoch if rewind.step is None else None
+    return {"name": name, "epoch": epoch, "step": rewind.step, "optimizer": rewind.optimizer}
 
 
 def dense_result(config: Config, lab: Laboratory) -> dict[str, Any]:

@@ -117,8 +117,9 @@ def lineage(config: Config, store: Store) -> Lineage:
                 choices.rewinding.known_part(asdict(rewind), name="weights")
             )
         about = ticket_identity(config, dense.key, (shuffled or mask).key, rewind)
-        first = START if rewind.control else rewind.point
-        early = config.mask.scored == first == START and not rewind.takes_final
+        first = START if rewind.afresh else rewind.point
+        untrained = rewind.afresh or not rewind.takes_final
+        early = config.mask.scored == first == START and untrained
         ticket = store.node("ticket", about)
         chain.append(Round(percentile, before, mask, shuffled, rewind, ticket, first, early))
     return Lineage(dense, tuple(chain))
@@ -138,7 +139,7 @@ def training_identity(config: Training) -> dict[str, Any]:
     return {
         "config": {part: v for part, v in identity(effective).items() if part in DENSE},
         "data": {**found.fingerprint, "image_shape": list(found.image_shape)},
-        **_code(
+        **code_of(
             source=config.data,
             model=model,
             optimizer=config.optimizer,
@@ -159,7 +160,7 @@ def mask_identity(config: Config, dense: str, ranked: str, percentile: float) ->
     about: dict[str, Any] = {"mask": identity(mask)}
     if percentile == 0:
         return {"dense": dense, "ranked": ranked, **about}
-    about |= _code(score=mask.score, scope=mask.scope, pattern=mask.pattern)
+    about |= code_of(score=mask.score, scope=mask.scope, pattern=mask.pattern)
     if mask.scored == START:
         return {"initial": initial_identity(config), **about}
     return {"dense": dense, "ranked": ranked, **about}
@@ -183,7 +184,7 @@ def score_identity(config: Config, ranked: str, percentile: float) -> dict[str, 
         about |= {"percentile": percentile}
         about |= {"scope": identity(mask.scope), "pattern": identity(mask.pattern)}
         chosen |= {"scope": mask.scope, "pattern": mask.pattern}
-    about |= _code(**chosen)
+    about |= code_of(**chosen)
     if mask.scored == START:
         return {"initial": initial_identity(config), **about}
     at = {} if mask.at == "end" else {"at": mask.at}
@@ -229,14 +230,14 @@ def ticket_identity(config: Config, dense: str, mask: str, rewind: Any) -> dict[
     """What determines the retrained network of one round."""
     about = identity(rewind)
     about = {k: v for k, v in about.items() if k not in ("epoch", "step")}
-    if rewind.control:  # starts afresh: neither point nor slots matter
+    if rewind.afresh:  # neither point nor slots matter
         about.pop("optimizer", None)
     else:  # the same point, however it was written
         spe = epoch_steps(config)
         about["point"] = str(Point.at(rewind.point.step(spe), spe))
     if not config.optimizer.has_slots:  # there is nothing to reset
         about.pop("optimizer", None)
-    return {"dense": dense, "mask": mask, "rewind": about, **_code(rewinding=rewind)}
+    return {"dense": dense, "mask": mask, "rewind": about, **code_of(rewinding=rewind)}
 
 
 def epoch_steps(config: Training) -> int:
@@ -247,11 +248,11 @@ def epoch_steps(config: Training) -> int:
 def sparse_identity(config: Config, dense: str) -> dict[str, Any]:
     """What determines a network whose mask changes while it is trained."""
     mask = _effective(config)
-    code = _code(during=mask.during, scope=mask.scope)
+    code = code_of(during=mask.during, scope=mask.scope)
     return {"dense": dense, "mask": None, "during": identity(mask), **code}
 
 
-def _code(**chosen: Any) -> dict[str, Any]:
+def code_of(**chosen: Any) -> dict[str, Any]:
     """``{"code": …}`` for the choices whose names do not say all, by kind; else nothing."""
     code = {kind: choice.code for kind, choice in chosen.items() if choice.code is not None}
     return {"code": code} if code else {}

@@ -76,9 +76,11 @@ def order(point: Point | None) -> tuple[int, int]:
 
 
 def columns(point: Point | None) -> dict[str, int | None]:
-    """For a table: the epoch that was rewound to, or the step if it is no whole epoch."""
-    whole = point is not None and not point.steps
+    """For a table: the epochs that were rewound to, and the steps of the next, each if any."""
+    if point is None:
+        return {"rewind_epoch": None, "rewind_step": None}
+    whole = not point.steps
     return {
-        "rewind_epoch": point.epochs if point is not None and whole else None,
-        "rewind_step": None if point is None or whole else point.steps,
+        "rewind_epoch": point.epochs if point.epochs or whole else None,
+        "rewind_step": None if whole else point.steps,
     }

@@ -18,9 +18,9 @@ from lottery.data import crop_size, describe
 from lottery.data.overlap import overlap
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import ConfigError, DataError, DivergedError, TicketError
-from lottery.lineage import Lineage, training_identity
+from lottery.lineage import Lineage, code_of, training_identity
 from lottery.models.cost import whole
-from lottery.options import bound_errors, did_you_mean
+from lottery.options import bound_errors, did_you_mean, identity
 from lottery.pruning import masks
 from lottery.pruning.units import needs_ties
 from lottery.rewinding import Start, fresh_seed
@@ -204,7 +204,9 @@ def make(
     if name == "fresh":
         return Variant(name, config, {"mask": which}, lambda: None, ticket.mask, seed=fresh)
     if name == "random":
-        about = {"mask": which, "shuffled": seed}
+        pattern = ticket.pattern  # which draws the mask
+        about = {"mask": which, "shuffled": seed, "pattern": identity(pattern)}
+        about |= code_of(pattern=pattern)
         return Variant(name, config, about, lambda: None, ticket.mask, seed=fresh, shuffled=True)
     if epochs is not None:
         config = replace(config, trainer=replace(config.trainer, epochs=epochs))

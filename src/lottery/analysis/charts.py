@@ -221,7 +221,7 @@ def _heat(heat: Heat, drawn: Figures) -> dict[str, Any]:
         "customdata": [heat.cell[y][x] for x, y in empty],
     }  # fmt: skip
     layout = _layout("rewound to epoch", "weights pruned, percent", 160 + 26 * max(len(rows), 4))
-    rewound = ["any" if at is None else at.label for at in heat.rewound]
+    rewound = ["afresh" if at is None else at.label for at in heat.rewound]
     layout["xaxis"] |= {"tickvals": list(columns), "ticktext": rewound, "showgrid": False}
     layout["yaxis"] |= {
         "tickvals": list(rows), "ticktext": [f"{p:g}" for p in heat.percentiles],

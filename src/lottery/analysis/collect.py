@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from lottery import choices, files, studies
 from lottery.analysis import settings
-from lottery.analysis.methods import with_method
+from lottery.analysis.configs import GRID, Flat, assumed, flat, option_of, told
 from lottery.analysis.overrides import differences
 from lottery.config import Config
 from lottery.errors import LotteryError, ResultError
@@ -22,12 +20,8 @@ from lottery.results import Result
 from lottery.runs import Run
 from lottery.studies.prune import Pruned
 
-Flat = Mapping[str, Any]
-"""A config as {dotted name of an option: value}."""
-
 # A sweep has hundreds of small files: libyaml reads them ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-GRID = ("seed", "mask.percentile", "rewind.epoch", "rewind.step")
 STATUSES = ("done", "running", "queued", "failed", "missing")
 
 
@@ -49,6 +43,8 @@ class Cell:
     mask: Mapping[str, Any] | None = None
     store: Path | None = None
     error: str | None = None
+    at: Point | None = None
+    """The point rewound to, in epochs and steps, where more is known of it than the config says."""
 
     @property
     def done(self) -> bool:
@@ -63,6 +59,10 @@ class Cell:
     @property
     def rewound(self) -> Point | None:
         """The point rewound to; None if it does not matter."""
+        if self.at is not None:
+            return self.at
+        if getattr(self._rewinding, "afresh", False):
+            return None
         if (step := self.config.get("rewind.step")) is not None:
             return Point(steps=step)
         epoch = self.config.get("rewind.epoch")
@@ -76,19 +76,28 @@ class Cell:
     @property
     def control(self) -> bool:
         """Whether it is an experimental control, which may match but cannot be a winning ticket."""
-        name = self.config.get("rewind.name", "weights")
-        known = name in choices.rewinding.names()
         return bool(
             self.config.get("mask.shuffle")
             or self._by_lot
-            or (known and getattr(choices.rewinding.find(name), "control", False))
+            or getattr(self._rewinding, "control", False)
         )
+
+    @property
+    def _rewinding(self) -> Any:
+        """The class of its rewinding; None if there is none, or it is of a plug-in not here."""
+        name = self.config.get("rewind.name")
+        return choices.rewinding.find(name) if name in choices.rewinding.names() else None
 
     @property
     def _by_lot(self) -> bool:
         """Whether its mask looks at nothing."""
         score, during = self.config.get("mask.score.name"), self.config.get("mask.during.name")
         return score == "random" and during is None
+
+    def spelled(self, name: str) -> str:
+        """The value of an option, for people; empty if it does not have that option."""
+        value = self.config.get(name, "")
+        return "null" if value is None else str(value)
 
     @property
     def config_file(self) -> Path | None:
@@ -127,8 +136,8 @@ class Study:
 
     def series(self, cell: Cell) -> str:
         """What a cell is a point of: its values of ``varied``; empty if there is one series."""
-        values = ((name, cell.config.get(name)) for name in self.varied)
-        return ", ".join(f"{n}={'null' if v is None else v}" for n, v in values)
+        has = (name for name in self.varied if name in cell.config)
+        return ", ".join(f"{name}={cell.spelled(name)}" for name in has)
 
     @property
     def name(self) -> str:
@@ -213,24 +222,46 @@ def where(study: Study, wanted: Mapping[str, Any]) -> Study:
     return replace(study, cells=cells, varied=_varied(cells))
 
 
-def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config by dotted names; an empty dictionary stays a value."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _is_one_of(have: Any, wanted: Any) -> bool:
     return bool(have == wanted or (isinstance(wanted, list) and have in wanted))
 
 
 def _study(folder: Path, cells: Sequence[Cell], **about: Any) -> Study:
+    cells = _located(cells)
     notes = (*about.pop("notes", ()), *settings.notes(cells))
     return Study(folder, tuple(cells), _varied(cells), notes=notes, **about)
+
+
+def _located(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells whose points are in whole epochs and steps of the next, so that they can be ordered.
+
+    How many steps an epoch has is known of a dense network that is done. If that is one number in
+    all cells, it is that of the others too.
+    """
+    found = {id(cell): _steps_per_epoch(cell) for cell in cells if _step(cell) is not None}
+    known = {spe for spe in found.values() if spe is not None}
+    common = known.pop() if len(known) == 1 else None
+    located = []
+    for cell in cells:
+        step, spe = _step(cell), found.get(id(cell)) or common
+        if step is None or spe is None:
+            located.append(cell)
+        else:
+            located.append(replace(cell, at=Point.at(step, spe)))
+    return located
+
+
+def _step(cell: Cell) -> int | None:
+    return None if cell.rewound is None else cell.config.get("rewind.step")
+
+
+def _steps_per_epoch(cell: Cell) -> int | None:
+    if cell.store is None or cell.dense is None:
+        return None
+    try:
+        return Run(cell.store / "dense" / str(cell.dense["key"])).steps_per_epoch
+    except (OSError, ValueError, KeyError):  # the store is elsewhere, or damaged
+        return None
 
 
 def _varied(cells: Iterable[Cell]) -> tuple[str, ...]:
@@ -317,7 +348,7 @@ def _job(
     cell = Cell(
         name,
         (status or {}).get("status", "missing"),
-        with_method(flat(config or {})),
+        told(flat(config or {})),
         tuple(str(o) for o in overrides),
         folder if folder.is_dir() else None,
         store=store,
@@ -370,39 +401,18 @@ def _result_in_store(store: Path | None, dense: str | None, ticket: str | None) 
 
 def _whole(overrides: Sequence[str], typed: Sequence[str]) -> list[str]:
     """A cell's overrides with those of the command line that are the same for all cells."""
-    own = {_option(o) for o in overrides}
-    shared = [t for t in typed if _option(t) not in own and not _option(t).startswith("hydra")]
+    own = {option_of(o) for o in overrides}
+    shared = [t for t in typed if option_of(t) not in own and not option_of(t).startswith("hydra")]
     return [*shared, *overrides]
 
 
-def _option(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
 def _with_assumed_configs(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells that never began get the config of the likest one that did, and their overrides."""
-    known = [c for c in cells if c.config]
-    complete = []
-    for cell in cells:
-        if not cell.config:
-            like = max(
-                known, key=lambda c: len(set(c.overrides) & set(cell.overrides)), default=None
-            )
-            differing = [o for o in cell.overrides if like is None or o not in like.overrides]
-            config = dict(like.config) if like else {}
-            for override in differing:
-                config |= flat(_nested(override))
-            cell = replace(cell, config=config)
-        complete.append(cell)
-    return complete
-
-
-def _nested(override: str) -> dict[Any, Any]:
-    try:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([override.lstrip("+~")]))
-    except (OmegaConfBaseException, yaml.YAMLError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    """Cells that never began get a config as those that did let expect it."""
+    known = [(c.config, c.overrides) for c in cells if c.config]
+    return [
+        cell if cell.config else replace(cell, config=assumed(cell.overrides, known))
+        for cell in cells
+    ]
 
 
 def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
@@ -412,13 +422,10 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
     # then the mask was not shuffled yet, and a control had not replaced the rewinding yet.
     if mask["percentile"] != config["mask.percentile"]:
         config |= {"mask.percentile": mask["percentile"], "mask.shuffle": False}
-    found = identity.get("rewind") or {
-        "name": config["rewind.name"]
-    }  # a mask that changes has none
-    point = found.get("point")
+    found = dict(identity.get("rewind") or {})  # a mask that changes has none
+    point = found.pop("point", None)
     at = None if point is None else Point.of(point)
     rewind = {"name": "weights", "optimizer": "restore", "epoch": None, "step": None, **found}
-    rewind.pop("point", None)
     if at is not None and at.steps:
         rewind["step"] = at.step(Run(run).steps_per_epoch)
     elif at is not None:
@@ -428,7 +435,7 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
     return Cell(
         run.name,
         "done",
-        with_method(config),
+        told(config),
         tuple(differences(config, defaults)),
         run,
         dense={"key": dense.name, **files.read_json(dense / "result.json")},

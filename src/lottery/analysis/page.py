@@ -261,7 +261,7 @@ def _row(study: Study, chosen: Selection, cell: Cell) -> list[str]:
 
     difference = own["val_top1"] - dense["val_top1"] if own and dense else None
     return [
-        *(str(cell.config.get(name)) for name in study.varied),
+        *(cell.spelled(name) for name in study.varied),
         shown(cell.percentile, 1, "g"),
         "" if cell.rewound is None else cell.rewound.label,
         str(cell.seed),

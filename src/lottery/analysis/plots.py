@@ -72,8 +72,15 @@ def _accuracy(drawn: Figures) -> Any:
         axes[0][1].set_title("The same, near dense")
         axes[0][1].set_ylim(*drawn.close)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    columns = legend_columns(labels, figure.get_figwidth(), most=4)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     return figure
+
+
+def legend_columns(labels: Sequence[str], inches: float, most: int) -> int:
+    """How many columns of labels fit into a width, at a dozen letters an inch."""
+    longest = 8 + max(map(len, labels), default=0)  # with the line before, and the space between
+    return max(1, min(most, int(12 * inches / longest)))
 
 
 def _draw(ax: Any, line: Line, style: str) -> None:
@@ -136,7 +143,7 @@ def _heatmap(ax: Any, heat: Heat, norm: Any) -> Any:
         y, x = heat.winner
         ax.add_patch(plt.Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, lw=2.5, ec="black"))
     ax.set_xticks(
-        range(len(heat.rewound)), ["any" if at is None else at.label for at in heat.rewound]
+        range(len(heat.rewound)), ["afresh" if at is None else at.label for at in heat.rewound]
     )
     ax.set_yticks(range(len(heat.percentiles)), [f"{p:g}" for p in heat.percentiles])
     ax.set_xlabel("rewound to epoch")
@@ -201,7 +208,8 @@ def _cost(drawn: Figures) -> Any:
         ax.set_ylabel(label)
     axes[0].set_title("Time and throughput of every cell")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    columns = legend_columns(labels, figure.get_figwidth(), most=5)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 

@@ -140,7 +140,7 @@ def _defaults() -> dict[str, Any]:
     """The config of prune.py without overrides, by Hydra, which runs already."""
     from hydra import compose
 
-    from lottery.analysis.collect import flat
+    from lottery.analysis.configs import flat
 
     config: Any = OmegaConf.to_container(compose("config"), resolve=True)
     return flat(config)

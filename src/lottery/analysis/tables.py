@@ -221,7 +221,7 @@ def _grid_table(series: str, judged: Sequence[Judged], chosen: Selection) -> Tab
         "pruned",
         chosen.share_left,
         *beside,
-        *("any" if at is None else at.label for at in rewound),
+        *("afresh" if at is None else at.label for at in rewound),
     ):
         table.add_column(name, justify="right", no_wrap=True)
     by_place = {(j.point.percentile, j.point.rewound): j for j in judged}

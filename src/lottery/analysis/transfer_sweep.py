@@ -14,7 +14,6 @@ from lottery.analysis.selection import Judged, Point, measure_of
 from lottery.analysis.transfers import Transfer
 from lottery.errors import LotteryError, ResultError
 from lottery.points import Point as TrainingPoint
-from lottery.points import columns
 from lottery.studies.transfer import Moved
 
 # Options of the ticket's own run in which tickets of one place in a grid may differ.
@@ -77,7 +76,9 @@ def _origin(ticket: Mapping[str, Any]) -> Origin:
     percentile, point = mask["percentile"], found.provenance["rewound_to"]
     what = {k: v for k, v in config.items() if k not in _APART}
     place = json.dumps([what, percentile, point], sort_keys=True)
-    rewound = TrainingPoint.of(point)
+    how = config.get("mask")
+    changing = isinstance(how, Mapping) and how.get("during") is not None
+    rewound = None if changing else TrainingPoint.of(point)  # which a mask that changes is not
     return Origin(place, key, mask, percentile, rewound, int(config["seed"]), series)
 
 
@@ -101,17 +102,12 @@ def _cell(folder: Path, origin: Origin, seed: int) -> Cell:
     return Cell(
         folder.name,
         "done",
-        {"seed": seed, "mask.percentile": origin.percentile, **_rewind(origin.rewound)},
+        {"seed": seed, "mask.percentile": origin.percentile},
         folder=folder,
         ticket={"key": origin.key},
         mask=origin.mask,
+        at=origin.rewound,
     )
-
-
-def _rewind(at: TrainingPoint | None) -> dict[str, int | None]:
-    """As a config says it."""
-    found = columns(at)
-    return {"rewind.epoch": found["rewind_epoch"], "rewind.step": found["rewind_step"]}
 
 
 def _judged(cells: Iterable[Cell], origin: Origin) -> Judged:

@@ -19,7 +19,7 @@ VERSIONS: Mapping[str, Mapping[str, int]] = {
     "augmentation": {"cutout": 1},
     "data": {"digits": 1, "folder": 1, "records": 1, "tfds": 1},
     "mask/during": {"gradual": 1, "rigl": 1, "set": 1},
-    "mask/pattern": {"block": 1, "channel": 1, "n_of_m": 1, "weight": 1},
+    "mask/pattern": {"block": 1, "channel": 2, "n_of_m": 1, "weight": 1},
     "mask/scope": {"erk": 1, "global": 1, "lamp": 1, "layer": 1, "rates": 1},
     "mask/score": {
         "grasp": 1,
@@ -39,7 +39,7 @@ VERSIONS: Mapping[str, Mapping[str, int]] = {
         "resnet20": 1,
     },
     "optimizer": {"adam": 1, "adamw": 1, "sgd": 1},
-    "rewind": {"finetune": 1, "lr": 1, "reinit": 1, "signs": 1, "weights": 1},
+    "rewind": {"finetune": 1, "lr": 1, "reinit": 1, "signs": 2, "weights": 1},
     "schedule": {"constant": 1, "cosine": 1, "step": 1},
     "search": {"grid": 1},
 }

@@ -2,7 +2,8 @@
 
 The class of a choice has the options of :class:`Rewinding`, on top of which it may have its own,
 and a method ``rewind(origin) -> Start``. It sets ``control = True`` if it is an experimental
-control that replaces only the last retraining of an iterative ticket.
+control that replaces only the last retraining of an iterative ticket, and ``afresh = True`` if it
+starts at the beginning of the schedule with weights that were never trained.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +24,10 @@ class Rewinding:
     """What all rewindings have."""
 
     control: ClassVar[bool] = False
+    """Whether it can be no ticket itself; then it replaces the last retraining alone."""
+    afresh: ClassVar[bool] = False
+    """Whether it starts at the beginning with untrained weights, so that neither the point nor the
+    slots matter."""
     takes_final: ClassVar[bool] = True
     """Whether it may draw on the trained network, through ``origin.final()``."""
 
@@ -79,7 +84,8 @@ class Start:
     At ``point`` of the schedule with ``state``; ``state=None`` is a fresh initialisation from
     ``seed``, with ``weights``, by variable path, in place of all but the head's. ``last_rate``
     holds the schedule's last learning rate throughout. ``pristine`` says that no weight has been
-    trained before; of a rewinding it is found out, by comparison with the initialisation.
+    trained before; of a rewinding it is found out: it is ``afresh``, or its weights are the
+    initialisation's.
     """
 
     point: Point = START

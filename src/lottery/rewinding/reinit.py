@@ -11,8 +11,7 @@ from lottery.rewinding import Origin, Rewinding, Start, fresh_seed
 class Reinit(Rewinding):
     """Fresh weights from another seed, and the whole schedule."""
 
-    control = True
-    takes_final = False
+    control = afresh = True
 
     def rewind(self, origin: Origin) -> Start:
         """Fresh weights from another seed, and the whole schedule."""

@@ -14,8 +14,7 @@ from lottery.rewinding import Origin, Rewinding, Start, fresh_seed
 class Signs(Rewinding):
     """Control: each weight keeps its initial sign, magnitudes are dealt out anew in each layer."""
 
-    control = True
-    takes_final = False
+    control = afresh = True
 
     def rewind(self, origin: Origin) -> Start:
         """The initialisation, its magnitudes permuted within each matrix, and the whole schedule.

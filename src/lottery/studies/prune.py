@@ -26,9 +26,10 @@ log = logging.getLogger(__name__)
 class Pruned(Result):
     """Dense network against ticket, each with its ``key`` in the store and its metrics.
 
-    ``mask`` is a :func:`lottery.pruning.masks.summary` with the percentile, ``rewind`` has name,
-    epoch and optimizer. ``matched`` is by validation top-1 within ``tolerance`` points; ``doubt``
-    says why that is worth little, if so.
+    ``mask`` is a :func:`lottery.pruning.masks.summary` with the percentile. ``rewind`` has name,
+    epoch or step, and optimizer; what does not matter is None, and what starts afresh has epoch 0.
+    ``matched`` is by validation top-1 within ``tolerance`` points; ``doubt`` says why that is worth
+    little, if so.
     """
 
     study: ClassVar[str] = "prune"

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from lottery import choices, files, provenance
 from lottery.choices.code import shipped
 from lottery.errors import ConfigError, TicketError
+from lottery.points import START
+from lottery.pruning import masks
 from lottery.runs import Run
 
 if TYPE_CHECKING:
@@ -42,7 +45,8 @@ class Ticket:
 
     ``mask`` is True where a weight survives, by the path of its variable. ``trained`` and
     ``rewound`` hold all variables, pruned weights being exactly zero: after the last epoch, and at
-    the point where the sparse network's training began.
+    the point where the sparse network's training began. If its mask changed as it was trained, both
+    are pruned by the last one.
     """
 
     network: Network
@@ -263,9 +267,40 @@ def of_run(run: Run) -> Ticket:
         std=tuple(data["std"]),
         mask=run.mask,
         trained=run.weights(),
-        rewound=run.weights(run.points[0]),
+        rewound=_begun(run),
         provenance=_provenance(run),
     )
+
+
+def _needs_training(run: Run) -> bool:
+    """Whether mask or weights came from a trained network, to which it is not compared alone."""
+    if not _pristine(run):
+        return True
+    store, mask = run.path.parent.parent, _identity(run.path)["mask"]
+    about = None if mask is None else _identity(store / "mask" / mask)
+    if about is not None and "shuffled" in about:
+        about = _identity(store / "mask" / about["shuffled"])
+    return about is not None and "initial" not in about  # None: of a mask that changes
+
+
+def _identity(node: Path) -> dict[str, Any]:
+    identity: dict[str, Any] = files.read_json(node / "done.json")["identity"]
+    return identity
+
+
+def _pristine(run: Run) -> bool:
+    return bool(files.read_json(run.path / "start.json")["pristine"])
+
+
+def _begun(run: Run) -> Mapping[str, Array]:
+    """The weights that a training began with, those that its last mask prunes being zero."""
+    during = run.config.get("mask", {}).get("during")
+    if during is None:
+        return run.weights(run.points[0])
+    # Its first mask was another. What it pruned then is known of the dense network, which began
+    # with the same weights.
+    assert run.parent is not None
+    return masks.apply(run.mask, run.parent.weights(START), lambda path: path)
 
 
 def data_name(data: Mapping[str, Any]) -> str:
@@ -279,14 +314,15 @@ def _provenance(run: Run) -> dict[str, Any]:
     if run.kind == "transfer":
         return _moved(run)
     ancestors = run.ancestors
+    found_with = [*ancestors, run] if _needs_training(run) else [run]
     return {
         "runs": {"dense": ancestors[0].key, "rounds": [r.key for r in ancestors[1:]]}
         | {"ticket": run.key},
         **_facts(run),
         "seen": [_seen(run)],
         "results": {"dense": ancestors[0].result, "ticket": run.result},
-        # What finding it cost: dense training, every round, and its own.
-        "seconds": sum(r.result["seconds"] for r in [*ancestors, run]),
+        # What finding it cost: dense training and every round, if it needed them, and its own.
+        "seconds": sum(r.result["seconds"] for r in found_with),
     }
 
 
@@ -339,5 +375,5 @@ def _facts(run: Run) -> dict[str, Any]:
         "versions": {"lottery": provenance.version(), **versions},
         "mask": {k: v for k, v in mask.items() if k != "layers"},
         "rewound_to": str(run.points[0]),
-        "pristine": files.read_json(run.path / "start.json")["pristine"],
+        "pristine": _pristine(run),
     }

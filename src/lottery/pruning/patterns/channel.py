@@ -71,7 +71,8 @@ class Channel(UnitPattern):
             count = self.alive - int((own < 0).any())
             own = own[own >= 0]
             own = own[live[own]]
-            held[own[np.argsort(scores[own], kind="stable")][len(own) - max(count, 0) :]] = True
+            lowest = max(len(own) - max(count, 0), 0)  # a kernel may have fewer left
+            held[own[np.argsort(scores[own], kind="stable")][lowest:]] = True
         return held
 
     def mask(
