@@ -205,14 +205,15 @@ class Loop:
         keeping the last good checkpoint, if the loss is not finite.
         """
         spe = length.steps_per_epoch
+        # Before callbacks may change anything: the state of step 0 is the initialisation.
+        if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
+            checkpoints.save(self.state(), progress)
         chunks = length.chunks(progress.step)
         bars = keras.callbacks.CallbackList(
             callbacks, model=self.model, epochs=length.last_step // spe, steps=spe, verbose=1
         )
         bars.on_train_begin()
         watching = [c for c in callbacks if hasattr(c, "on_validation")]
-        if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
-            checkpoints.save(self.state(), progress)
         chunks, ahead = itertools.tee(chunks)
         pipelines = (
             self.batches(data.train, part, spe)
