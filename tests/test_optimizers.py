@@ -22,10 +22,18 @@ from lottery.training.optimizers import Optimizer
 from lottery.training.schedules import unchanging
 
 
-@pytest.mark.parametrize("name", choices.optimizer.names())
-def test_every_optimizer_keeps_zeros_and_goes_on_from_its_state(name):
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        *((name, {}) for name in choices.optimizer.names()),
+        ("rmsprop", {"momentum": 0.9, "centered": True}),
+        ("sgd", {"nesterov": True}),
+    ],
+)
+def test_every_optimizer_keeps_zeros_and_goes_on_from_its_state(name, own):
     """Of a matrix and of a kernel with more axes, which some treat in another way."""
-    options = choices.optimizer.of({"name": name, "learning_rate": 0.01, "weight_decay": 0.1})
+    about = {"name": name, "learning_rate": 0.01, "weight_decay": 0.1, **own}
+    options = choices.optimizer.of(about)
     shapes = {"kernel": (3, 4), "conv/kernel": (2, 2, 3, 4)}
     mask = {p: np.arange(np.prod(s)).reshape(s) % 3 > 0 for p, s in shapes.items()}
 
