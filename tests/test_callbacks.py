@@ -2,18 +2,25 @@
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import conftest
+import keras
 import pytest
+import tensorflow as tf
 from conftest import TINY, composed, laboratory, run
 from test_choices import HEAD, NODES, keys_of
 from test_choices import plug_in as plug_in
 
 from lottery import choices
 from lottery.errors import ConfigError
-from lottery.experiment import find_ticket
+from lottery.experiment import find_ticket, train_dense
 from lottery.interrupts import StopSignals
 from lottery.options import bound_errors
+from lottery.runs import runs_of
+from lottery.training import cluster, devices
+from lottery.training.callbacks import Acting
+from lottery.training.checkpoints import equal
 from lottery.training.roles import Follower
 
 CALLBACKS = f"""{HEAD}
@@ -47,6 +54,25 @@ class Shrunk:
             def on_train_begin(self, logs=None):
                 for weight in self.model.trainable_weights:
                     weight.assign(weight * factor)
+        return Callback()
+"""
+
+
+ADDED = """
+@choices.callback("added")
+@dataclass(frozen=True)
+class Added:
+    def build(self):
+        import keras
+
+        class Callback(keras.callbacks.Callback):
+            def add(self, *_):
+                for weight in self.model.trainable_weights:
+                    weight.assign(1.01 * weight + 1e-3)
+
+            on_train_begin = on_train_end = on_epoch_begin = on_epoch_end = add
+            on_train_batch_begin = on_train_batch_end = add
+
         return Callback()
 """
 
@@ -98,6 +124,43 @@ def test_they_run_in_every_training_and_in_the_chief_alone(loaded, tmp_path):
     assert result["dense"]["val_loss"] != watched["dense"]["val_loss"]
     follower = Follower(StopSignals())
     assert follower.begin(None, None, None, None) == []  # type: ignore[arg-type]
+
+
+def test_a_training_with_one_that_acts_goes_on_exactly_from_any_state(loaded, tmp_path):
+    """From a replayed state within an epoch, and with what is pruned at zero."""
+    loaded("my_lab.callbacks", CALLBACKS + ADDED)
+    lab, short = laboratory(tmp_path), ("trainer.batch_size=512", "callback=[added]")
+    dense = train_dense(composed(*TINY, *short, "rewind.epoch=0"), lab)
+    assert dense.steps_per_epoch > 1
+    plain = train_dense(composed(*TINY, *short[:1], "rewind.epoch=0"), lab)
+    assert equal(dense.state(0), plain.state(0))
+    assert not equal(dense.state(), plain.state())
+    inside = ("rewind.step=1", "mask.percentile=0")
+    same = runs_of(find_ticket(composed(*TINY, *short, *inside), lab))["ticket"]
+    assert equal(same.state(), dense.state())
+    ticket = runs_of(find_ticket(composed(*TINY, *short, "mask.percentile=80"), lab))["ticket"]
+    assert not any(ticket.weights()[path][~kept].any() for path, kept in ticket.mask.items())
+
+
+def test_the_last_state_is_what_is_measured_whatever_one_does_at_the_end():
+    weight = keras.Variable([1.0])
+
+    class Ends(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            weight.assign([2.0])
+
+    loop = SimpleNamespace(
+        state=lambda: weight.numpy(), load=weight.assign, strategy=tf.distribute.get_strategy(),
+        masking=SimpleNamespace(zero_pruned=lambda strategy: None),
+    )  # fmt: skip
+    Acting([Ends()], loop, 0).on_train_end()
+    assert weight.numpy() == 1.0
+
+
+def test_one_that_acts_is_refused_where_several_processes_train(loaded, monkeypatch):
+    monkeypatch.setattr(cluster, "task", lambda: cluster.Task(0, ("a:1", "b:1")))
+    with pytest.raises(ConfigError, match="callback=shrunk may change weights, and only the first"):
+        devices.prepare(composed(*TINY, "callback=[noted,shrunk]"))
 
 
 def test_without_any_the_message_says_where_they_come_from():

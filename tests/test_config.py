@@ -181,6 +181,11 @@ def test_every_model_file_builds(name):
         ),
         ("schedule=step schedule.milestones=[0,0.5]", "must increase between 0 and 1"),
         ("schedule=step schedule.milestones=[0.5,1]", "must increase between 0 and 1"),
+        (
+            "schedule=step schedule.milestones=[0.2,0.5] schedule.warmup=0.2",
+            "schedule.milestones=[0.2, 0.5] must lie after the end of the warm-up, "
+            "schedule.warmup=0.2",
+        ),
         ("optimizer.learning_rate=0", "optimizer.learning_rate=0.0 must be > 0"),
         ("optimizer.learning_rate=inf", "optimizer.learning_rate=inf must be"),
         ("optimizer.weight_decay=-1e-4", "optimizer.weight_decay=-0.0001 must be >= 0"),
@@ -394,8 +399,7 @@ def test_what_is_plumbing():
         "data.in_memory",
         "data.memory_limit",
         "trainer.strategy", "trainer.jit_compile", "trainer.steps_per_call",
-        "trainer.deterministic", "trainer.eval_batch_size", "trainer.validation_steps",
-        "trainer.checkpoint_epochs",
+        "trainer.deterministic", "trainer.eval_batch_size", "trainer.checkpoint_epochs",
         "rewind.keep",
     }  # fmt: skip
     assert all(name in plumbing for name, _, _ in options(Config()) if name.startswith(whole))

@@ -139,6 +139,7 @@ EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
     ("trainer.label_smoothing", 0.1, "dense", {}),
     ("trainer.precision", "mixed_bfloat16", "dense", {}),
     ("trainer.sync_batch_norm", True, "dense", BATCH_NORM),
+    ("trainer.validation_steps", 3, "dense", {}),
     ("mask.percentile", 50.0, "mask", {}),
     ("mask.scope.name", "layer", "mask", {}),
     ("mask.score.name", "random", "mask", {}),

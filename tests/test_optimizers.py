@@ -1,46 +1,79 @@
 """Every optimizer and schedule of Keras by its name."""
 
 import pickle
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY, composed
+from hydra.errors import MissingConfigException
 
 from lottery import choices
+from lottery.cli import explain
 from lottery.errors import ConfigError
 from lottery.options import identity
+from lottery.rewinding import masked, owner, without_slots
+from lottery.training.masking import Masking
+from lottery.training.optimizers import Optimizer
 from lottery.training.schedules import unchanging
 
 
-@pytest.mark.parametrize("name", choices.optimizer.names())
-def test_every_optimizer_keeps_zeros_and_goes_on_from_its_state(name):
-    options = choices.optimizer.of({"name": name, "learning_rate": 0.01, "weight_decay": 0.1})
-    mask = np.arange(12).reshape(3, 4) % 3 > 0
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        *((name, {}) for name in choices.optimizer.names()),
+        ("rmsprop", {"momentum": 0.9, "centered": True}),
+        ("sgd", {"nesterov": True}),
+    ],
+)
+def test_every_optimizer_keeps_zeros_and_goes_on_from_its_state(name, own):
+    """Of a matrix and of a kernel with more axes, which some treat in another way."""
+    about = {"name": name, "learning_rate": 0.01, "weight_decay": 0.1, **own}
+    options = choices.optimizer.of(about)
+    shapes = {"kernel": (3, 4), "conv/kernel": (2, 2, 3, 4)}
+    mask = {p: np.arange(np.prod(s)).reshape(s) % 3 > 0 for p, s in shapes.items()}
 
-    def begin(weights, state=None):
-        v = keras.Variable(weights, name="kernel")
-        optimizer = options.build(unchanging(0.01))
-        optimizer.build([v])
-        for slot, value in zip(optimizer.variables, state or [], strict=False):
-            slot.assign(value)
-        return v, optimizer
+    def begin(state=None, rate=0.01):
+        keras.backend.clear_session()  # as a training begins
+        weights = []
+        for path, shape in shapes.items():
+            with keras.name_scope(path.rpartition("/")[0]) if "/" in path else nullcontext():
+                weights.append(keras.Variable(np.ones(shape, np.float32), name="kernel"))
+        optimizer = options.build(unchanging(rate))
+        optimizer.build(weights)
+        named = {f"model/{v.path}": v for v in weights} | {v.path: v for v in optimizer.variables}
+        assert len(named) == len(weights) + len(optimizer.variables)
+        state = state or {n: np.array(v) for n, v in named.items()}
+        for path, array in masked(state, mask).items():
+            named[path].assign(array)
+        network = SimpleNamespace(trainable_variables=weights, variables=weights)
+        return named, optimizer, Masking(network, optimizer, mask, None)
 
-    def step(v, optimizer, number):
-        gradient = np.random.default_rng(number).normal(size=(3, 4)).astype(np.float32) * mask
-        optimizer.apply([tf.constant(gradient)], [v])
-        v.assign(v * mask)
+    def step(begun, number):
+        named, optimizer, masking = begun
+        generator = np.random.default_rng(number)
+        weights = [named[f"model/{path}"] for path in shapes]
+        gradients = [tf.constant(generator.normal(size=v.shape), tf.float32) for v in weights]
+        optimizer.apply(masking.survivors(gradients), weights)
+        masking.zero_pruned(tf.distribute.get_strategy())
+        return {n: np.array(v) for n, v in named.items()}
 
-    v, optimizer = begin(np.ones((3, 4), np.float32) * mask)
-    step(v, optimizer, 0)
-    middle = np.array(v), [np.array(slot) for slot in optimizer.variables]
-    step(v, optimizer, 1)
-    other, resumed = begin(*middle)
-    step(other, resumed, 1)
-    np.testing.assert_array_equal(v, other)
-    assert np.all(np.array(v)[~mask] == 0)
-    assert np.all(np.array(v)[mask] != 1)
+    begun = begin()
+    first = step(begun, 0)
+    last = step(begun, 1)
+    resumed = step(begin(first), 1)
+    reset = step(begin(without_slots(first), rate=1e-6), 1)
+    for path, kept in mask.items():
+        of_this = [n for n in last if owner(n, frozenset(shapes)) == path]
+        assert not any(last[n][~kept].any() for n in of_this)
+        assert np.all(last[f"model/{path}"][kept] != 1)
+        np.testing.assert_allclose(reset[f"model/{path}"], first[f"model/{path}"], atol=1e-3)
+    for n, array in last.items():
+        np.testing.assert_array_equal(array, resumed[n])
 
 
 def test_the_keras_optimizers_are_all_there():
@@ -48,8 +81,37 @@ def test_the_keras_optimizers_are_all_there():
         n for n, c in vars(keras.optimizers).items()
         if isinstance(c, type) and issubclass(c, keras.optimizers.Optimizer)
     }  # fmt: skip
-    expected = {n.lower() for n in known - {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}}
-    assert expected == set(choices.optimizer.names())
+    bases = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
+    excluded = {"adafactor", "ftrl", "schedulefreeadamw"}
+    assert {n.lower() for n in known - bases} - excluded == set(choices.optimizer.names())
+
+
+def test_an_optimizer_that_no_mask_can_hold_is_refused_with_the_reason():
+    with pytest.raises(ConfigError, match="optimizer=ftrl cannot be chosen: it computes weights"):
+        choices.optimizer.of({"name": "ftrl"})
+    missing = MissingConfigException("", missing_cfg_file="optimizer/ftrl", options=["adam"])
+    assert explain(missing).startswith("optimizer=ftrl cannot be chosen: it computes weights")
+
+
+def test_what_keras_refuses_of_an_optimizer_is_told_with_its_name():
+    lion = choices.optimizer.of({"name": "lion", "beta_1": 2.0})
+    with pytest.raises(ConfigError, match=r"optimizer=lion: Keras refuses it: .*`beta_1` must be"):
+        lion.build(unchanging(0.1))
+
+
+def test_an_optimizer_of_ones_own_may_know_no_weight_decay():
+    class Plain(keras.optimizers.SGD):
+        def __init__(self, learning_rate, global_clipnorm, name):
+            super().__init__(learning_rate, global_clipnorm=global_clipnorm, name=name)
+
+    @dataclass(frozen=True)
+    class Own(Optimizer):
+        def keras_class(self):
+            return Plain
+
+    assert Own().build(unchanging(0.1)).weight_decay is None
+    with pytest.raises(ConfigError, match=r"optimizer=Own: Keras refuses it: .*weight_decay"):
+        Own(weight_decay=0.1).build(unchanging(0.1))
 
 
 def test_options_of_a_keras_optimizer_have_its_defaults_and_reach_it():

@@ -12,6 +12,7 @@ from lottery.errors import ConfigError
 from lottery.pruning import masks
 from lottery.pruning.evidence import Evidence, Examples
 from lottery.pruning.scores import needs, scored
+from lottery.pruning.units import Ties
 
 SIZES = {"a/kernel": (5, 6), "b/kernel": (6, 7), "c/kernel": (7, 3)}
 PATHS = tuple(SIZES)
@@ -330,6 +331,21 @@ def test_random_goes_by_the_seed():
     assert len(set(flat)) == flat.size
 
 
+def test_random_gives_units_of_all_sizes_the_same_chance():
+    sizes = {"small": (9, 40), "large": (900, 40)}
+    ties = Ties({"small": list(range(40)), "large": list(range(40, 80))})
+    shares = {path: [] for path in sizes}
+    for seed in range(20):
+        found = score("random", evidence(weights=glorot(0, sizes), seed=seed))
+        mask = masks.make(
+            found, 80.0, allocation=choices.allocation.find("global")(),
+            pattern=choices.pattern.find("channel")(), ties=ties,
+        )  # fmt: skip
+        for path, kept in mask.items():
+            shares[path].append(1 - kept.mean())
+    assert [np.mean(s) for s in shares.values()] == pytest.approx([0.8, 0.8], abs=0.05)
+
+
 @pytest.mark.parametrize("name", SCORES)
 def test_a_score_asks_for_what_it_says_and_for_nothing_else(name):
     network, loaded = Network(), []
@@ -348,7 +364,9 @@ def test_a_score_asks_for_what_it_says_and_for_nothing_else(name):
     assert len(loaded) <= 1
     without = replace(known, start=None, offered=None)
     if needs(chosen):
-        with pytest.raises(ConfigError, match=rf"mask\.score={name}: needs"):
+        (need,) = needs(chosen)
+        said = "the weights at" if need == "initial" else "passes .*: add 'labels' to its needs"
+        with pytest.raises(ConfigError, match=rf"mask\.score={name}: needs {said}"):
             scored(chosen, without)
     else:
         scored(chosen, without)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import signal
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -11,12 +12,14 @@ import tensorflow as tf
 from conftest import SMALL, TINY, composed, laboratory
 
 from lottery import experiment, files, replay, rewinding, trainings
-from lottery.errors import CheckpointError, DivergedError, StoppedError
+from lottery.data.preprocessing import Preprocessing
+from lottery.errors import CheckpointError, ConfigError, DivergedError, StoppedError
 from lottery.points import Point
 from lottery.runs import Run, runs_of
 from lottery.training import loop, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, equal
 from lottery.training.length import Length
+from lottery.training.masking import Masking
 from lottery.training.optimizers.adamw import AdamW
 from lottery.training.recipe import from_scratch
 from lottery.training.schedules import unchanging
@@ -418,14 +421,13 @@ def test_signs_keep_signs_and_deal_out_magnitudes_anew(small_lab, dense):
     assert files.read_json(run.path / "start.json")["pristine"] is True
 
 
-def test_validation_within_epochs_changes_nothing_else(lab, tmp_path):
-    """And a resumption leaves each of its rows once."""
+def test_validation_within_epochs_changes_no_weight_but_makes_another_run(lab):
+    """Which has rows that a run in the store may lack; a resumption leaves each of them once."""
     config = composed(*TINY)
     plain = experiment.train_dense(config, lab)
     config.trainer.validation_steps = 3
-    watched = experiment.train_dense(config, laboratory(tmp_path / "other"))
+    watched = experiment.train_dense(config, lab)
     assert equal(watched.state(), plain.state())
-    assert watched.key == plain.key
     rows = files.read_csv(watched.path / "validation.csv")
     assert [int(row["step"]) for row in rows] == [3, 6]
     losses = [float(row["val_loss"]) for row in rows]
@@ -446,3 +448,35 @@ def test_a_rewinding_with_weights_of_its_own_is_not_pristine(tmp_path, monkeypat
     )  # fmt: skip
     ticket = runs_of(experiment.find_ticket(config, lab))["ticket"]
     assert files.read_json(ticket.path / "start.json")["pristine"] is False
+
+
+def test_what_is_pruned_is_zero_whatever_it_was():
+    kept = np.array([[True, False, False, False]])
+    odd = np.array([[1.0, np.nan, np.inf, -np.inf]], np.float32)
+    weight = keras.Variable(odd, name="kernel")
+    network = SimpleNamespace(trainable_variables=[weight], variables=[weight])
+    masking = Masking(network, SimpleNamespace(variables=[]), {"kernel": kept}, None)
+    (gradient,) = masking.survivors([tf.constant(odd)])
+    masking.zero_pruned(tf.distribute.get_strategy())
+    assert gradient.numpy().tolist() == weight.numpy().tolist() == [[1, 0, 0, 0]]
+
+
+def test_a_network_with_two_variables_of_one_path_is_refused():
+    class Twice(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="twice")
+            self.first, self.second = (keras.layers.Dense(2, name="same") for _ in range(2))
+
+        def call(self, inputs):
+            return self.second(self.first(inputs))
+
+    def network():
+        image = keras.Input((2, 2, 1))
+        return keras.Model(image, Twice()(keras.layers.Flatten()(image)))
+
+    with pytest.raises(ConfigError, match=r"^2 variables .* have the path twice/same/kernel, so"):
+        loop.Loop(
+            network, lambda: AdamW().build(unchanging(0.1)),
+            Preprocessing((2, 2, 1), 0, False, (0.5,), (0.5,)),
+            batch_size=2, eval_batch_size=2, seed=0, strategy=tf.distribute.get_strategy(),
+        )  # fmt: skip

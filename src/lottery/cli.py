@@ -329,6 +329,8 @@ def explain(error: BaseException, schema: type = Config) -> str | None:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         kinds = [kind for kind in choices.KINDS if kind.group == group]
+        if reason := next(filter(None, (kind.excluded(choice) for kind in kinds)), None):
+            return reason
         # Hydra does not say what there is where several may be chosen.
         if known := error.options or [name for kind in kinds for name in kind.names()]:
             return f"{group}={choice} is unknown{did_you_mean(choice, known)}"

@@ -134,7 +134,7 @@ class Trainer:
     validation_steps: int | None = option(
         None, "steps between measurements of validation, besides those at the end of each epoch; "
         "left in validation.csv, with the step of the lowest loss in the result",
-        identity=False, ge=1,
+        ge=1,
     )  # fmt: skip
     checkpoint_epochs: int = option(
         1, "epochs between checkpoints to resume from", identity=False, ge=1

@@ -25,7 +25,7 @@ VERSIONS: Mapping[str, Mapping[str, int]] = {
         "grasp": 1,
         "magnitude": 1,
         "movement": 1,
-        "random": 1,
+        "random": 2,
         "snip": 1,
         "synflow": 1,
         "taylor": 1,

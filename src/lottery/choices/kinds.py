@@ -44,7 +44,8 @@ class Kind:
     ``group`` is its group in Hydra, and, with dots, the option that holds it. Modules of the
     package ``builtin`` are named as the choices that they register, and imported when one of those
     is asked for. Its module ``_library``, if there is one, has ``names()``, the choices that a
-    library brings, and ``find(name)``, which makes a class for one, or says None. ``key`` is the
+    library brings, and ``find(name)``, which makes a class for one, or says None. It may have
+    ``EXCLUDED``, by name the reasons why others that the library has are no choices. ``key`` is the
     field that holds a choice's name. Of a kind with ``several``, the option holds any number of
     choices, in order, each below its own name: ``augmentation.cutout.size``.
     """
@@ -90,8 +91,14 @@ class Kind:
         if name not in self.registered and self._library and (made := self._library.find(name)):
             self(name)(made)
         if name not in self.registered:
-            raise ConfigError(f"{self.group}={name} is unknown{did_you_mean(name, self.names())}")
+            unknown = f"{self.group}={name} is unknown{did_you_mean(name, self.names())}"
+            raise ConfigError(self.excluded(name) or unknown)
         return self.registered[name]
+
+    def excluded(self, name: str) -> str | None:
+        """Why a library's choice is none here; None unless it is excluded."""
+        reason = getattr(self._library, "EXCLUDED", {}).get(name)
+        return f"{self.group}={name} cannot be chosen: {reason}" if reason else None
 
     def all_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Several choices from the values of each. Raises what :meth:`of` raises."""

@@ -76,7 +76,7 @@ class Evidence:
     start: Callable[[], Arrays] | None = field(default=None, repr=False)
     """Loads the weights at initialisation."""
     offered: Passes | None = field(default=None, repr=False)
-    """Passes through the network, where it and the data are at hand."""
+    """Passes through the network, for a score whose ``needs`` name them."""
     pruned: Callable[[Arrays, float], Mask] | None = field(default=None, repr=False)
     """The mask that the chosen allocation and pattern make of scores, at a percentile."""
 
@@ -89,11 +89,11 @@ class Evidence:
 
     @property
     def passes(self) -> Passes:
-        """Passes through the network. Raises :class:`ConfigError` where there are none."""
+        """Passes through the network. Raises :class:`ConfigError` for a score that names none."""
         if self.offered is None:
             raise ConfigError(
-                "needs passes through the network, with labelled training data unless it says that "
-                "it takes none, and there are none here: score by magnitude instead"
+                "needs passes through the network, which its class does not name: add 'labels' to "
+                "its needs, or 'network' if it takes no data"
             )
         return self.offered
 

@@ -1,15 +1,23 @@
-"""Keras callbacks that every run has: metrics.csv, one line an epoch, a word on slow input."""
+"""Keras callbacks that every run has: metrics.csv, one line an epoch, a word on slow input.
+
+And what becomes of those that a study chooses.
+"""
 
 import csv
 import logging
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from lottery.files import naming, read_csv, replacing
 from lottery.training.telemetry import cores, input_bound
+
+if TYPE_CHECKING:
+    from lottery.training.loop import Loop
 
 log = logging.getLogger(__name__)
 
@@ -140,3 +148,85 @@ class InputBound(keras.callbacks.Callback):  # type: ignore[misc]
         if sentence:
             log.warning("%s", sentence)
         return sentence is not None
+
+
+class Acting(keras.callbacks.Callback):  # type: ignore[misc]
+    """Callbacks that may change weights, so that a training still goes on exactly from any state.
+
+    They act in ``on_train_begin`` where the training begins at step 0, and in ``on_epoch_begin``,
+    ``on_train_batch_begin``, ``on_train_batch_end``, ``on_validation`` and ``on_epoch_end``. Each
+    state is saved after they have acted on its step; that of step 0, which scores and rewindings
+    see, before: it is the initialisation. So where a training goes on from another state, resumed
+    or rewound, that state has what ``on_train_begin`` did, and ``on_epoch_begin`` if it lies within
+    an epoch: both are called, and what they change is undone. The same holds of ``on_epoch_end``
+    where a training ends within an epoch, and of ``on_train_end``. Pruned weights become zero again
+    after each call. What a callback remembers by itself is in no state, so nothing that it does may
+    depend on that.
+
+    ``step`` is that of the state which ``loop`` begins with.
+    """
+
+    def __init__(self, callbacks: Sequence[Any], loop: "Loop", step: int) -> None:
+        super().__init__()
+        self._callbacks, self._loop, self._step = callbacks, loop, step
+
+    def set_model(self, model: Any) -> None:
+        """Tell all of them."""
+        super().set_model(model)
+        self._call("set_model", model)
+
+    def set_params(self, params: Any) -> None:
+        """Tell all of them."""
+        super().set_params(params)
+        self._call("set_params", params)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Acts at step 0 alone."""
+        with self._undoing(self._step > 0):
+            self._call("on_train_begin", logs)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Acts at the first step of an epoch alone."""
+        with self._undoing(self._within_epoch):
+            self._call("on_epoch_begin", epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Acts."""
+        self._call("on_train_batch_begin", batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Acts."""
+        self._step = batch + 1  # of the epoch, which is all that is asked for from now on
+        self._call("on_train_batch_end", batch, logs)
+
+    def on_validation(self, step: int, logs: Any) -> None:
+        """Acts, if it is known."""
+        self._call("on_validation", step, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Acts after the last step of an epoch alone."""
+        with self._undoing(self._within_epoch):
+            self._call("on_epoch_end", epoch, logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Changes nothing."""
+        with self._undoing(True):
+            self._call("on_train_end", logs)
+
+    @property
+    def _within_epoch(self) -> bool:
+        return bool(self._step % self.params["steps"])
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        for callback in self._callbacks:
+            if hasattr(callback, hook):  # on_validation is none of Keras
+                getattr(callback, hook)(*arguments)
+        with self._loop.strategy.scope():
+            self._loop.masking.zero_pruned(self._loop.strategy)
+
+    @contextmanager
+    def _undoing(self, undo: bool) -> Iterator[None]:
+        state = self._loop.state() if undo else None
+        yield
+        if state is not None:
+            self._loop.load(state)

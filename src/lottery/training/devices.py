@@ -12,6 +12,7 @@ from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from lottery.config import Training
 from lottery.errors import ClusterError, ConfigError
+from lottery.options import acting
 from lottery.training import cluster
 from lottery.training.setting import Setting
 from lottery.training.telemetry import cores
@@ -136,9 +137,17 @@ def check_precision(precision: str, device: str, capability: tuple[int, int] | N
 def prepare(config: Training) -> Any:
     """The strategy of a run, in a process configured for it and checked to be able to do it.
 
-    Raises what :func:`strategy`, :func:`configure` and :func:`check_batch` raise.
+    Raises what :func:`strategy`, :func:`configure` and :func:`check_batch` raise, and
+    :class:`ConfigError` for callbacks that act in a job of several processes.
     """
     trainer = config.trainer
+    if cluster.task() is not None and (acts := acting(config.callback)):
+        names = ", ".join(choice.name for choice in acts)
+        raise ConfigError(
+            f"callback={names} may change weights, and only the first process of several runs it, "
+            "so they would differ: take hydra.launcher.nodes=1, or say watches_only=True in its "
+            "class if it changes none"
+        )
     configure(precision=trainer.precision, deterministic=trainer.deterministic)
     chosen = strategy(trainer.strategy)
     replicas = chosen.num_replicas_in_sync

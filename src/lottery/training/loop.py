@@ -15,6 +15,7 @@ import itertools
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,7 +27,7 @@ import tensorflow as tf
 from lottery import models
 from lottery.data import Chunk, Split, Splits
 from lottery.data.preprocessing import Preprocessing, compiled_augmentation
-from lottery.errors import CheckpointError
+from lottery.errors import CheckpointError, ConfigError
 from lottery.interrupts import StopSignals
 from lottery.pruning.dynamics import Course
 from lottery.training import devices, optimizers
@@ -55,7 +56,8 @@ class Loop:
     exactly zero after every step; ``course`` changes it between steps. The head learns at
     ``head_rate`` times the learning rate.
 
-    Raises :class:`ConfigError` if ``batch_size`` does not divide over the replicas.
+    Raises :class:`ConfigError` if ``batch_size`` does not divide over the replicas, or two
+    variables have the same name in a state.
     """
 
     network: Callable[[], Any]
@@ -92,6 +94,7 @@ class Loop:
                 head = {v.path for v in models.head(self.model).variables}
                 optimizers.accelerate(inner, head, self.head_rate)
             self._optimizer = optimizer
+            self._refuse_equal_names()
             self.masking = Masking(self.model, optimizer, self.mask, self.course)
         others = self.model.non_trainable_variables
         self._statistics = [v for v in others if keras.backend.is_float_dtype(v.dtype)]
@@ -128,9 +131,21 @@ class Loop:
 
     def variables(self) -> dict[str, Any]:
         """Every variable that steps change, by its name in a state."""
-        named = {f"model/{v.path}": v for v in self.model.variables}
-        named |= {v.path: v for v in self._optimizer.variables}
-        return named
+        return dict(self._named())
+
+    def _named(self) -> Iterator[tuple[str, Any]]:
+        yield from ((f"model/{v.path}", v) for v in self.model.variables)
+        yield from ((v.path, v) for v in self._optimizer.variables)
+
+    def _refuse_equal_names(self) -> None:
+        """Raise :class:`ConfigError` for a name that two variables have: states would lose one."""
+        counts = Counter(name for name, _ in self._named())
+        if equal := [name for name, count in counts.items() if count > 1]:
+            raise ConfigError(
+                f"{counts[equal[0]]} variables of the network or its optimizer have the path "
+                f"{equal[0].removeprefix('model/')}, so a state could not tell them apart: give "
+                "each layer a name of its own"
+            )
 
     def state(self) -> State:
         """A copy of all variables as arrays, and of a mask that changes."""
@@ -190,14 +205,15 @@ class Loop:
         keeping the last good checkpoint, if the loss is not finite.
         """
         spe = length.steps_per_epoch
+        # Before callbacks may change anything: the state of step 0 is the initialisation.
+        if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
+            checkpoints.save(self.state(), progress)
         chunks = length.chunks(progress.step)
         bars = keras.callbacks.CallbackList(
             callbacks, model=self.model, epochs=length.last_step // spe, steps=spe, verbose=1
         )
         bars.on_train_begin()
         watching = [c for c in callbacks if hasattr(c, "on_validation")]
-        if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
-            checkpoints.save(self.state(), progress)
         chunks, ahead = itertools.tee(chunks)
         pipelines = (
             self.batches(data.train, part, spe)

@@ -50,8 +50,7 @@ class Masking:
     def survivors(self, gradients: list[Any]) -> list[Any]:
         """The gradients of all trainable variables, zero for what is pruned."""
         return [
-            g if m is None else g * tf.cast(m, g.dtype)
-            for g, m in zip(gradients, self._masks, strict=True)
+            g if m is None else _kept(g, m) for g, m in zip(gradients, self._masks, strict=True)
         ]
 
     def of_masked(self, gradients: list[Any]) -> list[Any]:
@@ -62,7 +61,9 @@ class Masking:
         """Set pruned weights to zero."""
         # With masked gradients Keras's own optimizers leave zeros at zero; another may not.
         for v, m in self._masked():
-            strategy.extended.update(v.value, lambda v, m: v.assign(v * m), args=(m,), group=False)
+            strategy.extended.update(
+                v.value, lambda v, m: v.assign(_kept(v, m)), args=(m,), group=False
+            )
 
     # -- between steps -----------------------------------------------------------------------
 
@@ -101,3 +102,8 @@ class Masking:
         """Variables and masks, of those that have one."""
         pairs = zip(self._weights, self._masks, strict=True)
         return [(v, m) for v, m in pairs if m is not None]
+
+
+def _kept(values: Any, mask: Any) -> Any:
+    """The values, zero for what is pruned: there a product would leave NaN and infinity as NaN."""
+    return tf.math.multiply_no_nan(values, tf.cast(mask, values.dtype))

@@ -14,9 +14,16 @@ from lottery.files import read_json, write_json
 from lottery.interrupts import StopSignals
 from lottery.models.cost import whole
 from lottery.models.kernels import kernels
+from lottery.options import acting
 from lottery.pruning import masks
 from lottery.training import setting
-from lottery.training.callbacks import InputBound, MetricsFile, ValidationFile, early_stop
+from lottery.training.callbacks import (
+    Acting,
+    InputBound,
+    MetricsFile,
+    ValidationFile,
+    early_stop,
+)
 from lottery.training.checkpoints import CheckpointFolder, NoCheckpoints, Progress
 from lottery.training.loop import Loop
 from lottery.training.recipe import MASK, WEIGHTS, Recipe
@@ -88,10 +95,13 @@ class Chief(Follower):
         files = [metrics_file]
         if recipe.config.trainer.validation_steps is not None:
             files.append(ValidationFile(self._validation_file, progress.step))
+        chosen = recipe.config.callback
+        acts = [choice.build() for choice in acting(chosen)]
         return [
             *files,
             *self.callbacks,
-            *(choice.build() for choice in recipe.config.callback.values()),
+            *([Acting(acts, loop, progress.step)] if acts else []),
+            *(c.build() for c in chosen.values() if c not in acting(chosen)),
             InputBound(decodes=isinstance(data.train, EncodedSplit)),
         ]
 

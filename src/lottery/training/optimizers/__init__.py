@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from lottery.errors import ConfigError
 from lottery.options import option
 
 SPARED = ("bias", "gamma", "beta")
@@ -35,7 +36,7 @@ class Optimizer:
     def build(self, learning_rate: Any) -> Any:
         """The Keras optimizer, with a fixed name so that its variables' paths never change.
 
-        ``learning_rate`` is a Keras schedule. Raises :class:`ValueError` for what Keras refuses.
+        ``learning_rate`` is a Keras schedule. Raises :class:`ConfigError` for what Keras refuses.
         """
         kind = self.keras_class()
         common = {f.name for f in dataclasses.fields(Optimizer)} | {"name"}
@@ -44,20 +45,26 @@ class Optimizer:
         }
         # Keras takes None for no decay, except where decay is what the optimizer is about.
         decays = self.weight_decay > 0 or _default_decay(kind) is not None
-        built = kind(
-            learning_rate=learning_rate,
-            weight_decay=self.weight_decay if decays else None,
-            global_clipnorm=self.clip_norm,
-            name="optimizer",
-            **own,
-        )
+        if decays:
+            own["weight_decay"] = self.weight_decay
+        try:
+            built = kind(
+                learning_rate=learning_rate,
+                global_clipnorm=self.clip_norm,
+                name="optimizer",
+                **own,
+            )
+        except (TypeError, ValueError) as error:
+            name = getattr(self, "name", type(self).__name__)
+            raise ConfigError(f"optimizer={name}: Keras refuses it: {error}") from error
         if decays:
             built.exclude_from_weight_decay(var_names=list(SPARED))
         return built
 
 
 def _default_decay(kind: Any) -> Any:
-    return inspect.signature(kind).parameters["weight_decay"].default
+    parameter = inspect.signature(kind).parameters.get("weight_decay")
+    return None if parameter is None else parameter.default
 
 
 def accelerate(optimizer: Any, paths: Collection[str], factor: float) -> None:

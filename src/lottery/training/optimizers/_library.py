@@ -18,9 +18,19 @@ _DECIDED = {
 }  # fmt: skip
 _NO_CHOICES = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
 
+# Masks and rewinding need slots that have the shapes of their weights and may be set to zero:
+# without a gradient such a weight must stay as it is.
+EXCLUDED = {
+    "adafactor": "its slots are means over rows and columns, which no mask could part by weight",
+    "ftrl": "it computes weights anew from its slots, so pruned and rewound ones do not stay",
+    "schedulefreeadamw": "its slots begin as a copy of the weights, so it cannot be rewound "
+    "without them, and the weights that it trains are not those it is evaluated with",
+}
+"""Optimizers of Keras that are no choices here, by name, and why."""
+
 
 def names() -> tuple[str, ...]:
-    """Names of all optimizers of the installed Keras."""
+    """Names of all optimizers of the installed Keras but those that are excluded."""
     return tuple(_classes())
 
 
@@ -34,7 +44,7 @@ def find(name: str) -> type | None:
 def _classes() -> dict[str, str]:
     found = library.classes("optimizers")
     usable = (c for c, taken in found.items() if c not in _NO_CHOICES and "learning_rate" in taken)
-    return {name.lower(): name for name in usable}
+    return {name.lower(): name for name in usable if name.lower() not in EXCLUDED}
 
 
 @functools.cache

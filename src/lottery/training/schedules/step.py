@@ -25,11 +25,16 @@ class Step(Schedule):
     )
 
     def contradictions(self) -> list[str]:
-        """Milestones must increase, between the ends of the training."""
+        """Milestones must increase, between the end of the warm-up and that of the training."""
         inside = all(0 < m < 1 for m in self.milestones)
-        if self.milestones == sorted(set(self.milestones)) and inside:
-            return []
-        return [f"schedule.milestones={self.milestones} must increase between 0 and 1"]
+        if self.milestones != sorted(set(self.milestones)) or not inside:
+            return [f"schedule.milestones={self.milestones} must increase between 0 and 1"]
+        if self.milestones and self.milestones[0] <= self.warmup:  # the peak is never reached
+            return [
+                f"schedule.milestones={self.milestones} must lie after the end of the warm-up, "
+                f"schedule.warmup={self.warmup}"
+            ]
+        return []
 
     def after(self, peak: float, *, warmup: int, steps: int) -> Any:
         """Keras's piecewise constant rate, which still has the old value *at* a boundary."""
