@@ -46,7 +46,7 @@ MUTANTS = [
     # -- masks and rounds
     Mutant(
         "later rounds rank dense", "masking.py",
-        "else ranked.weights()", "else dense.weights()",
+        "ranked.weights() if at is None", "dense.weights() if at is None",
         "right for a one-shot mask, where the two are one",
         ("test_masks.py", "test_training.py", "test_peer_bugs.py"),
     ),
@@ -203,9 +203,27 @@ MUTANTS = [
     # -- lineage
     Mutant(
         "what starts afresh starts at the rewind epoch", "lineage.py",
-        "first=START if rewind.afresh else rewind.point", "first=rewind.point",
+        "first = START if rewind.afresh else rewind.point", "first = rewind.point",
         "the training itself is right; plans and tags are not",
         ("test_sweep.py",),
+    ),
+    Mutant(
+        "fine-tuning waits for no dense network", "lineage.py",
+        "untrained = rewind.afresh or not rewind.takes_final", "untrained = True",
+        "its mask needs none, and it starts at epoch 0",
+        ("test_sweep.py",),
+    ),
+    Mutant(
+        "a cell is done without its dense network", "lineage.py",
+        "rival = self.dense is None or self.dense.done or not self.rounds", "rival = True",
+        "its ticket is done; the verdict would be trained where the sweep was submitted",
+        ("test_sweep.py",),
+    ),
+    Mutant(
+        "scores of one point serve another", "lineage.py",
+        'return {"ranked": ranked, **at, **about}', 'return {"ranked": ranked, **about}',
+        "most masks are made at one point",
+        ("test_points.py",),
     ),
     Mutant(
         "a mask without what was ranked", "lineage.py",
