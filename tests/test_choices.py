@@ -14,6 +14,7 @@ from lottery.choices import code
 from lottery.config import Config
 from lottery.errors import ConfigError
 from lottery.lineage import lineage
+from lottery.options import identity
 from lottery.store import Store
 from lottery.validation import range_errors
 
@@ -190,6 +191,17 @@ def test_a_rewinding_of_ones_own_starts_where_others_do(plug_in):
         config = composed("rewind=mine", f"mask={mask}")
         assert range_errors(config) == []
         assert config.rewind.epoch == epoch
+
+
+def test_an_option_of_ones_own_may_be_a_plain_field(plug_in):
+    option = 'dict[str, float] = option({}, "of no use", ge=0, lt=1)'
+    assert option in ALLOCATION
+    plug_in("plain", ALLOCATION.replace(option, "float = 0.5").replace('"mine"', '"plain"'))
+    config = composed("mask.scope=plain", "mask.scope.extra=0.25")
+    assert range_errors(config) == []
+    assert identity(config.mask.scope) == {"name": "plain", "extra": 0.25}
+    (found,) = range_errors(composed("mask.scope=plain", "mask.scope.extra=inf"))
+    assert found == "mask.scope.extra=inf must be finite"
 
 
 def test_an_option_of_ones_own_may_be_a_dictionary(plug_in):

@@ -136,7 +136,8 @@ def bound_errors(config: Any) -> list[str]:
     if errors := text_errors(config):  # which no other message can show
         return errors
     for name, f, value in options(config):
-        choices, bounds = f.metadata["choices"], f.metadata["bounds"]
+        # Of a plain field of somebody's choice nothing more is known.
+        choices, bounds = f.metadata.get("choices"), f.metadata.get("bounds", {})
         if value == MISSING or (value is None and f.default == MISSING):
             errors.append(f"{name} has no value")
         elif choices and value not in choices:
@@ -180,7 +181,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def _within(value: float, bounds: dict[str, float | None]) -> bool:
-    ge, gt, le, lt = (bounds[k] for k in ("ge", "gt", "le", "lt"))
+    ge, gt, le, lt = (bounds.get(k) for k in ("ge", "gt", "le", "lt"))
     return (
         math.isfinite(value)
         and (ge is None or value >= ge)

@@ -27,7 +27,8 @@ def differences(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Itera
             of_choice = {n: True for n in config if n.startswith(inside)}
         else:
             of_choice = {
-                n: f.metadata["identity"] for n, f, _ in options(kind.find(chosen)(), inside)
+                n: f.metadata.get("identity", True)
+                for n, f, _ in options(kind.find(chosen)(), inside)
             }
         matter |= of_choice | dict.fromkeys(places & set(of_choice), True)
         matter.pop(naming, None)
