@@ -209,7 +209,7 @@ MUTANTS = [
     ),
     Mutant(
         "fine-tuning waits for no dense network", "lineage.py",
-        "untrained = rewind.afresh or not rewind.takes_final", "untrained = True",
+        "== START and not rewind.takes_final", "== START",
         "its mask needs none, and it starts at epoch 0",
         ("test_sweep.py",),
     ),

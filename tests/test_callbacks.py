@@ -71,7 +71,7 @@ class Added:
                     weight.assign(1.01 * weight + 1e-3)
 
             on_train_begin = on_train_end = on_epoch_begin = on_epoch_end = add
-            on_train_batch_begin = on_train_batch_end = add
+            on_train_batch_begin = on_train_batch_end = on_validation = add
 
         return Callback()
 """
@@ -129,15 +129,24 @@ def test_they_run_in_every_training_and_in_the_chief_alone(loaded, tmp_path):
 def test_a_training_with_one_that_acts_goes_on_exactly_from_any_state(loaded, tmp_path):
     """From a replayed state within an epoch, and with what is pruned at zero."""
     loaded("my_lab.callbacks", CALLBACKS + ADDED)
-    lab, short = laboratory(tmp_path), ("trainer.batch_size=512", "callback=[added]")
+    lab, base = laboratory(tmp_path / "0"), ("trainer.batch_size=512", "trainer.validation_steps=1")
+    short = (*base, "callback=[added]")
     dense = train_dense(composed(*TINY, *short, "rewind.epoch=0"), lab)
     assert dense.steps_per_epoch > 1
-    plain = train_dense(composed(*TINY, *short[:1], "rewind.epoch=0"), lab)
+    plain = train_dense(composed(*TINY, *base, "rewind.epoch=0"), lab)
     assert equal(dense.state(0), plain.state(0))
     assert not equal(dense.state(), plain.state())
     inside = ("rewind.step=1", "mask.percentile=0")
     same = runs_of(find_ticket(composed(*TINY, *short, *inside), lab))["ticket"]
     assert equal(same.state(), dense.state())
+    # Which is after each step, wherever else a call would end.
+    config = composed(*TINY, *base[:1], "callback=[added]", "rewind.epoch=0")
+    ends = [
+        train_dense(replace(config, trainer=replace(config.trainer, steps_per_call=steps)), other)
+        for steps, other in ((1, lab), (3, laboratory(tmp_path / "3")))
+    ]
+    assert ends[0].key == ends[1].key
+    assert equal(ends[0].state(), ends[1].state())
     ticket = runs_of(find_ticket(composed(*TINY, *short, "mask.percentile=80"), lab))["ticket"]
     assert not any(ticket.weights()[path][~kept].any() for path, kept in ticket.mask.items())
 

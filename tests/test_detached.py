@@ -113,6 +113,16 @@ def finish(node) -> None:
     (node.path / "network.json").write_text('{"steps_per_epoch": 10}')
 
 
+def test_a_dense_network_that_is_done_but_lacks_a_state_has_a_job_all_the_same(tmp_path, cluster):
+    sweep = sweep_of(tmp_path, cluster(size=5, places=8))
+    finish(sweep.plan.parents[0].node)  # which kept nothing
+    jobs, _ = sweep.parent_jobs(sweep.plan.parents)
+    assert [sweep.wanted(job, lambda node: None) for job in jobs] == [True]
+    assert [sweep.wanted(job, lambda node: "job 7") for job in jobs] == [False]
+    early = replace(jobs[0], stage="early")
+    assert not sweep.wanted(early, lambda node: None)
+
+
 def test_cells_that_wait_for_no_dense_network_are_submitted_alone(tmp_path, cluster):
     """Those of train.py, of which the queue takes some now."""
     queue = cluster(size=5, places=8)

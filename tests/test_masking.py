@@ -5,7 +5,8 @@ import pytest
 from conftest import REPOSITORY, TINY, composed, laboratory
 
 from lottery import experiment, tickets
-from lottery.errors import ConfigError
+from lottery.analysis import collect
+from lottery.errors import ConfigError, LotteryError, TicketError
 from lottery.lineage import lineage
 from lottery.runs import Run, runs_of
 from lottery.store import Store
@@ -63,6 +64,10 @@ def test_a_ticket_that_is_trained_before_its_dense_network_is_the_same(shared, t
     ahead = laboratory(tmp_path)
     early = experiment.train_early(config, ahead)
     assert not (ahead.store.root / "dense").exists()
+    with pytest.raises(TicketError, match="is not trained yet: the command that trained"):
+        tickets.of_run(early)
+    with pytest.raises(LotteryError, match=r"its dense network .* is not trained yet"):
+        collect.from_store(ahead.store.root, {})
     late = runs_of(experiment.find_ticket(config, shared))["ticket"]
     assert early.key == late.key
     assert early.points == late.points

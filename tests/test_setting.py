@@ -102,7 +102,7 @@ def test_a_replay_and_another_number_of_devices_are_said(lab, monkeypatch, caplo
     notes = collect.from_store(lab.store.root, {}).notes
     assert [note.partition(" devices")[0] for note in notes] == [
         "networks of this study were trained on 1 and 2",
-        f"1 tickets start from a state that is not exactly one of their dense network ({other.key})"
+        f"1 tickets come from a state that is not exactly one of their dense network ({other.key})"
         ": it was not kept, and operations here are not deterministic",
     ]
 
@@ -118,6 +118,21 @@ def test_a_replay_that_is_not_exact_warns_before_it_trains(lab, monkeypatch, cap
     _, replayed = replay.dense_state_and_replay(config, lab, dense, Point(1))
     assert replayed == "operations here are not deterministic"
     assert "rewind.keep=[1] or trainer.deterministic=true" in caplog.text
+
+
+def test_a_mask_of_a_state_that_was_not_exactly_replayed_says_so(lab, monkeypatch):
+    experiment.train_dense(composed(*TINY), lab)
+    here = devices.setting
+    monkeypatch.setattr(
+        devices, "setting",
+        lambda strategy, **how: replace(here(strategy, **how), deterministic=False),
+    )  # fmt: skip
+    for own in (), ("mask.shuffle=true",):
+        config = composed(*TINY, "mask.at=5it", *own)
+        ticket = runs_of(experiment.find_ticket(config, lab))["ticket"]
+        assert ticket.result["replayed"] == "operations here are not deterministic"
+    config = composed(*TINY, "mask.at=end")
+    assert "replayed" not in runs_of(experiment.find_ticket(config, lab))["ticket"].result
 
 
 def test_mixup_takes_partners_whatever_the_number_of_replicas():

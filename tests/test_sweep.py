@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lottery import cli, studies
+from lottery import choices, cli, studies
 from lottery.analysis import overview, table
 from lottery.config import Config
 from lottery.files import read_json
@@ -120,7 +120,7 @@ def test_a_dense_network_that_lacks_a_rewind_epoch_is_completed_first(tmp_path):
     assert plan.make(cells, store).parents == ()
 
 
-def test_tickets_that_need_no_trained_network_do_not_wait_for_one(tmp_path):
+def test_tickets_that_need_no_trained_network_do_not_wait_for_one(tmp_path, monkeypatch):
     store = Store(tmp_path / "store")
 
     def early(*overrides: str) -> list[bool]:
@@ -133,6 +133,10 @@ def test_tickets_that_need_no_trained_network_do_not_wait_for_one(tmp_path):
     assert early("mask=snip", "rewind=lr") == early("mask=snip", "rewind=finetune") == [False] * 2
     assert early("mask=magnitude") == early("mask=magnitude", "rewind=reinit") == [False, False]
     assert early("mask=rigl") == [True, True]
+    # A fresh start of somebody's own may still look at what was trained.
+    with monkeypatch.context() as patch:
+        patch.setattr(choices.rewinding.find("reinit"), "takes_final", True)
+        assert early("mask=snip", "rewind=reinit") == [False, False]
     # Its verdict does: the cell is not done before its dense network is.
     cells = grid("mask=snip", rewind_epoch=[0])
     (cell,) = plan.make(cells, store).cells
@@ -146,10 +150,17 @@ def test_tickets_that_need_no_trained_network_do_not_wait_for_one(tmp_path):
 def test_what_others_compute_is_left_to_them(tmp_path):
     store = Store(tmp_path / "store")
     cells = grid(mask_percentile=[50, 60])
-    busy = plan.make(cells, store).cells[1].lineage.last
-    made = plan.make(cells, store, lambda node: "job 7" if node == busy else None)
-    assert [c.number for c in made.underway] == [1]
-    assert [[c.number for c in job] for job in made.jobs] == [[0]]
+    chain = plan.make(cells, store).cells[1].lineage
+
+    def made(*busy) -> tuple[list[int], list[list[int]]]:
+        found = plan.make(cells, store, lambda node: "job 7" if node in busy else None)
+        return [c.number for c in found.underway], [[c.number for c in job] for job in found.jobs]
+
+    # A result tells of the dense network too, so somebody has to train that as well.
+    assert made(chain.last) == ([], [[0], [1]])
+    assert made(chain.last, chain.dense) == ([1], [[0]])
+    finish(store, chain.dense)
+    assert made(chain.last) == ([1], [[0]])
 
 
 @settings(max_examples=25, deadline=None)
@@ -187,6 +198,11 @@ def test_an_estimate_comes_from_runs_of_the_same_work(tmp_path):
     assert guess.measured == 1
     assert guess.seconds == 2 * (2 + 6) * 30
     assert guess.wall == 2 * (1 + 3) * 30  # two parents at a time, then six cells, two at a time
+    early = plan.make(
+        grid("mask=snip", mask_percentile=[50, 60, 70], rewind_epoch=[0], seed=[0, 1]), store
+    )
+    beside = plan.estimate(early, store, 8)
+    assert (beside.seconds, beside.wall) == (2 * (2 + 6) * 30, 2 * 30)
     wide = [(o, composed(*TINY, *o, "model.width=0.2")) for o in (("mask.percentile=50",),)]
     assert plan.estimate(plan.make(wide, store), store, 2) is None
 

@@ -127,8 +127,9 @@ def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[st
 def _sources(config: Config, lab: Laboratory, dense: Run) -> Sources:
     """What masks may be made from besides trained weights."""
 
-    def weights(point: Point) -> Mapping[str, np.ndarray[Any, Any]]:
-        return weights_of(dense_state(config, lab, dense, point))
+    def weights(point: Point) -> tuple[Mapping[str, np.ndarray[Any, Any]], str | None]:
+        state, replayed = dense_state_and_replay(config, lab, dense, point)
+        return weights_of(state), replayed
 
     def passes(work: Path) -> Passes:
         training_module(config)
@@ -152,9 +153,10 @@ def retrain(
 
     def attempt() -> Attempt:
         start, noted = _rewound(config, lab, dense, ranked, step)
-        sparse = Sparse(
-            masks.read(mask.path / "mask.safetensors"), files.read_json(mask.path / "result.json")
-        )
+        about = files.read_json(mask.path / "result.json")
+        if about.get("replayed", "exactly") != "exactly":
+            noted["replayed"] = about["replayed"]
+        sparse = Sparse(masks.read(mask.path / "mask.safetensors"), about)
         return Attempt(
             start,
             from_start(config, start),

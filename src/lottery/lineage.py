@@ -66,10 +66,15 @@ class Lineage:
         return bool(self.rounds) and all(step.early for step in self.rounds)
 
     @property
+    def told(self) -> tuple[Node, ...]:
+        """What its result tells of, so must be there first: its goals, and a ticket's rival."""
+        rival = (self.dense,) if self.dense and self.rounds else ()
+        return (*rival, *self.goals)
+
+    @property
     def done(self) -> bool:
         """Whether nothing is left to compute."""
-        rival = self.dense is None or self.dense.done or not self.rounds
-        return not self.nameless and rival and all(node.done for node in self.goals)
+        return not self.nameless and all(node.done for node in self.told)
 
     @property
     def last(self) -> Node:
@@ -118,8 +123,7 @@ def lineage(config: Config, store: Store) -> Lineage:
             )
         about = ticket_identity(config, dense.key, (shuffled or mask).key, rewind)
         first = START if rewind.afresh else rewind.point
-        untrained = rewind.afresh or not rewind.takes_final
-        early = config.mask.scored == first == START and untrained
+        early = config.mask.scored == first == START and not rewind.takes_final
         ticket = store.node("ticket", about)
         chain.append(Round(percentile, before, mask, shuffled, rewind, ticket, first, early))
     return Lineage(dense, tuple(chain))

@@ -31,8 +31,9 @@ MASK = "mask.safetensors"
 class Sources:
     """What a mask may be made from besides trained weights; each is made when it is asked for."""
 
-    weights: Callable[[Point], Arrays]
-    """Those of the dense network at a point in its training."""
+    weights: Callable[[Point], tuple[Arrays, str | None]]
+    """Those of the dense network at a point in its training; and, if that was trained once more,
+    ``exactly`` or why it is not the one that the network had."""
     passes: Callable[[Path], Passes]
     """Passes through the network; files that other processes need may lie in the folder."""
     ties: Callable[[], Ties]
@@ -84,7 +85,7 @@ def _produce(
 ) -> None:
     options, paths = config.mask, prunable(config, dense)
     at = options.scored
-    weights = ranked.weights() if at is None else sources.weights(at)
+    weights, replayed = (ranked.weights(), None) if at is None else sources.weights(at)
     within = ranked.mask or None
     made = partial(
         masks.make,
@@ -103,7 +104,7 @@ def _produce(
             step.percentile,
             config.seed,
             within,
-            partial(sources.weights, START),
+            lambda: sources.weights(START)[0],
             sources.passes(work) if asked & {"labels", "network"} else None,
             made,
         )
@@ -115,7 +116,8 @@ def _produce(
         found = made(_stored_scores(config, store, ranked, step, scores), step.percentile)
     else:  # as quick as reading them
         found = made(scores(work), step.percentile)
-    _write(work, found, step.percentile, options.pattern, dense.whole)
+    noted = {"replayed": replayed} if replayed else {}
+    _write(work, found, {"percentile": step.percentile, **noted}, options.pattern, dense.whole)
 
 
 def _stored_scores(
@@ -146,17 +148,17 @@ def _shuffle(
         ties = sources.ties() if needs_ties(pattern) else None
         found = masks.read(mask.path / MASK)
         shuffled = masks.shuffle(found, config.seed, pattern=pattern, ties=ties)
-        _write(work, shuffled, about["percentile"], pattern, whole)
+        noted = {k: about[k] for k in ("percentile", "replayed") if k in about}
+        _write(work, shuffled, noted, pattern, whole)
 
     return store.compute("mask", shuffled_identity(config, mask.key), produce)
 
 
 def _write(
-    work: Path, mask: masks.Mask, percentile: float, pattern: Any, whole: masks.Whole
+    work: Path, mask: masks.Mask, noted: dict[str, Any], pattern: Any, whole: masks.Whole
 ) -> None:
     masks.write(mask, work / MASK)
-    about = {"percentile": percentile, "pattern": asdict(pattern)}
-    summary = {**about, **masks.summary(mask, whole)}
+    summary = {**noted, "pattern": asdict(pattern), **masks.summary(mask, whole)}
     files.write_json(work / "result.json", summary)
     emptied = [path for path, count in summary["layers"].items() if count["kept"] == 0]
     if emptied:  # layer collapse: Tanaka et al. 2020, arXiv:2006.05467

@@ -9,9 +9,9 @@ import numpy as np
 
 from lottery import files
 from lottery.config import Config
-from lottery.errors import CheckpointError
+from lottery.errors import CheckpointError, ConfigError
 from lottery.interrupts import StopSignals
-from lottery.points import Point
+from lottery.points import START, Point
 from lottery.rewinding import Start
 from lottery.runs import Run
 from lottery.store import Node
@@ -95,6 +95,15 @@ class Untrained(Run):
     def result(self) -> dict[str, Any]:
         """Nothing yet."""
         return {}
+
+    def state(self, at: Point | int | str | None = None) -> State:
+        """The initial state. Raises :class:`ConfigError` for any other."""
+        if at is None or Point.of(at) != START:
+            raise ConfigError(
+                "a rewinding with takes_final=False may draw on the initial state of the dense "
+                "network alone, which may not be trained yet"
+            )
+        return super().state(at)
 
 
 def dense_or_untrained(config: Config, lab: Laboratory, dense: Node) -> Run:

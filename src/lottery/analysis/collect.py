@@ -197,9 +197,17 @@ def from_store(folder: Path, defaults: Flat) -> Study:
     cells = []
     for run in runs:
         try:
+            if (dense := Run(run).parent) and not (dense.path / "done.json").exists():
+                notes.append(
+                    f"ticket {run.name} is left out: its dense network {dense.path.name}, to which "
+                    "it is compared, is not trained yet"
+                )
+                continue
             cells.append(_stored(folder, run, defaults))
         except (OSError, ValueError, KeyError) as error:
             notes.append(f"ticket {run.name} is left out, its folder is damaged: {error!r}")
+    if not cells:
+        raise LotteryError(f"the store {folder} has no ticket to report on: {notes[0]}")
     return _study(folder, cells, notes=tuple(notes))
 
 

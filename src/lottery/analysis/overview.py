@@ -30,8 +30,7 @@ def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -
         ("dense networks", f"{len(plan.parents) or 'none'} to train or complete first"),
     ]  # fmt: skip
     if plan.early:
-        tickets = _count(len(plan.early), "ticket")
-        rows.append(("beside them", f"{tickets} that need no trained network"))
+        rows.append(("early tickets", f"{len(plan.early)} that need no trained network"))
     if plan.epochs:
         shared = f"{plan.epochs:,.6g}"
         if plan.epochs_unshared > plan.epochs:

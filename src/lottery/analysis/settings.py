@@ -21,7 +21,7 @@ def notes(cells: Sequence["Cell"]) -> Iterator[str]:
     names = [name for name, reason in reasons.items() if reason != "exactly"]
     if names:
         yield (
-            f"{len(names)} tickets start from a state that is not exactly one of their dense "
+            f"{len(names)} tickets come from a state that is not exactly one of their dense "
             f"network ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}): it was not "
             f"kept, and {reasons[names[0]]}"
         )

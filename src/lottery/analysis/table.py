@@ -174,7 +174,7 @@ def _trained_on(result: Mapping[str, Any]) -> Iterator[str]:
             )
         if run.get("replayed", "exactly") != "exactly":
             yield (
-                f"{name}: starts from a state that is not exactly one of the dense run: "
+                f"{name}: comes from a state that is not exactly one of the dense run: "
                 f"{run['replayed']}"
             )
 

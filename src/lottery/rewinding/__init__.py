@@ -29,7 +29,8 @@ class Rewinding:
     """Whether it starts at the beginning with untrained weights, so that neither the point nor the
     slots matter."""
     takes_final: ClassVar[bool] = True
-    """Whether it may draw on the trained network, through ``origin.final()``."""
+    """Whether it may draw on a trained network: through ``origin.final()``, or a state of the dense
+    run after its start. If not, its tickets need not wait for one."""
 
     epoch: int = option(
         "${usual_epoch:${mask.at}}", "complete epochs after which the dense run is rewound to",

@@ -12,6 +12,7 @@ class Reinit(Rewinding):
     """Fresh weights from another seed, and the whole schedule."""
 
     control = afresh = True
+    takes_final = False
 
     def rewind(self, origin: Origin) -> Start:
         """Fresh weights from another seed, and the whole schedule."""

@@ -15,6 +15,7 @@ class Signs(Rewinding):
     """Control: each weight keeps its initial sign, magnitudes are dealt out anew in each layer."""
 
     control = afresh = True
+    takes_final = False
 
     def rewind(self, origin: Origin) -> Start:
         """The initialisation, its magnitudes permuted within each matrix, and the whole schedule.

@@ -72,8 +72,8 @@ class Plan:
 
     @property
     def early(self) -> tuple[tuple[Cell, ...], ...]:
-        """Those jobs whose ticket need not wait for the dense network, while that is missing."""
-        waiting = {p.node.key for p in self.parents if not p.node.done}
+        """Those jobs whose ticket need not wait for the dense network that is to be trained."""
+        waiting = {p.node.key for p in self.parents if not p.node.done and not p.underway}
         return tuple(
             cells
             for cells in self.jobs
@@ -117,8 +117,7 @@ def make(
     grid = []
     for number, (overrides, config) in enumerate(cells, start=first):
         runs = chain(config, store)
-        goals = [node for node in runs.goals if not node.done]
-        others = [underway(node) for node in goals]
+        others = [underway(node) for node in runs.told if not node.done]
         who = others[0] if others and all(others) and not runs.nameless else None
         grid.append(Cell(number, tuple(overrides), config, runs, who))
     open_cells = [c for c in grid if not c.done and not c.underway]
@@ -196,19 +195,16 @@ def estimate(plan: Plan, store: Store, parallel: int) -> Estimate | None:
     costs: list[list[float]] = [[], []]
     measured: set[str] = set()
     counted: set[str] = set()
-    parents = [p.cells[:1] for p in plan.parents if not p.node.done]
     dense = {p.node.key for p in plan.parents}
-    for stage, jobs in enumerate([[*parents, *plan.early], plan.jobs]):
-        for cells in jobs:
-            epochs = 0.0
-            for cell in cells:
-                missing = cell.missing
-                if stage == 0:
-                    missing = {
-                        k: e for k, e in missing.items() if (k in dense) == (cells in parents)
-                    }
-                epochs += sum(e for k, e in missing.items() if k not in counted)
-                counted |= set(missing)
+    tickets = {key for job in plan.jobs for cell in job for key in cell.missing} - dense
+    first = [(p.cells[:1], dense) for p in plan.parents if not p.node.done]
+    first += [(cells, tickets) for cells in plan.early]
+    rest = [(cells, dense | tickets) for cells in plan.jobs]
+    for stage, jobs in enumerate([first, rest]):
+        for cells, runs in jobs:
+            missing = {k: e for c in cells for k, e in c.missing.items() if k in runs}
+            epochs = sum(e for k, e in missing.items() if k not in counted)
+            counted |= missing.keys()
             workload = _workload(dataclasses.asdict(cells[0].config))
             if workload not in rates:
                 return None

@@ -223,7 +223,7 @@ class StagedSweep:
         if open_ := sum(not c.done for c in cells.values()):
             ending = " that is" if open_ == 1 else "s that are"
             log.info("waiting for %d cell%s under way already", open_, ending)
-        lost = self._follow({n: c.lineage.goals for n, c in cells.items()}, "cells")
+        lost = self._follow({n: c.lineage.told for n, c in cells.items()}, "cells")
         self._tell([cell for number, cell in cells.items() if number not in lost])
         for number, why in lost.items():
             self._fail(cells[number], LotteryError(why))
@@ -282,22 +282,13 @@ class StagedSweep:
                 who = claims.underway(self.store)
                 yield
 
-        def wanted(number: int) -> bool:
-            job = jobs[number]
-            if job.stage != "cells":
-                return not job.node.done and not who(job.node)
-            cells = [c for c in job.cells if not c.done and not all(map(who, c.lineage.goals))]
-            if not cells:
-                self._skipped |= {cell.number for cell in job.cells}
-            return bool(cells)
-
         def submitted(numbers: Sequence[int], handles: Sequence[Any]) -> None:
             self.record([jobs[number] for number in numbers], handles)
 
         feed = Feed(
             launcher,
             [job.overrides for job in jobs],
-            Hooks(alone, wanted, submitted),
+            Hooks(alone, lambda number: self.wanted(jobs[number], who), submitted),
             self.batch,
         )
         self.queue(jobs)
@@ -305,6 +296,17 @@ class StagedSweep:
             return feed.run()
         finally:
             self.unqueue([jobs[number] for number in feed.waiting])
+
+    def wanted(self, job: Job, who: Callable[[Node], str | None]) -> bool:
+        """Whether a job has something to compute that, as ``who`` knows, nobody else does."""
+        if job.stage == "dense":  # it may be done, and lack a state that cells rewind to
+            return not who(job.node)
+        if job.stage == "early":
+            return not job.node.done and not who(job.node)
+        cells = [c for c in job.cells if not c.done and not all(map(who, c.lineage.goals))]
+        if not cells:
+            self._skipped |= {cell.number for cell in job.cells}
+        return bool(cells)
 
     def queue(self, jobs: Sequence[Job]) -> None:
         """Say in their folders that jobs are queued, before they say themselves that they run."""

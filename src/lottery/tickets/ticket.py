@@ -252,12 +252,19 @@ def check_fit(
 def of_run(run: Run) -> Ticket:
     """The ticket of a finished run in the store.
 
-    Raises :class:`TicketError` for a run without a mask, :class:`CheckpointError` if its weights
-    cannot be read, and :class:`FileNotFoundError` if there is no run.
+    Raises :class:`TicketError` for a run without a mask, or whose dense network is not trained yet,
+    :class:`CheckpointError` if its weights cannot be read, and :class:`FileNotFoundError` if there
+    is no run.
     """
     kind = run.kind
     if kind == "mask" or not run.mask:
         raise TicketError(f"{run.path} is no ticket, but a {kind}: it is not a network with a mask")
+    dense = run.parent if kind == "ticket" else None
+    if dense is not None and not (dense.path / "done.json").exists():
+        raise TicketError(
+            f"the dense network {dense.path} of the ticket {run.key} is not trained yet: the "
+            "command that trained the ticket goes on to it"
+        )
     config = run.config
     model, data = dict(config["model"]), config["data"]
     return Ticket(

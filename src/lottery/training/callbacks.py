@@ -154,14 +154,15 @@ class Acting(keras.callbacks.Callback):  # type: ignore[misc]
     """Callbacks that may change weights, so that a training still goes on exactly from any state.
 
     They act in ``on_train_begin`` where the training begins at step 0, and in ``on_epoch_begin``,
-    ``on_train_batch_begin``, ``on_train_batch_end``, ``on_validation`` and ``on_epoch_end``. Each
-    state is saved after they have acted on its step; that of step 0, which scores and rewindings
-    see, before: it is the initialisation. So where a training goes on from another state, resumed
-    or rewound, that state has what ``on_train_begin`` did, and ``on_epoch_begin`` if it lies within
-    an epoch: both are called, and what they change is undone. The same holds of ``on_epoch_end``
-    where a training ends within an epoch, and of ``on_train_end``. Pruned weights become zero again
-    after each call. What a callback remembers by itself is in no state, so nothing that it does may
-    depend on that.
+    ``on_train_batch_begin``, ``on_train_batch_end``, ``on_validation`` and ``on_epoch_end``. There
+    is one step a call for them, whatever ``trainer.steps_per_call`` says, and batches have no logs,
+    which the clock decides on. Each state is saved after they have acted on its step; that of step
+    0, which scores and rewindings see, before: it is the initialisation. So where a training goes
+    on from another state, resumed or rewound, that state has what ``on_train_begin`` did, and
+    ``on_epoch_begin`` if it lies within an epoch: both are called, and what they change is undone.
+    The same holds of ``on_epoch_end`` where a training ends within an epoch, and of
+    ``on_train_end``. Pruned weights become zero again after each call. What a callback remembers by
+    itself is in no state, so nothing that it does may depend on that.
 
     ``step`` is that of the state which ``loop`` begins with.
     """
@@ -192,12 +193,12 @@ class Acting(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Acts."""
-        self._call("on_train_batch_begin", batch, logs)
+        self._call("on_train_batch_begin", batch, {})
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Acts."""
         self._step = batch + 1  # of the epoch, which is all that is asked for from now on
-        self._call("on_train_batch_end", batch, logs)
+        self._call("on_train_batch_end", batch, {})
 
     def on_validation(self, step: int, logs: Any) -> None:
         """Acts, if it is known."""

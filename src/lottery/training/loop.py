@@ -227,8 +227,8 @@ class Loop:
             with GpuSampler() as gpus:
                 for chunk in of_epoch:
                     self._train_chunk(chunk, batches, tally, bars, length, signals)
-                    if tally.step % spe == 0:  # the end of the epoch sees to it
-                        continue
+                    if tally.step % spe == 0 or tally.step == length.last_step:
+                        continue  # what follows the loop sees to it
                     if length.validates(tally.step):
                         self._validate_within(data, tally, watching)
                     if tally.step in checkpoints.keep_steps:

@@ -14,6 +14,7 @@ from lottery.data import Description, Splits, crop_size
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
 from lottery.interrupts import StopSignals
+from lottery.options import acting
 from lottery.pruning import masks
 from lottery.rewinding import masked
 from lottery.training import devices, schedules, workers
@@ -157,7 +158,8 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
     length = Length(
         recipe.last_step,
         spe,
-        trainer.steps_per_call,
+        # Callbacks that act do so after each step, wherever else calls would end.
+        1 if acting(config.callback) else trainer.steps_per_call,
         stops=stops,
         validation_steps=trainer.validation_steps,
     )
