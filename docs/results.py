@@ -1,6 +1,6 @@
 """Tables and picture of docs/results.md, from the output folders of the studies it describes.
 
-python docs/results.py outputs/prune [--figure docs/lenet_fashion_mnist.png] [--methods]
+python docs/results.py outputs/prune [--figure docs/lenet_fashion_mnist.png] [--methods] [--starts]
 """
 
 import argparse
@@ -10,6 +10,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import yaml
+
+from lottery import choices, tickets
+from lottery.runs import runs_of
+from lottery.trainings import load_data
+
+METHODS = {"weights": "magnitude, rewound", "random mask": "magnitude, rewound, shuffled"}
 
 
 def cells(folder: Path):
@@ -69,12 +75,11 @@ def tables(found):
 
 def methods(found):
     """One row a method, one column a density: test top-1, best method first by the sparsest."""
-    names = {"weights": "magnitude, rewound", "random mask": "magnitude, rewound, shuffled"}
     densities = sorted({d for v in found.values() for d in map(density, v.values())}, reverse=True)
     rows = defaultdict(dict)
     for (_, kind, _, _), runs in found.items():
         (left,) = set(map(density, runs.values()))
-        rows[names.get(kind, kind)][left] = [r["ticket"]["test_top1"] for r in runs.values()]
+        rows[METHODS.get(kind, kind)][left] = [r["ticket"]["test_top1"] for r in runs.values()]
     columns = " | ".join(f"{d:g} %" for d in densities)
     print(f"\n| method | {columns} |\n|{'---|' * (len(densities) + 1)}")
     dense = {s: r["dense"]["test_top1"] for v in found.values() for s, r in v.items()}
@@ -83,6 +88,37 @@ def methods(found):
     for name, row in sorted(rows.items(), key=lambda i: -statistics.mean(i[1].get(last, [0]))):
         cells = " | ".join(spread(row[d]) if d in row else "" for d in densities)
         print(f"| {name} | {cells} |")
+
+
+def starts(found):
+    """Loss and norm of the survivors' gradient where tickets start, on validation images."""
+    print("\n| method | weights left | loss | gradient norm |\n|---|---|---|---|")
+    for (_, kind, _, _), runs in sorted(found.items(), key=lambda i: (i[0][2], i[0][1])):
+        (left,) = set(map(density, runs.values()))
+        losses, norms = zip(*map(start, runs.values()), strict=True)
+        losses, norms = statistics.mean(losses), statistics.mean(norms)
+        print(f"| {METHODS.get(kind, kind)} | {left:g} % | {losses:.2f} | {norms:.2f} |")
+
+
+def start(result):
+    """Loss and norm of the gradient by biases and surviving weights, before a ticket's training."""
+    import tensorflow as tf
+
+    run = runs_of(result)["ticket"]
+    ticket = tickets.of_run(run)
+    model, data = ticket.model("rewound"), load_data(choices.source.of(run.config["data"]))
+    ((images, labels, _),) = data.validation.evaluation(data.validation.size)
+    with tf.GradientTape() as tape:
+        logits = model(ticket.normalised(images.numpy()))
+        loss = tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        )
+    gradients = tape.gradient(loss, model.trainable_variables)
+    kept = [
+        gradient * ticket.mask.get(v.path, 1)
+        for gradient, v in zip(gradients, model.trainable_variables, strict=True)
+    ]
+    return float(loss), float(tf.linalg.global_norm(kept))
 
 
 def density(result):
@@ -136,9 +172,13 @@ def main():
     parser.add_argument("--network", default="lenet_300_100")
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--methods", action="store_true", help="a table of methods instead")
+    parser.add_argument("--starts", action="store_true", help="loss and gradient before training")
     options = parser.parse_args()
     found = cells(options.folder)
-    (methods if options.methods else tables)(found)
+    if options.starts:
+        starts(found)
+    else:
+        (methods if options.methods else tables)(found)
     if options.figure:
         figure(found, options.network, options.figure)
 
