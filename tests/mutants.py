@@ -46,9 +46,9 @@ MUTANTS = [
     # -- masks and rounds
     Mutant(
         "later rounds rank dense", "masking.py",
-        "ranked.weights() if at is None", "dense.weights() if at is None",
+        "(ranked.weights(), None)", "(dense.weights(), None)",
         "right for a one-shot mask, where the two are one",
-        ("test_masks.py", "test_training.py", "test_peer_bugs.py"),
+        ("test_laws.py",),
     ),
     Mutant(
         "later rounds start from dense", "experiment.py",
@@ -200,6 +200,35 @@ MUTANTS = [
         "renumbered[list(classes)] = np.arange", "renumbered[sorted(classes)] = np.arange",
         "right for classes in ascending order",
     ),
+    # -- sweeps and callbacks
+    Mutant(
+        "a dense network that is done has no job", "sweep/staged.py",
+        "return not who(job.node)", "return not job.node.done and not who(job.node)",
+        "then every cell replays the state that it lacks, or waits for the one that does",
+    ),
+    Mutant(
+        "early tickets count once more", "sweep/plan.py",
+        "if k not in counted", "if k not in ()",
+        "right for every sweep without tickets that train beside their dense network",
+    ),
+    Mutant(
+        "validation acts twice where a replay ends", "training/loop.py",
+        "or tally.step == length.last_step:\n", "or False:\n",
+        "right for all trainings but replays that end within an epoch",
+        ("test_callbacks.py",),
+    ),
+    Mutant(
+        "callbacks that act wait for a call's end", "training/run.py",
+        "1 if acting(config.callback) else trainer.steps_per_call", "trainer.steps_per_call",
+        "right where a call has one step",
+        ("test_callbacks.py",),
+    ),
+    Mutant(
+        "a mask forgets how its state was replayed", "masking.py",
+        'noted = {"replayed": replayed} if replayed else {}', "noted = {}",
+        "right for all states that were kept or replayed exactly",
+        ("test_setting.py",),
+    ),
     # -- lineage
     Mutant(
         "what starts afresh starts at the rewind epoch", "lineage.py",
@@ -215,7 +244,7 @@ MUTANTS = [
     ),
     Mutant(
         "a cell is done without its dense network", "lineage.py",
-        "rival = self.dense is None or self.dense.done or not self.rounds", "rival = True",
+        "rival = (self.dense,) if self.dense and self.rounds else ()", "rival = ()",
         "its ticket is done; the verdict would be trained where the sweep was submitted",
         ("test_sweep.py",),
     ),
