@@ -26,6 +26,7 @@ from lottery import files
 from lottery.analysis import (
     collect,
     configs,
+    grids,
     overrides,
     plots,
     report,
@@ -409,10 +410,29 @@ def test_what_is_not_rewound_has_no_point_and_is_no_control(sweep: Sweep) -> Non
         *(f"method=magnitude, rewind.name={n}" for n in ("signs", "weights")),
     }
     assert {study.series(cell) for cell in study.cells} == series
+    # Each series has one start, so they are rows of one table.
+    rows = [line.strip() for line in printed(sweep.folder).splitlines() if "method=" in line]
+    ours = "method=magnitude, rewind.name="
+    beginnings = ["method=gradual", f"{ours}signs", f"{ours}weights, rewound to 1"]
+    assert [row.rpartition(" ")[0].strip() for row in rows[:3]] == beginnings
+    assert "by weights pruned" in printed(sweep.folder)
+    sweep.add(80, 2, 0.9)
     headings = [
-        line.split()[-1] for line in printed(sweep.folder).splitlines() if " pruned " in line
+        line.split()[3:] for line in printed(sweep.folder).splitlines() if " pruned " in line
     ]
-    assert headings == ["afresh", "afresh", "1"]
+    assert headings == [["afresh"], ["afresh"], ["1", "2"]]
+
+
+def test_series_with_other_dense_networks_have_tables_of_their_own(sweep: Sweep) -> None:
+    for rate in 0.1, 0.2:
+        sweep.add(80, 1, 0.9, **{"optimizer.learning_rate": rate})
+    one = grids.grids(selected(sweep))
+    assert [(grid.of_series, grid.rows) for grid in one] == [
+        (False, tuple(f"optimizer.learning_rate={r}, rewound to 1" for r in (0.1, 0.2)))
+    ]
+    sweep.add(80, 1, 0.9, seed=1, **{"optimizer.learning_rate": 0.4})
+    several = grids.grids(selected(sweep))
+    assert [(grid.of_series, grid.columns) for grid in several] == [(True, ("1",))] * 3
 
 
 def test_a_choice_that_has_not_begun_is_not_described_by_another(sweep: Sweep) -> None:
@@ -499,6 +519,10 @@ def studies(draw: st.DrawFn, seeds: int | None = None) -> list[Cell]:
         for e in draw(st.lists(st.integers(0, 3), unique=True, min_size=1))
         for s in range(count)
     ]
+
+
+def selected(sweep: Sweep) -> selection.Selection:
+    return selection.select(selection.points(collect.from_sweep(sweep.folder)), 1.0, 0.05)
 
 
 def chosen(cells: list[Cell], tolerance: float = 1.0, level: float = 0.05) -> selection.Selection:

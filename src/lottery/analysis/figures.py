@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lottery.analysis.collect import Cell
+from lottery.analysis.grids import Grid, grids, label
 from lottery.analysis.selection import Judged, Selection
 from lottery.points import Point, order
 
@@ -61,11 +62,13 @@ class Band:
 
 @dataclass(frozen=True)
 class Heat:
-    """The grid of one series, [percentile][rewound]: None where there is no result."""
+    """A grid as colours, [row][column]: None where there is no result."""
 
     series: str
-    percentiles: tuple[float, ...]
-    rewound: tuple[Point | None, ...]
+    down: str
+    rows: tuple[str, ...]
+    across: str
+    columns: tuple[str, ...]
     difference: tuple[tuple[float | None, ...], ...]
     text: tuple[tuple[str, ...], ...]
     about: tuple[tuple[tuple[str, ...], ...], ...]
@@ -127,13 +130,10 @@ def prepare(chosen: Selection) -> Figures:
         accuracy=accuracy,
         bands=bands,
         close=_close(accuracy, bands, chosen.tolerance),
-        heats=tuple(
-            _heat(s, [j for j in chosen.judged if j.point.series == s], chosen)
-            for s in dict.fromkeys(j.point.series for j in chosen.judged)
-        ),
+        heats=tuple(_heat(grid, chosen) for grid in grids(chosen)),
         layers=_layers(focus, chosen) if focus else None,
         curves=curves,
-        shown=_group(focus) if focus else "",
+        shown=label(focus) if focus else "",
         minutes=_lines(done, lambda j: _cost_dots(j, "seconds", 1 / 60, "min")),
         throughput=_lines(done, lambda j: _cost_dots(j, "images_per_second", 1, "images/s")),
         tolerance=chosen.tolerance,
@@ -175,19 +175,19 @@ def _lines(judged: Sequence[Judged], dots: Callable[[Judged], list[Dot]]) -> tup
     points = sorted({j.point.rewound for j in judged}, key=order)
     by_point = len(points) > 1 and len(points) >= len(series)  # else colours tell the series
     colours = _ordered_colours(len(points)) if by_point else CATEGORIES
-    groups: dict[tuple[str, Point | None], list[Dot]] = defaultdict(list)
+    groups: dict[tuple[str, Point | None], list[Judged]] = defaultdict(list)
     for j in judged:
-        groups[j.point.series, j.point.rewound] += dots(j)
+        groups[j.point.series, j.point.rewound].append(j)
     lines = []
     for (name, rewound), found in sorted(groups.items(), key=lambda g: (g[0][0], order(g[0][1]))):
         at, which = points.index(rewound), series.index(name)
         lines.append(
             Line(
-                ", ".join(filter(None, [name, _rewound(rewound)])),
+                label(found[0]),
                 colours[(at if by_point else which) % len(colours)],
                 at if by_point else which,
-                which,
-                tuple(sorted(found, key=lambda d: -d.x)),
+                which + which // len(CATEGORIES),  # no two have both colour and dash in common
+                tuple(sorted((dot for j in found for dot in dots(j)), key=lambda d: -d.x)),
             )
         )
     return tuple(lines)
@@ -251,25 +251,27 @@ def _close(
     return (low, high + 0.08 * (high - low)) if min(values) < low else None
 
 
-def _heat(series: str, judged: Sequence[Judged], chosen: Selection) -> Heat:
-    percentiles = sorted({j.point.percentile for j in judged})
-    points = sorted({j.point.rewound for j in judged}, key=order)
-    by_place = {(j.point.percentile, j.point.rewound): j for j in judged}
-    rows = [[by_place.get((p, at)) for at in points] for p in percentiles]
+def _heat(grid: Grid, chosen: Selection) -> Heat:
+    points = grid.points
     winners = [
-        (y, x) for y, row in enumerate(rows) for x, j in enumerate(row) if j and j is chosen.winner
+        (y, x)
+        for y, row in enumerate(points)
+        for x, j in enumerate(row)
+        if j and j is chosen.winner
     ]
     return Heat(
-        series,
-        tuple(percentiles),
-        tuple(points),
+        grid.series,
+        grid.down,
+        grid.rows,
+        grid.across,
+        grid.columns,
         tuple(
             tuple(j.comparison.difference if j and j.comparison else None for j in row)
-            for row in rows
+            for row in points
         ),
-        tuple(tuple(_mark(j) for j in row) for row in rows),
-        tuple(tuple(_summary(j, chosen) for j in row) for row in rows),
-        tuple(tuple(_cell(j) for j in row) for row in rows),
+        tuple(tuple(_mark(j) for j in row) for row in points),
+        tuple(tuple(_summary(j, chosen) for j in row) for row in points),
+        tuple(tuple(_cell(j) for j in row) for row in points),
         winners[0] if winners else None,
     )
 
@@ -322,24 +324,20 @@ def _layers(focus: Judged, chosen: Selection) -> Layers | None:
 def _curves(judged: Sequence[Judged], chosen: Selection) -> dict[str, tuple[Curve, ...]]:
     groups: dict[str, list[Judged]] = defaultdict(list)
     for j in judged:
-        groups[_group(j)].append(j)
+        groups[label(j)].append(j)
     found = {}
     for group, members in groups.items():
         colours = _ordered_colours(len(members))
         curves = [_mean_curve(members[0], "dense", "dense", "#000000")]
         for j, colour in zip(members, colours, strict=True):
-            label = f"{100 * (j.share or 0):.4g} % left"
+            left = f"{100 * (j.share or 0):.4g} % left"
             if j is chosen.winner:
-                curves.append(_mean_curve(j, "winner", f"{label}, winner", CATEGORIES[1]))
+                curves.append(_mean_curve(j, "winner", f"{left}, winner", CATEGORIES[1]))
             else:
-                curves.append(_mean_curve(j, "ticket", label, colour))
+                curves.append(_mean_curve(j, "ticket", left, colour))
         curves.sort(key=lambda c: c.role == "winner")  # drawn last, so on top
         found[group] = tuple(c for c in curves if c.epochs)
     return {group: curves for group, curves in found.items() if curves}
-
-
-def _group(judged: Judged) -> str:
-    return ", ".join(filter(None, [judged.point.series, _rewound(judged.point.rewound)]))
 
 
 def _mean_curve(judged: Judged, role: str, label: str, colour: str) -> Curve:
@@ -360,10 +358,6 @@ def _ordered_colours(number: int) -> list[str]:
 
     viridis = matplotlib.colormaps["viridis"]
     return [to_hex(viridis(0.02 + 0.83 * n / max(number - 1, 1))) for n in range(number)]
-
-
-def _rewound(at: Point | None) -> str:
-    return "" if at is None else f"rewound to {at.label}"
 
 
 def _sd(values: Sequence[float]) -> float | None:

@@ -202,7 +202,7 @@ def _figures(drawn: Figures) -> Iterable[str]:
     for number, heat in enumerate(drawn.heats):
         if heat.series:
             yield f'<p class="soft"><b>{escape(heat.series)}</b></p>'
-        width = 70 + 46 * len(heat.rewound)
+        width = 60 + 7 * max(map(len, heat.rows)) + 46 * len(heat.columns)
         yield f'<div class="scroll"><div id="heat-{number}" style="min-width:{width}px"></div>'
         yield "</div>"
     yield "</section>"

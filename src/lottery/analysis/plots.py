@@ -108,10 +108,14 @@ def _density_axis(ax: Any, densities: Sequence[float], share: str) -> None:
 
 def _heatmaps(drawn: Figures) -> Any:
     heats = drawn.heats
-    rows, columns = max(len(h.percentiles) for h in heats), max(len(h.rewound) for h in heats)
+    rows, columns = max(len(h.rows) for h in heats), max(len(h.columns) for h in heats)
     across = min(len(heats), 4)
     down = -(-len(heats) // across)
-    size = (across * (1.6 + 0.75 * columns) + 1.6, down * max(1.2 + 0.3 * rows, 2.2) + 0.6)
+    names = max(len(name) for h in heats for name in h.rows)
+    size = (
+        across * (1.4 + 0.07 * names + 0.75 * columns) + 1.6,
+        down * max(1.2 + 0.3 * rows, 2.2) + 0.6,
+    )
     figure, axes = plt.subplots(
         down, across, figsize=(max(size[0], 5.5), size[1]), layout="constrained", squeeze=False
     )
@@ -142,12 +146,10 @@ def _heatmap(ax: Any, heat: Heat, norm: Any) -> Any:
     if heat.winner:
         y, x = heat.winner
         ax.add_patch(plt.Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, lw=2.5, ec="black"))
-    ax.set_xticks(
-        range(len(heat.rewound)), ["afresh" if at is None else at.label for at in heat.rewound]
-    )
-    ax.set_yticks(range(len(heat.percentiles)), [f"{p:g}" for p in heat.percentiles])
-    ax.set_xlabel("rewound to epoch")
-    ax.set_ylabel("weights pruned, percent")
+    ax.set_xticks(range(len(heat.columns)), heat.columns)
+    ax.set_yticks(range(len(heat.rows)), heat.rows)
+    ax.set_xlabel(heat.across)
+    ax.set_ylabel(heat.down)
     ax.set_title(heat.series or None, fontsize=9)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -173,7 +175,7 @@ def _layers(drawn: Figures) -> Any:
     ax.set_xlim(0, min(108, 1.15 * max(*layers.densities, layers.overall)))
     ax.set_xlabel("weights left in the layer, percent")
     ax.set_title(f"Density by layer, input first\n{layers.title}", fontsize=10)
-    ax.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower right")
     return figure
 
 

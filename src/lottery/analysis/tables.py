@@ -15,9 +15,10 @@ from rich.text import Text
 from lottery import files
 from lottery.analysis import ticket
 from lottery.analysis.collect import STATUSES, Cell, Study
+from lottery.analysis.grids import Grid, grids
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Selection
 from lottery.analysis.table import show_whole
-from lottery.points import columns, order
+from lottery.points import columns
 
 RESULTS = ("val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss")
 COSTS = ("epochs", "seconds", "images_per_second")
@@ -136,7 +137,7 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def show(study: Study, chosen: Selection, console: Console) -> None:
     """Print the grid of validation top-1 and the verdict."""
-    for table in _grid_tables(chosen):
+    for table in (_grid_table(grid, chosen) for grid in grids(chosen)):
         show_whole(table, console)
     if chosen.judged:
         console.print(_legend(chosen), style="dim")
@@ -204,33 +205,26 @@ def _doubts(chosen: Selection) -> Iterator[str]:
         )
 
 
-def _grid_tables(chosen: Selection) -> Iterator[Table]:
-    """One table a series: percentiles down, what was rewound to across."""
-    for series in dict.fromkeys(j.point.series for j in chosen.judged):
-        yield _grid_table(series, [j for j in chosen.judged if j.point.series == series], chosen)
-
-
-def _grid_table(series: str, judged: Sequence[Judged], chosen: Selection) -> Table:
+def _grid_table(grid: Grid, chosen: Selection) -> Table:
     several = ", mean over seeds" if chosen.seeds > 1 else ""
-    title = f"{series}\n" if series else ""
-    title += f"validation top-1 in percent{several}, by rewind epoch\n{_dense_line(judged)}"
+    by = "rewind epoch" if grid.of_series else "weights pruned"
+    title = f"{grid.series}\n" if grid.series else ""
+    title += f"validation top-1 in percent{several}, by {by}\n{_dense_line(grid.judged)}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
-    rewound = sorted({j.point.rewound for j in judged}, key=order)
-    beside = ("of the prunable",) if chosen.of_kernels else ()
-    for name in (
-        "pruned",
-        chosen.share_left,
-        *beside,
-        *("afresh" if at is None else at.label for at in rewound),
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    by_place = {(j.point.percentile, j.point.rewound): j for j in judged}
-    for percentile in dict.fromkeys(j.point.percentile for j in judged):
-        row = [by_place.get((percentile, at)) for at in rewound]
+    measures: tuple[str, ...] = ()
+    if grid.of_series:
         measures = (OF_KERNELS, DENSITY) if chosen.of_kernels else (DENSITY,)
+        shares = (chosen.share_left, "of the prunable")[: len(measures)]
+        heads = ("pruned", *shares, *grid.columns)
+    else:
+        heads = ("", *(f"{percentile} %" for percentile in grid.columns))
+    for head in heads:
+        table.add_column(head, justify="right" if head else "left", no_wrap=True)
+    for name, row in zip(grid.rows, grid.points, strict=True):
+        there = [j for j in row if j]
         table.add_row(
-            f"{percentile:g} %",
-            *(_left([j for j in row if j], measure) for measure in measures),
+            f"{name} %" if grid.of_series else name,
+            *(_left(there, measure) for measure in measures),
             *(_entry(j, chosen) for j in row),
         )
     return table
