@@ -51,6 +51,8 @@ def test_every_preset_ends_in_a_ticket(shared, preset):
         assert shares["classifier/kernel"] == pytest.approx(0.19, abs=0.02)
     else:
         assert removed == pytest.approx(EXPECTED.get(preset, 88.0), abs=2)
+    order = [k.path for k in runs_of(result)["dense"].kernels if k.path in mask]
+    assert list(result["mask"]["layers"]) == order
     (dense,) = (shared.store.root / "dense").iterdir()
     assert result["dense"]["key"] == dense.name
 

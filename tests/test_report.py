@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import shlex
 import shutil
@@ -27,6 +28,7 @@ from lottery.analysis import (
     collect,
     configs,
     grids,
+    layers,
     overrides,
     plots,
     report,
@@ -211,7 +213,8 @@ def test_a_real_sweep_is_reported(real_sweep: Path, tmp_path: Path) -> None:
     pictures = {f"{n}.{s}" for n in ("accuracy", "heatmap", "layers", "curves", "cost")
                 for s in ("png", "svg")}  # fmt: skip
     assert names == pictures | {
-        "cells.csv", "cells.parquet", "grid.csv", "grid.parquet", "report.html",
+        "cells.csv", "cells.parquet", "grid.csv", "grid.parquet", "layers.csv", "layers.parquet",
+        "report.html",
         "winning_ticket.json", "winning_ticket.safetensors", "wandb_workspace.json",
     }  # fmt: skip
     results = {f.name: json.loads((f / "result.json").read_text())
@@ -421,6 +424,32 @@ def test_what_is_not_rewound_has_no_point_and_is_no_control(sweep: Sweep) -> Non
         line.split()[3:] for line in printed(sweep.folder).splitlines() if " pruned " in line
     ]
     assert headings == [["afresh"], ["afresh"], ["1", "2"]]
+
+
+def test_what_each_layer_keeps_is_told_series_by_series(sweep: Sweep) -> None:
+    for score, percentile in itertools.product(("magnitude", "taylor"), (80, 90)):
+        sweep.add(percentile, 1, 0.9, **{"mask.score": {"name": score}})
+    shown = printed(sweep.folder)
+    heading = shown.index("weights left by layer in percent, 90 % pruned")
+    told = [line.split() for line in shown[heading:].splitlines() if "method=" in line][:2]
+    assert [(line[0], *line[-2:]) for line in told] == [
+        ("method=magnitude,", "10", "10"), ("method=taylor,", "10", "10"),
+    ]  # fmt: skip
+    found = layers.rows(selected(sweep))
+    assert {(r["series"], r["percentile"]) for r in found} == {
+        (f"method={score}", percentile)
+        for score, percentile in itertools.product(("magnitude", "taylor"), (80.0, 90.0))
+    }
+
+
+def test_of_many_layers_those_that_keep_least_and_most_are_said() -> None:
+    counts = {f"layer_{n}/kernel": {"size": 200, "kept": 2 * n} for n in range(1, 14)}
+    assert layers.sentence({"layers": counts}) == (
+        "weights left by layer: from 1 % (layer_1) to 13 % (layer_13), 13 layers"
+    )
+    few = dict(list(counts.items())[:2])
+    assert layers.sentence({"layers": few}) == "weights left by layer: layer_1 1 %, layer_2 2 %"
+    assert layers.sentence(None) is None
 
 
 def test_series_with_other_dense_networks_have_tables_of_their_own(sweep: Sweep) -> None:

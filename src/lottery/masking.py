@@ -116,6 +116,8 @@ def _produce(
         found = made(_stored_scores(config, store, ranked, step, scores), step.percentile)
     else:  # as quick as reading them
         found = made(scores(work), step.percentile)
+    place = {kernel.path: n for n, kernel in enumerate(dense.kernels)}
+    found = {path: found[path] for path in sorted(found, key=place.__getitem__)}  # as one reads it
     noted = {"replayed": replayed} if replayed else {}
     _write(work, found, {"percentile": step.percentile, **noted}, options.pattern, dense.whole)
 
@@ -148,6 +150,7 @@ def _shuffle(
         ties = sources.ties() if needs_ties(pattern) else None
         found = masks.read(mask.path / MASK)
         shuffled = masks.shuffle(found, config.seed, pattern=pattern, ties=ties)
+        shuffled = {path: shuffled[path] for path in about["layers"]}
         noted = {k: about[k] for k in ("percentile", "replayed") if k in about}
         _write(work, shuffled, noted, pattern, whole)
 

@@ -122,7 +122,7 @@ class Figures:
 def prepare(chosen: Selection) -> Figures:
     """The figures of a study that has been judged; empty parts where there are no results."""
     done = [j for j in chosen.judged if j.comparison]
-    focus = chosen.winner or chosen.nearest or (done[0] if done else None)
+    focus = chosen.focus
     bands = _bands(done)
     accuracy = _lines(done, lambda j: [_mean_dot(j, chosen)])
     curves = _curves(done, chosen)

@@ -94,7 +94,8 @@ def _body(
     yield from _cells(study, chosen, folder)
     yield (
         '<footer>The same as tables: <a href="cells.csv">cells.csv</a>, '
-        f'<a href="grid.csv">grid.csv</a>{"".join(_more(deployed))}, and as Parquet; the verdict: '
+        '<a href="grid.csv">grid.csv</a>, <a href="layers.csv">layers.csv</a>'
+        f"{''.join(_more(deployed))}, and as Parquet; the verdict: "
         '<a href="winning_ticket.json">winning_ticket.json</a>. '
         f"Read from {escape(str(study.folder.resolve()))}.</footer>"
     )

@@ -172,6 +172,12 @@ class Selection:
     measure: str = DENSITY
 
     @property
+    def focus(self) -> Judged | None:
+        """The point to look at more closely: the winner, the nearest miss, or any with a result."""
+        done = (j for j in self.judged if j.comparison)
+        return self.winner or self.nearest or next(done, None)
+
+    @property
     def left_out(self) -> tuple[Judged, ...]:
         """Candidates with a result that could not be chosen: they have fewer seeds than others."""
         return tuple(

@@ -10,6 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from lottery.analysis import layers
 from lottery.analysis.verdict import at_chance
 from lottery.quiet import discard_output
 
@@ -37,6 +38,8 @@ def show(result: Mapping[str, Any], path: Path, console: Console | None = None) 
     console.print(_table(result))
     if of_kernels := _of_kernels(result.get("mask")):
         console.print(of_kernels, style="dim")
+    if by_layer := layers.sentence(result.get("mask")):
+        console.print(by_layer, style="dim")
     for line in _trained_on(result):
         console.print(line)
     if "ticket" in result:

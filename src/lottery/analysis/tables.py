@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lottery import files
-from lottery.analysis import ticket
+from lottery.analysis import layers, ticket
 from lottery.analysis.collect import STATUSES, Cell, Study
 from lottery.analysis.grids import Grid, grids
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Selection
@@ -26,8 +26,15 @@ MARKS = {"running": "…", "queued": "-", "failed": "x", "missing": "·"}
 
 
 def write(study: Study, chosen: Selection, folder: Path) -> list[Path]:
-    """Write ``cells`` (one row a cell) and ``grid`` (one a point), each as CSV and Parquet."""
-    return [*save(cells(study), folder, "cells"), *save(grid(chosen), folder, "grid")]
+    """Write ``cells`` (a row each), ``grid`` (a row a point) and ``layers`` (a row a layer of one).
+
+    Each is written as CSV and as Parquet.
+    """
+    return [
+        *save(cells(study), folder, "cells"),
+        *save(grid(chosen), folder, "grid"),
+        *save(layers.rows(chosen), folder, "layers"),
+    ]
 
 
 def save(rows: Sequence[Mapping[str, Any]], folder: Path, name: str) -> list[Path]:
@@ -141,6 +148,9 @@ def show(study: Study, chosen: Selection, console: Console) -> None:
         show_whole(table, console)
     if chosen.judged:
         console.print(_legend(chosen), style="dim")
+    focus = chosen.focus
+    if focus and (by_layer := layers.table(chosen, focus)):
+        show_whole(by_layer, console)
     certain = chosen.winner and not list(ticket.doubts(chosen))
     colour = "bold green" if certain else "bold yellow"
     console.print(ticket.summary(chosen), style=colour)
