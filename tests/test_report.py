@@ -105,6 +105,7 @@ class Sweep:
         stored: bool = True,
         test: float = 0.5,
         error: str | None = None,
+        rival: str = "dense",
         **options: Any,
     ) -> Path:
         """One cell; without ``val`` it has no result."""
@@ -112,7 +113,7 @@ class Sweep:
         swept = {"mask.percentile": percentile, "rewind.epoch": epoch, "seed": seed, **options}
         overrides = [f"{k}={v}" for k, v in swept.items()]
         name = "-".join(str(v) for v in swept.values())
-        keys = {"dense": f"dense-{seed}", "ticket": f"ticket-{name}"}
+        keys = {"dense": f"{rival}-{seed}", "ticket": f"ticket-{name}"}
         self.cells.append({"num": number, "overrides": overrides, **keys})
         if self.plan:
             about = {"version": 2, "study": "prune", "script": "prune.py",
@@ -459,7 +460,7 @@ def test_series_with_other_dense_networks_have_tables_of_their_own(sweep: Sweep)
     assert [(grid.of_series, grid.rows) for grid in one] == [
         (False, tuple(f"optimizer.learning_rate={r}, rewound to 1" for r in (0.1, 0.2)))
     ]
-    sweep.add(80, 1, 0.9, seed=1, **{"optimizer.learning_rate": 0.4})
+    sweep.add(80, 1, 0.9, rival="other", **{"optimizer.learning_rate": 0.4})
     several = grids.grids(selected(sweep))
     assert [(grid.of_series, grid.columns) for grid in several] == [(True, ("1",))] * 3
 

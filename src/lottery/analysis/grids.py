@@ -1,11 +1,10 @@
 """The points of a study in rows and columns, as table and heat map show them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from lottery.analysis.selection import Judged, Selection
-from lottery.points import Point, order
+from lottery.points import order
 
 
 @dataclass(frozen=True)
@@ -36,21 +35,18 @@ def grids(chosen: Selection) -> tuple[Grid, ...]:
     Or a single one, whose rows are the series, if each of them is rewound to one point and all are
     compared with the same dense networks.
     """
-    series = {
-        name: tuple(members)
-        for name, members in groupby(
-            sorted(chosen.judged, key=lambda j: j.point.series), lambda j: j.point.series
-        )
-    }
-    named = dict.fromkeys(j.point.series for j in chosen.judged)  # in the order of the study
+    series = by_series(chosen.judged)
     if len(series) > 1 and not chosen.of_kernels and _comparable(tuple(series.values())):
-        return (_side_by_side([series[name] for name in named]),)
-    return tuple(_of_series(name, series[name]) for name in named)
+        return (_side_by_side(tuple(series.values())),)
+    return tuple(_of_series(name, members) for name, members in series.items())
 
 
-def rewound(at: Point | None) -> str:
-    """A point in a heading."""
-    return "afresh" if at is None else at.label
+def by_series(judged: Iterable[Judged]) -> dict[str, list[Judged]]:
+    """Points by their series, in the order of the study."""
+    series: dict[str, list[Judged]] = {}
+    for j in judged:
+        series.setdefault(j.point.series, []).append(j)
+    return series
 
 
 def label(judged: Judged) -> str:
@@ -61,12 +57,10 @@ def label(judged: Judged) -> str:
 
 
 def _comparable(series: Sequence[Sequence[Judged]]) -> bool:
-    rivals = {frozenset(_dense(members)) for members in series}
-    return len(rivals) == 1 and all(len({j.point.rewound for j in m}) == 1 for m in series)
-
-
-def _dense(judged: Sequence[Judged]) -> Iterator[str]:
-    yield from (c.dense["key"] for j in judged for c in j.point.cells if c.dense)
+    cells = [c for members in series for j in members for c in j.point.cells if c.dense]
+    rivals = {(c.seed, c.dense["key"]) for c in cells if c.dense}
+    one_rival = len(rivals) == len({seed for seed, _ in rivals})
+    return one_rival and all(len({j.point.rewound for j in m}) == 1 for m in series)
 
 
 def _side_by_side(series: Sequence[Sequence[Judged]]) -> Grid:
@@ -95,6 +89,6 @@ def _of_series(name: str, judged: Sequence[Judged]) -> Grid:
         "weights pruned, percent",
         tuple(f"{p:g}" for p in percentiles),
         "rewound to epoch",
-        tuple(map(rewound, points)),
+        tuple("afresh" if at is None else at.label for at in points),
         tuple(tuple(by_place.get((p, at)) for at in points) for p in percentiles),
     )

@@ -7,7 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from lottery.analysis.grids import label
+from lottery.analysis.grids import by_series, label
 from lottery.analysis.selection import Judged, Selection
 from lottery.points import columns
 
@@ -50,18 +50,23 @@ def rows(chosen: Selection) -> list[dict[str, Any]]:
 
 
 def table(chosen: Selection, focus: Judged) -> Table | None:
-    """The layers of ``focus``, and of one ticket of each other series, as sparse or nearly so.
+    """The layers of ``focus``, and of the ticket of each other series that is about as sparse.
 
     None if nothing is known of layers.
     """
-    shown = [(label(judged), _mean(judged)) for judged in _beside(chosen, focus)]
-    shown = [(name, shares) for name, shares in shown if shares]
+    percentile = focus.point.percentile
+    shown = []
+    for judged in _beside(chosen, focus):
+        if shares := _mean(judged):
+            own = judged.point.percentile
+            name = label(judged) if own == percentile else f"{label(judged)}, {own:g} % pruned"
+            shown.append((name, shares))
     if not shown:
         return None
     made = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
-        title=f"weights left by layer in percent, {focus.point.percentile:g} % pruned",
+        title=f"weights left by layer in percent, {percentile:g} % pruned",
     )
     names = tuple(shown[0][1])
     each = len(names) <= FEW and all(shares.keys() == set(names) for _, shares in shown)
@@ -74,10 +79,6 @@ def table(chosen: Selection, focus: Judged) -> Table | None:
 
 
 def _beside(chosen: Selection, focus: Judged) -> list[Judged]:
-    series: dict[str, list[Judged]] = {}
-    for judged in chosen.judged:
-        if judged.point.done:
-            series.setdefault(judged.point.series, []).append(judged)
     wanted = focus.point
     return [
         min(
@@ -87,7 +88,7 @@ def _beside(chosen: Selection, focus: Judged) -> list[Judged]:
                 j.point.rewound != wanted.rewound,
             ),
         )
-        for members in series.values()
+        for members in by_series(j for j in chosen.judged if j.point.done).values()
     ]
 
 
