@@ -330,7 +330,7 @@ MUTANTS = [
         "no label smoothing", "training/loop.py",
         "label_smoothing=self.label_smoothing, reduction", "reduction",
         "the option is accepted and in the key",
-        ("test_training.py",),
+        ("test_laws.py",),
     ),
     Mutant(
         "the next step's learning rate logged", "training/loop.py",

@@ -145,6 +145,20 @@ def test_pruned_weights_are_zero_after_a_step_that_moves_them():
     np.testing.assert_allclose(after[mask], before[mask] + 0.1, atol=1e-6)
 
 
+def test_smoothed_labels_pull_less():
+    """Towards 1 - s + s / classes and s / classes; all logits are equal here."""
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.1, 0.1])
+    loop = loop_of(
+        lambda: keras.optimizers.SGD(rate, name="optimizer"),
+        Preprocessing((2, 2, 1), 0, False, (0.5,), (0.5,)),
+        label_smoothing=0.3,
+    )
+    images, labels = np.zeros((1, 4, 2, 2, 1), np.uint8), np.zeros((1, 4), np.int32)
+    loop.train(tf.constant(images), tf.constant(labels), 0)
+    pull = 0.1 * (1 - 0.3) * np.array([2, -1, -1]) / 3
+    np.testing.assert_allclose(loop.state()["model/head/bias"], pull, atol=1e-6)
+
+
 def test_trainings_that_share_a_compiled_augmentation_draw_by_their_own_seeds_and_steps():
     images = np.random.default_rng(0).integers(0, 256, (1, 4, 8, 8, 1), np.uint8)
     chunk = tf.constant(images), tf.constant(np.arange(4, dtype=np.int32)[None] % 3)
