@@ -599,7 +599,7 @@ MUTANTS = [
         "a milestone one step late", "training/schedules/step.py",
         "- warmup - 1 for m in", "- warmup for m in",
         "Keras's boundaries read as if they were exclusive",
-        ("test_training.py",),
+        ("test_optimizers.py",),
     ),
     Mutant(
         "biases decay", "training/optimizers/__init__.py",

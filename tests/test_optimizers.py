@@ -135,6 +135,19 @@ def test_every_schedule_begins_at_the_peak_and_never_rises_above(name):
     assert pickle.loads(pickle.dumps(schedule)) == schedule
 
 
+def test_the_rate_drops_with_the_first_step_after_each_milestone():
+    """Shares of all steps, whether there is a warm-up or not."""
+    for warmup in 0.0, 0.2:
+        schedule = choices.schedule.of(
+            {"name": "step", "milestones": [0.5, 0.75], "factor": 0.1, "warmup": warmup}
+        )
+        rate = schedule.build(0.1, steps=20)
+        rates = [float(rate(step)) for step in range(20)]
+        begun = round(warmup * 20)
+        assert rates[begun:] == pytest.approx([0.1] * (10 - begun) + [0.01] * 5 + [0.001] * 5)
+        assert rates[:begun] == sorted(rates[:begun])
+
+
 def test_a_keras_schedule_says_what_it_needs():
     schedule = choices.schedule.of({"name": "exponential_decay"})
     assert schedule.contradictions() == ["schedule.decay_rate has no value"]
