@@ -605,7 +605,7 @@ MUTANTS = [
         "biases decay", "training/optimizers/__init__.py",
         'SPARED = ("bias", "gamma", "beta")', 'SPARED = ("gamma", "beta")',
         "a part of the networks have no biases to speak of",
-        ("test_training.py",),
+        ("test_optimizers.py",),
     ),
     Mutant(
         "equal logits are hits", "training/metrics.py",

@@ -99,6 +99,16 @@ def test_what_keras_refuses_of_an_optimizer_is_told_with_its_name():
         lion.build(unchanging(0.1))
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb"])
+def test_weight_decay_spares_biases_and_normalisation(name):
+    names = ("kernel", "bias", "gamma", "beta")
+    weights = [keras.Variable(np.ones(3, np.float32), name=n) for n in names]
+    optimizer = choices.optimizer.of({"name": name, "weight_decay": 0.5}).build(unchanging(0.1))
+    optimizer.build(weights)
+    optimizer.apply([tf.zeros(3)] * len(weights))
+    assert [float(w[0]) < 1 for w in weights] == [True, False, False, False]
+
+
 def test_an_optimizer_of_ones_own_may_know_no_weight_decay():
     class Plain(keras.optimizers.SGD):
         def __init__(self, learning_rate, global_clipnorm, name):
