@@ -26,7 +26,7 @@ from lottery.interrupts import StopSignals
 from lottery.training import devices
 from lottery.training.checkpoints import CheckpointFolder, Progress
 from lottery.training.loop import Length, Loop
-from lottery.training.optimizers import constant
+from lottery.training.schedules import unchanging
 
 # name: (images, side, channels, batch, width, steps per call of ours)
 NETWORKS = {
@@ -47,7 +47,7 @@ def measure(name, rounds):
         return models.build(name, shape, 10, width=width)
 
     def optimizer():
-        return keras.optimizers.SGD(constant(0.01), momentum=0.9, name="optimizer")
+        return keras.optimizers.SGD(unchanging(0.01), momentum=0.9, name="optimizer")
 
     plain = network()
     plain.compile(
