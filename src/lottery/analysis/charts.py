@@ -199,7 +199,7 @@ def _star(line: Line) -> dict[str, Any]:
 
 def _heat(heat: Heat, drawn: Figures) -> dict[str, Any]:
     _, low, high = colour_range(drawn)
-    rows, columns = range(len(heat.rows)), range(len(heat.columns))
+    rows, columns = range(len(heat.grid.rows)), range(len(heat.grid.columns))
     about = [[_lines(lines) for lines in row] for row in heat.about]
     values: dict[str, Any] = {
         "type": "heatmap", "x": list(columns), "y": list(rows), "z": heat.difference,
@@ -220,17 +220,17 @@ def _heat(heat: Heat, drawn: Figures) -> dict[str, Any]:
         "hovertext": [about[y][x] for x, y in empty], "hoverinfo": "text",
         "customdata": [heat.cell[y][x] for x, y in empty],
     }  # fmt: skip
-    layout = _layout(heat.across, heat.down, 160 + 26 * max(len(rows), 4))
+    layout = _layout(heat.grid.across, heat.grid.down, 160 + 26 * max(len(rows), 4))
     layout["xaxis"] |= {
-        "tickvals": list(columns), "ticktext": heat.columns, "showgrid": False,
+        "tickvals": list(columns), "ticktext": heat.grid.columns, "showgrid": False,
     }  # fmt: skip
     layout["yaxis"] |= {
-        "tickvals": list(rows), "ticktext": [escape(name) for name in heat.rows],
+        "tickvals": list(rows), "ticktext": [escape(name) for name in heat.grid.rows],
         "range": [len(rows) - 0.5, -0.5], "showgrid": False,
     }  # fmt: skip
     layout["xaxis"]["range"] = [-0.5, len(columns) - 0.5]
     # Beside a horizontal colour bar Plotly forgets the tick labels and writes the title over them.
-    layout["xaxis"]["title"] = {"text": f"<br>{heat.across}", "font": {"size": 13}}
+    layout["xaxis"]["title"] = {"text": f"<br>{heat.grid.across}", "font": {"size": 13}}
     layout["plot_bgcolor"] = "#eceff2"
     if heat.winner:
         y, x = heat.winner

@@ -64,11 +64,7 @@ class Band:
 class Heat:
     """A grid as colours, [row][column]: None where there is no result."""
 
-    series: str
-    down: str
-    rows: tuple[str, ...]
-    across: str
-    columns: tuple[str, ...]
+    grid: Grid
     difference: tuple[tuple[float | None, ...], ...]
     text: tuple[tuple[str, ...], ...]
     about: tuple[tuple[tuple[str, ...], ...], ...]
@@ -260,11 +256,7 @@ def _heat(grid: Grid, chosen: Selection) -> Heat:
         if j and j is chosen.winner
     ]
     return Heat(
-        grid.series,
-        grid.down,
-        grid.rows,
-        grid.across,
-        grid.columns,
+        grid,
         tuple(
             tuple(j.comparison.difference if j and j.comparison else None for j in row)
             for row in points

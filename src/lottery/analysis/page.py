@@ -201,9 +201,9 @@ def _figures(drawn: Figures) -> Iterable[str]:
         yield "; ? has fewer seeds than others"
     yield ".</p>"
     for number, heat in enumerate(drawn.heats):
-        if heat.series:
-            yield f'<p class="soft"><b>{escape(heat.series)}</b></p>'
-        width = 60 + 7 * max(map(len, heat.rows)) + 46 * len(heat.columns)
+        if heat.grid.series:
+            yield f'<p class="soft"><b>{escape(heat.grid.series)}</b></p>'
+        width = 60 + 7 * max(map(len, heat.grid.rows)) + 46 * len(heat.grid.columns)
         yield f'<div class="scroll"><div id="heat-{number}" style="min-width:{width}px"></div>'
         yield "</div>"
     yield "</section>"

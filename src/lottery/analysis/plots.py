@@ -108,10 +108,10 @@ def _density_axis(ax: Any, densities: Sequence[float], share: str) -> None:
 
 def _heatmaps(drawn: Figures) -> Any:
     heats = drawn.heats
-    rows, columns = max(len(h.rows) for h in heats), max(len(h.columns) for h in heats)
+    rows, columns = max(len(h.grid.rows) for h in heats), max(len(h.grid.columns) for h in heats)
     across = min(len(heats), 4)
     down = -(-len(heats) // across)
-    names = max(len(name) for h in heats for name in h.rows)
+    names = max(len(name) for h in heats for name in h.grid.rows)
     size = (
         across * (1.4 + 0.07 * names + 0.75 * columns) + 1.6,
         down * max(1.2 + 0.3 * rows, 2.2) + 0.6,
@@ -146,11 +146,11 @@ def _heatmap(ax: Any, heat: Heat, norm: Any) -> Any:
     if heat.winner:
         y, x = heat.winner
         ax.add_patch(plt.Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, lw=2.5, ec="black"))
-    ax.set_xticks(range(len(heat.columns)), heat.columns)
-    ax.set_yticks(range(len(heat.rows)), heat.rows)
-    ax.set_xlabel(heat.across)
-    ax.set_ylabel(heat.down)
-    ax.set_title(heat.series or None, fontsize=9)
+    ax.set_xticks(range(len(heat.grid.columns)), heat.grid.columns)
+    ax.set_yticks(range(len(heat.grid.rows)), heat.grid.rows)
+    ax.set_xlabel(heat.grid.across)
+    ax.set_ylabel(heat.grid.down)
+    ax.set_title(heat.grid.series or None, fontsize=9)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return image
