@@ -403,13 +403,13 @@ MUTANTS = [
         ("test_verdict.py",),
     ),
     Mutant(
-        "two-sided bound", "analysis/comparison.py",
+        "two-sided bound", "verdict/comparison.py",
         "tail = min(level, 1 - level)", "tail = min(level, 1 - level) / 2",
         "the usual confidence interval",
         ("test_verdict.py",),
     ),
     Mutant(
-        "whole examples are not told apart", "analysis/verdict.py",
+        "whole examples are not told apart", "verdict/single.py",
         "share(ticket) <= points(tolerance)", "share(ticket) < points(tolerance)",
         "only a loss of exactly the tolerance tells",
     ),
@@ -523,12 +523,12 @@ MUTANTS = [
         "the options say which data they are",
     ),
     Mutant(
-        "a network at chance is matched", "analysis/verdict.py",
+        "a network at chance is matched", "verdict/single.py",
         "return not at_chance(dense) and ", "return ",
         "right for dense networks that have learnt something",
     ),
     Mutant(
-        "images are all there are", "analysis/comparison.py",
+        "images are all there are", "verdict/comparison.py",
         "+ (z * sampling) ** 2)", "+ 0 * (z * sampling) ** 2)",
         "the usual paired t-test",
         ("test_verdict.py",),

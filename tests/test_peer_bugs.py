@@ -19,7 +19,6 @@ import tensorflow as tf
 from conftest import TINY, composed, laboratory, pruned
 
 from lottery import choices, experiment, files, lineage, models, rewinding, trainings
-from lottery.analysis import verdict
 from lottery.data.arrays import ArraySplit
 from lottery.models import kernels
 from lottery.models.networks import _mobilenet_v2
@@ -32,6 +31,7 @@ from lottery.training.checkpoints import CheckpointFolder
 from lottery.training.loop import Loop
 from lottery.training.masking import Masking
 from lottery.training.recipe import from_scratch
+from lottery.verdict import single
 
 pytestmark = pytest.mark.slow
 
@@ -293,7 +293,7 @@ def find_kernels_by_name(patch):
 
 
 def judge_by_test(patch):
-    patch.setattr(verdict, "share", lambda result: Fraction(result["test_top1"]))
+    patch.setattr(single, "share", lambda result: Fraction(result["test_top1"]))
 
 
 def drop_the_last_batch(patch):

@@ -13,6 +13,7 @@ from test_sweep import sweeper_of
 from lottery import choices, experiment
 from lottery.errors import ConfigError, LotteryError
 from lottery.files import read_json
+from lottery.sweep.proposers import Candidate
 
 HALVING = '''
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from lottery import choices
 class Halving:
     """Half of what is left of the first."""
 
-    def proposer(self, candidates):
-        return Proposer(candidates)
+    def proposer(self, candidates, parallel):
+        return Proposer([candidate.overrides for candidate in candidates])
 
 class Proposer:
     """The first candidate; then, if that has a ticket, the last and one of half the density."""
@@ -79,7 +80,8 @@ def cells(folder):
 
 @given(st.lists(st.lists(st.text(max_size=3), max_size=2), max_size=5))
 def test_the_grid_asks_for_everything_at_once(candidates):
-    proposer = choices.search.of({"name": "grid"}).proposer(candidates)
+    grid = [Candidate(tuple(cell), "", 50, 0, {}) for cell in candidates]
+    proposer = choices.search.of({"name": "grid"}).proposer(grid, 1)
     assert proposer.ask() == candidates
     for cell in candidates:
         proposer.tell(cell, None)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from lottery.analysis import (
     collect,
-    comparison,
     deployment,
     figures,
     page,
@@ -25,10 +24,10 @@ from lottery.analysis import (
     tables,
     ticket,
     ticket_file,
-    verdict,
 )
 from lottery.analysis.collect import Cell
 from lottery.points import Point
+from lottery.verdict import comparison, single
 
 LEVEL = 0.05
 
@@ -109,8 +108,8 @@ def report(dense: dict[str, Any], own: dict[str, Any], tolerance: float = 1.0, *
     """A result.json of prune.py."""
     return {
         "dense": dense, "ticket": own, "mask": {**mask(80), **of_mask}, "tolerance": tolerance,
-        "matched": verdict.matches(dense, own, tolerance),
-        "doubt": verdict.doubt(dense, tolerance),
+        "matched": single.matches(dense, own, tolerance),
+        "doubt": single.doubt(dense, tolerance),
     }  # fmt: skip
 
 
@@ -265,7 +264,7 @@ def test_chance_is_a_binomial_test(images, majority):
     for hits in range(0, images + 1, max(1, images // 300)):
         p = stats.binom.sf(hits - 1, images, majority / images)
         if abs(p - 0.05) > 1e-9:
-            assert verdict.at_chance(result(hits, images, majority)) == (p > 0.05)
+            assert single.at_chance(result(hits, images, majority)) == (p > 0.05)
 
 
 def test_the_tail_of_many_images_is_exact():
@@ -273,7 +272,7 @@ def test_the_tail_of_many_images_is_exact():
 
     for hits in (5100, 5200, 5400):
         expected = stats.binom.sf(hits - 1, 50_000, 0.1)
-        assert verdict._upper_tail(hits, 50_000, 0.1) == pytest.approx(expected, rel=1e-8)
+        assert single._upper_tail(hits, 50_000, 0.1) == pytest.approx(expected, rel=1e-8)
 
 
 def test_a_dense_network_at_chance_is_matched_by_nothing():
@@ -293,13 +292,13 @@ def test_a_dense_network_at_chance_is_matched_by_nothing():
 def test_a_single_run_matches_within_the_tolerance_in_whole_images_above_chance():
     dense = result(4000)
     lost = {50: True, 51: False, 0: True, -500: True}  # an image is 0.02 points
-    assert {n: verdict.matches(dense, result(4000 - n), 1.0) for n in lost} == lost
-    assert not verdict.matches(result(500), result(4000), 1.0)
+    assert {n: single.matches(dense, result(4000 - n), 1.0) for n in lost} == lost
+    assert not single.matches(result(500), result(4000), 1.0)
 
 
 def test_one_collapsed_seed_is_enough_to_match_nothing():
     cells = [cell(80, d, d + 200, seed=s) for s, d in enumerate((560, 510))]
-    assert [verdict.at_chance(result(d)) for d in (560, 510)] == [False, True]
+    assert [single.at_chance(result(d)) for d in (560, 510)] == [False, True]
     (only,) = chosen(cells).judged
     assert only.comparison is not None
     assert only.comparison.not_inferior
@@ -382,8 +381,8 @@ def test_a_validation_image_that_weighs_more_than_the_tolerance_is_said():
     assert about["points_of_one_validation_image"] == pytest.approx(100 / 19)
     assert "image is" not in shown(report(result(4500), result(4500)))
     assert "image is" not in printed([cell(80, 4500, 4500)])
-    assert verdict.too_coarse(result(90, 100), 1.0) is None
-    assert verdict.too_coarse(result(90, 100), 0.9) is not None
+    assert single.too_coarse(result(90, 100), 1.0) is None
+    assert single.too_coarse(result(90, 100), 0.9) is not None
 
 
 def test_one_image_finds_nothing():
@@ -599,5 +598,5 @@ def test_a_name_leaves_no_plot_empty_in_a_browser(tmp_path):
 
 def test_a_loss_of_exactly_the_tolerance_matches():
     dense, ticket = ({"val_examples": 1000, "val_top1": top1} for top1 in (0.9, 0.89))
-    assert verdict.matches(dense, ticket, 1.0)
-    assert not verdict.matches(dense, ticket, 0.99)
+    assert single.matches(dense, ticket, 1.0)
+    assert not single.matches(dense, ticket, 0.99)

@@ -43,6 +43,7 @@ class LotterySweeper(BasicSweeper):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._waves: list[_Wave] = []
+        self._checked_cells: dict[tuple[str, ...], tuple[DictConfig, Any]] = {}
         self._composed_kin: dict[tuple[tuple[str, ...], tuple[str, ...]], DictConfig] = {}
         self._overrides_parsed: dict[str, Override] = {}
 
@@ -64,7 +65,7 @@ class LotterySweeper(BasicSweeper):
         assert self.hydra_context is not None
         study = studies.of_script(self.task_function)
         cli.check_folder(self.config.hydra, self.config.hydra.sweep.dir)
-        proposer = self._search.proposer(self._cells(arguments))
+        proposer = self._search.proposer(self._candidates(arguments), self._resources()[0])
         wave = self._wave(proposer.ask())
         first = wave.options[0]
         if first.sweep.dry_run:
@@ -118,6 +119,19 @@ class LotterySweeper(BasicSweeper):
         assert self.config is not None
         return choices.search.of(self.config.search)
 
+    def _candidates(self, arguments: list[str]) -> list[Any]:
+        """The grid that was typed, all of its cells checked, whether or not they are asked for."""
+        from lottery import studies
+        from lottery.store import Store
+        from lottery.sweep import plan
+        from lottery.sweep.candidates import candidates
+
+        cells = self._cells(arguments)
+        _, options = self._checked(cells)
+        grid = zip(cells, options, strict=True)
+        lineage = studies.of_script(self.task_function).lineage
+        return candidates(plan.cells_of(grid, Store(options[0].paths.store), chain=lineage))
+
     def _cells(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each cell, ellipses expanded."""
         assert self.hydra_context is not None
@@ -163,16 +177,20 @@ class LotterySweeper(BasicSweeper):
 
         study = studies.of_script(self.task_function)
         wrong: dict[str, list[str]] = {}  # error -> the cells that have it
-        configs, options = [], []
+        found = []
         for overrides in cells:
+            if (known := self._checked_cells.get(tuple(overrides))) is not None:
+                found.append(known)
+                continue
             try:
-                configs.append(self._composition(overrides))
-                options.append(typed(configs[-1]))
-                errors = study.check(options[-1])
-                if getattr(options[-1], "profile", False):
+                config = self._composition(overrides)
+                options = typed(config)
+                errors = study.check(options)
+                if getattr(options, "profile", False):
                     errors.append("profile=true measures one configuration: leave out -m")
-                if options[-1].search != self._search:
+                if options.search != self._search:
                     errors.append("one search asks for all cells of a sweep: do not sweep it")
+                found.append((config, options))
             except Exception as failure:
                 message = explain(failure)
                 if message is None:
@@ -186,9 +204,10 @@ class LotterySweeper(BasicSweeper):
                 for error, jobs in wrong.items()
             ]
             raise ConfigCompositionException("\n".join(["nothing was launched:", *lines]))
-        before = [o for wave in self._waves for o in wave.options]
-        _check_agreed([*before, *options], ("paths.", "sweep.", *study.read_once))
-        return configs, options
+        self._checked_cells |= zip(map(tuple, cells), found, strict=True)
+        every = [options for _, options in self._checked_cells.values()]
+        _check_agreed(every, ("paths.", "sweep.", *study.read_once))
+        return [config for config, _ in found], [options for _, options in found]
 
     def _composition(self, overrides: Sequence[str]) -> DictConfig:
         """What Hydra composes from the overrides, sooner.

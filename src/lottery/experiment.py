@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from lottery import files, rewinding
-from lottery.analysis.verdict import doubt, matches
 from lottery.config import Config
 from lottery.data import describe
 from lottery.errors import ClusterError, ConfigError, StoreError
@@ -51,6 +50,7 @@ from lottery.trainings import (
     trained,
     training_module,
 )
+from lottery.verdict.single import doubt, matches
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from urllib.parse import quote
 from lottery import files
 from lottery.analysis import charts, deployment_page, latencies, tables, ticket
 from lottery.analysis.collect import Cell, Study
-from lottery.analysis.comparison import Comparison
 from lottery.analysis.deployment import Deployment
 from lottery.analysis.figures import Figures, place
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Selection
 from lottery.analysis.ticket_file import Written
+from lottery.verdict.comparison import Comparison
 
 
 def write(

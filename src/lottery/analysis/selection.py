@@ -1,8 +1,8 @@
 """The winning ticket of a study, chosen on validation data only.
 
 Every cell is compared with its own dense networks, seed by seed. With one seed a cell matches if
-it loses at most the tolerance (:func:`~lottery.analysis.verdict.matches`): a single sample. With
-several, it has to be shown *not inferior* (:mod:`~lottery.analysis.comparison`). A dense network
+it loses at most the tolerance (:func:`~lottery.verdict.single.matches`): a single sample. With
+several, it has to be shown *not inferior* (:mod:`~lottery.verdict.comparison`). A dense network
 at chance is matched by nothing. Of the cells that match, those within the tolerance of the best
 dense network of the study on the same data go first: a network that has learnt little is easy to
 match.
@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from lottery.analysis import verdict
 from lottery.analysis.collect import Cell, Study
-from lottery.analysis.comparison import Comparison, Pair, compare
 from lottery.points import Point as TrainingPoint
 from lottery.points import order
+from lottery.verdict import single
+from lottery.verdict.comparison import Comparison, Pair, compare
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Point:
     @property
     def at_chance(self) -> bool:
         """Whether one of the dense networks has learnt nothing."""
-        return any(verdict.at_chance(dense) for dense, _ in self.pairs)
+        return any(single.at_chance(dense) for dense, _ in self.pairs)
 
     @property
     def data(self) -> tuple[Any, ...]:
@@ -151,7 +151,7 @@ class Judged:
         """How far its mean validation top-1 is below the best dense network's, as a share of 1."""
         if self.best is None:
             return Fraction(0)
-        return self.best.top1 - statistics.mean(verdict.share(t) for _, t in self.point.pairs)
+        return self.best.top1 - statistics.mean(single.share(t) for _, t in self.point.pairs)
 
 
 @dataclass(frozen=True)
@@ -196,11 +196,11 @@ class Selection:
 
     def near_best(self, judged: Judged) -> bool:
         """Whether it is within the tolerance of the best dense network on its data."""
-        return judged.behind_best <= verdict.points(self.tolerance)
+        return judged.behind_best <= single.points(self.tolerance)
 
     def too_coarse(self, judged: Judged) -> str | None:
         """What to say if a single validation image weighs more than the tolerance."""
-        said = (verdict.too_coarse(d, self.tolerance) for d, _ in judged.point.pairs)
+        said = (single.too_coarse(d, self.tolerance) for d, _ in judged.point.pairs)
         return next(filter(None, said), None)
 
     def best_of_series(self) -> dict[str, Judged | None]:
@@ -295,7 +295,7 @@ def _best(found: Sequence[Point]) -> dict[tuple[Any, ...], Best]:
     for point in found:
         for cell in point.cells:
             if cell.dense:
-                groups[point.data, point.series][cell.dense["key"]] = verdict.share(cell.dense)
+                groups[point.data, point.series][cell.dense["key"]] = single.share(cell.dense)
     best: dict[tuple[Any, ...], Best] = {}
     for (data, series), runs in groups.items():
         mean = statistics.mean(runs.values())
@@ -312,7 +312,7 @@ def tolerance_of(cells: Iterable[Cell]) -> set[float]:
 
 def _sparsest(judged: Iterable[Judged]) -> Judged | None:
     def merit(j: Judged) -> tuple[float, Fraction, int, int]:
-        accuracy = statistics.mean(verdict.share(ticket) for _, ticket in j.point.pairs)
+        accuracy = statistics.mean(single.share(ticket) for _, ticket in j.point.pairs)
         later = order(j.point.rewound)
         return -(j.share or 0.0), accuracy, -later[0], -later[1]
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lottery.analysis import layers
-from lottery.analysis.verdict import at_chance
 from lottery.quiet import discard_output
+from lottery.verdict.single import at_chance
 
 _UNLIMITED = 100_000  # columns
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from lottery import files
 from lottery.analysis.collect import Study
-from lottery.analysis.comparison import Comparison
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Point, Selection
-from lottery.analysis.verdict import one_image
 from lottery.points import columns
+from lottery.verdict.comparison import Comparison
+from lottery.verdict.single import one_image
 
 VERSION = 1
 MEASURES = {

@@ -35,8 +35,8 @@ class Cell:
         return self.lineage.done
 
     @property
-    def missing(self) -> dict[str, float]:
-        """Epochs to train for each run that is not in the store, by the run's key."""
+    def epochs(self) -> dict[str, float]:
+        """Epochs to train for each of its runs, by the run's key."""
         whole = self.config.trainer.epochs
         epochs: dict[str, float] = {node.key: whole for node in self.lineage.runs}
         for step in self.lineage.rounds:
@@ -44,6 +44,12 @@ class Cell:
             if step.first.steps:
                 behind = step.first.step(spe := epoch_steps(self.config)) / spe
             epochs[step.ticket.key] = whole - behind
+        return epochs
+
+    @property
+    def missing(self) -> dict[str, float]:
+        """The same of those that are not in the store."""
+        epochs = self.epochs
         return {n.key: epochs[n.key] for n in self.lineage.runs if not n.done}
 
 
@@ -115,17 +121,30 @@ def make(
     cell; those without rounds wait for no dense network.
     """
     grid = []
-    for number, (overrides, config) in enumerate(cells, start=first):
-        runs = chain(config, store)
-        others = [underway(node) for node in runs.told if not node.done]
-        who = others[0] if others and all(others) and not runs.nameless else None
-        grid.append(Cell(number, tuple(overrides), config, runs, who))
+    for cell in cells_of(cells, store, chain=chain, first=first):
+        others = [underway(node) for node in cell.lineage.told if not node.done]
+        who = others[0] if others and all(others) and not cell.lineage.nameless else None
+        grid.append(replace(cell, underway=who))
     open_cells = [c for c in grid if not c.done and not c.underway]
     return Plan(
         tuple(grid),
         _parents(open_cells, store, underway),
         _jobs(open_cells),
     )
+
+
+def cells_of(
+    cells: Iterable[tuple[Sequence[str], Config]],
+    store: Store,
+    *,
+    chain: Chain = lineage,
+    first: int = 0,
+) -> list[Cell]:
+    """The cells of these overrides and configs, with the runs of each."""
+    return [
+        Cell(number, tuple(overrides), config, chain(config, store))
+        for number, (overrides, config) in enumerate(cells, start=first)
+    ]
 
 
 def _parents(cells: list[Cell], store: Store, underway: Underway) -> tuple[Parent, ...]:

@@ -1,13 +1,39 @@
 """Who asks for the cells of a sweep: one module each, named as its choice of ``search``.
 
-A choice has ``proposer(candidates)``: what asks, of the grid that the command line spans, as
-override lists, in Hydra's order.
+A choice has ``proposer(candidates, parallel)``: what asks, of the grid that the command line spans,
+in Hydra's order, for a launcher that runs ``parallel`` jobs at a time.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 Overrides = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cell that may be asked for, and what is known of it before.
+
+    ``row`` is what it is besides percentile and seed, as typed: ``rewind.epoch=5``. ``epochs`` are
+    those to be trained for it from nothing, by the key of each run: its dense network, the rounds
+    on the way, its ticket. Runs that cells have in common have one key. Rows of one ``network``
+    keep equal shares of the same weights at equal percentiles. ``position`` is the point rewound to
+    as a share of the training, None if that does not matter; ``control`` is one that cannot win.
+    ``percentile`` is None in a study that has no masks of its own.
+    """
+
+    overrides: tuple[str, ...]
+    row: str
+    percentile: float | None
+    seed: int
+    epochs: Mapping[str, float]
+    network: str = ""
+    position: float | None = None
+    iterative: bool = False
+    control: bool = False
+    tolerance: float = 1.0
+    level: float | None = 0.05
 
 
 class Proposer(Protocol):
@@ -21,13 +47,17 @@ class Proposer(Protocol):
         ...
 
     def tell(self, cell: Overrides, result: Mapping[str, Any] | None) -> None:
-        """What a cell that was asked for has shown: its ``result.json``; None if it failed."""
+        """What a cell has shown: its ``result.json``; None if it failed.
+
+        That is of every cell that was asked for, and before that of candidates that the store has
+        already, or that were rounds on the way of others.
+        """
         ...
 
 
 class Search(Protocol):
     """What a choice of ``search`` is."""
 
-    def proposer(self, candidates: Sequence[Overrides]) -> Proposer:
+    def proposer(self, candidates: Sequence[Candidate], parallel: int) -> Proposer:
         """Who asks for cells of one sweep."""
         ...

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lottery import choices
+from lottery.sweep.proposers import Candidate
 
 
 @choices.search("grid")
@@ -12,7 +13,7 @@ from lottery import choices
 class Grid:
     """Every combination of the swept values, at once."""
 
-    def proposer(self, candidates: Sequence[Sequence[str]]) -> "_All":
+    def proposer(self, candidates: Sequence[Candidate], parallel: int) -> "_All":
         """What asks for every candidate."""
         return _All(candidates)
 
@@ -20,8 +21,8 @@ class Grid:
 class _All:
     adaptive = False
 
-    def __init__(self, candidates: Sequence[Sequence[str]]) -> None:
-        self._left = [list(cell) for cell in candidates]
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self._left = [list(candidate.overrides) for candidate in candidates]
 
     def ask(self) -> list[list[str]]:
         """All candidates, once."""

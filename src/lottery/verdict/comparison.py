@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lottery.analysis.verdict import matches
+from lottery.verdict.single import matches
 
 _SURE = 1e-100  # the smallest p-value that is told
 
