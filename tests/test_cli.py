@@ -128,6 +128,7 @@ def test_a_run_leaves_exactly_the_contracts_files_and_fields(finished):
     assert set(result) == {
         "study", "version",
         "dense", "ticket", "mask", "rewind", "matched", "doubt", "tolerance", "store",
+        "level", "interval", "shown",
     }  # fmt: skip
     for kind in ("dense", "ticket"):
         # What the shares are of, in addition to the contract.
@@ -147,6 +148,9 @@ def test_a_run_leaves_exactly_the_contracts_files_and_fields(finished):
 
     loss = result["dense"]["val_top1"] - result["ticket"]["val_top1"]
     assert result["matched"] == (100 * loss <= result["tolerance"] == 1.0)
+    low, high = result["interval"]
+    assert low < -100 * loss < high
+    assert result["shown"] in (True, False)
 
     status = read_json(folder / "status.json")
     assert status["status"] == "done"

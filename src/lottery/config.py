@@ -226,6 +226,12 @@ class Verdict:
     tolerance: float = option(
         1.0, "points of validation top-1 a matching ticket may lose", identity=False, ge=0, le=100
     )
+    level: float | None = option(
+        0.05,
+        "chance, over all cells, of a winner that loses more; null: nothing is tested, the mean "
+        "over the seeds decides",
+        identity=False, gt=0, le=0.5,
+    )  # fmt: skip
 
 
 @dataclass

@@ -16,6 +16,7 @@ from lottery.errors import CheckpointError, LotteryError
 from lottery.points import Point
 from lottery.pruning import masks
 from lottery.training.checkpoints import CheckpointFolder, State
+from lottery.verdict.images import CORRECT
 
 Array = np.ndarray[Any, Any]
 
@@ -218,3 +219,15 @@ def runs_of(result: Mapping[str, Any]) -> dict[str, Run]:
     from lottery import studies  # which builds on this module
 
     return studies.read(result).trainings
+
+
+def with_answers(about: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """The result of a run with which validation images it got right, as a verdict reads it.
+
+    Without, if the run in ``folder`` is not there any more, is damaged, or has not kept that.
+    """
+    try:
+        correct = Run(folder).correct("validation")
+    except (OSError, ValueError, LotteryError):
+        correct = None
+    return about if correct is None else {**about, CORRECT: correct}
