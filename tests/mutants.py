@@ -322,10 +322,27 @@ MUTANTS = [
         ("test_training.py", "test_peer_bugs.py"),
     ),
     Mutant(
-        "evaluated in training mode", "training/loop.py",
-        "self.model(inputs, training=False)", "self.model(inputs, training=True)",
+        "evaluated in training mode", "training/evaluation.py",
+        "self._model(inputs, training=False)", "self._model(inputs, training=True)",
         "right for networks without dropout and normalisation",
         ("test_training.py", "test_peer_bugs.py"),
+    ),
+    Mutant(
+        "images of one replica told as another's", "training/evaluation.py",
+        "tf.one_hot(replica,", "tf.one_hot(self._feed.replicas - 1 - replica,",
+        "right on one device, and the sums are right on any",
+        ("test_strategies.py", "test_workers.py"),
+    ),
+    Mutant(
+        "what fills up a batch is told too", "training/evaluation.py",
+        "np.concatenate(correct)[: split.size]", "np.concatenate(correct)",
+        "right where batches divide the split",
+    ),
+    Mutant(
+        "images by what they are, not by their order", "data/loading.py",
+        "[source.fingerprint, members.part, *code]", "[source.name, members.part, *code]",
+        "right for one data set of that name",
+        ("test_order.py", "test_membership.py"),
     ),
     Mutant(
         "no label smoothing", "training/loop.py",
