@@ -28,7 +28,9 @@ RUN_FIELDS = {
     "key", "val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss", "epochs",
     "seconds", "images_per_second",
 }  # fmt: skip
-OF_DATA = {"val_examples", "val_majority", "val_images", "test_examples", "classes"}
+OF_DATA = {
+    "val_examples", "val_majority", "val_images", "test_examples", "test_images", "classes",
+}  # fmt: skip
 SETTING = {"replicas", "devices", "deterministic", "jit_compile", "tensorflow", "per_replica"}
 MASK_FIELDS = {
     "percentile", "prunable", "kept", "density", "kernels", "density_of_kernels", "left_out",

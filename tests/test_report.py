@@ -151,7 +151,8 @@ class Sweep:
             files.write_json(self.store / "ticket" / keys["ticket"] / "mask.json", mask)
         if result:
             files.write_json(folder / "result.json", {
-                "study": "prune", "version": 1, "doubt": None,
+                "study": "prune", "version": 2, "doubt": None, "level": 0.05,
+                "interval": [-1.0, 1.0], "shown": True,
                 **{kind: {"key": keys[kind], **runs[kind]} for kind in runs},
                 "mask": mask, "rewind": {"name": "weights", "epoch": epoch, "optimizer": "restore"},
                 "matched": True, "tolerance": 1.0, "store": str(self.store),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lottery.verdict import comparison, images
 from lottery.verdict.comparison import Comparison
-from lottery.verdict.images import CORRECT, Independent, Paired
+from lottery.verdict.images import ANSWERS, Independent, Paired
 from lottery.verdict.rule import Rule, walk
 from lottery.verdict.spread import Spread, spreads
 
@@ -22,7 +22,7 @@ def run(correct: np.ndarray, key: str) -> dict[str, Any]:
     """What a verdict reads of a run that got these validation images right."""
     return {
         "key": key, "val_examples": len(correct), "val_top1": correct.mean(), "val_images": "same",
-        CORRECT: correct,
+        ANSWERS: correct,
     }  # fmt: skip
 
 

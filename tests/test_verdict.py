@@ -28,7 +28,7 @@ from lottery.analysis import (
 from lottery.analysis.collect import Cell
 from lottery.points import Point
 from lottery.verdict import single
-from lottery.verdict.images import CORRECT
+from lottery.verdict.images import ANSWERS
 
 LEVEL = 0.05
 
@@ -55,7 +55,7 @@ def mask(percentile: float, prunable: int = 1000, kernels: int = 1000) -> dict[s
 
 def paired(hits: int, images: int, which: str) -> dict[str, Any]:
     """Networks fail on the same images, as far as they fail on as many."""
-    return {"val_images": which, CORRECT: np.arange(images) < hits}
+    return {"val_images": which, ANSWERS: np.arange(images) < hits}
 
 
 def cell(
@@ -122,7 +122,8 @@ def report(dense: dict[str, Any], own: dict[str, Any], tolerance: float = 1.0, *
     return {
         "dense": dense, "ticket": own, "mask": {**mask(80), **of_mask}, "tolerance": tolerance,
         "matched": single.matches(dense, own, tolerance),
-        "doubt": single.doubt(dense, tolerance),
+        "doubt": single.doubt(dense, tolerance), "level": LEVEL, "interval": [-2.0, 0.5],
+        "shown": False,
     }  # fmt: skip
 
 
@@ -378,7 +379,7 @@ def test_one_seed_is_about_its_ticket_and_several_about_the_recipe():
     text = printed(several)
     assert "3 seeds, so this is about the recipe, on average over seeds" in text
     assert ticket.verdict(*judged(several))["selection"]["about"].startswith("the recipe")
-    unpaired = [replace(c, dense={**(c.dense or {}), CORRECT: None}) for c in one]
+    unpaired = [replace(c, dense={**(c.dense or {}), ANSWERS: None}) for c in one]
     assert "was not kept, so their errors count as independent" in printed(unpaired)
     untested = printed(one, level=None)
     assert "Nothing was tested: a loss of more than 1 point is judged by the mean" in untested

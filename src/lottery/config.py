@@ -36,6 +36,8 @@ class Data:
 
     source: ClassVar[str]
     """Name of the choice."""
+    code: ClassVar[int | str | None]
+    """What identifies the code of the choice in keys, if its name is not enough."""
 
     validation: float = option(0.1, "share of train held out, stratified", gt=0, lt=1)
     test_fraction: float = option(

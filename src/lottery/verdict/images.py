@@ -20,7 +20,7 @@ import numpy as np
 Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 """The results of a dense run and of its ticket."""
 
-CORRECT = "val_correct"
+ANSWERS = "val_correct"
 """What a result has, besides what ``result.json`` holds, of a run that kept it: bool [images]."""
 
 
@@ -109,7 +109,7 @@ def independent_variance(pair: Pair) -> float:
 
 def _answers(pair: Pair) -> Any:
     """int8 [images]: -1 where the ticket lost an image, 1 where it won one; None if unknown."""
-    dense, ticket = (run.get(CORRECT) for run in pair)
+    dense, ticket = (run.get(ANSWERS) for run in pair)
     if dense is None or ticket is None or len(dense) != len(ticket):
         return None
     told = {run.get("val_images") for run in pair}
