@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import TINY, composed
+from conftest import TINY, composed, laboratory
 
 from lottery import experiment, trainings
 from lottery.errors import LotteryError, StoreError
@@ -57,8 +57,6 @@ def test_of_equal_logits_the_first_class_counts_and_none_of_what_is_no_number(mo
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Run:
-    from conftest import laboratory
-
     lab = laboratory(tmp_path_factory.mktemp("tiny"))
     return experiment.train_dense(composed(*TINY, "trainer.epochs=1", "rewind.epoch=0"), lab)
 

@@ -12,7 +12,15 @@ from typing import Any
 from urllib.parse import quote
 
 from lottery import files
-from lottery.analysis import charts, deployment_page, evidence, latencies, tables, ticket
+from lottery.analysis import (
+    certificate,
+    charts,
+    deployment_page,
+    evidence,
+    latencies,
+    tables,
+    ticket,
+)
 from lottery.analysis.collect import Cell, Study
 from lottery.analysis.deployment import Deployment
 from lottery.analysis.figures import Figures, place
@@ -131,7 +139,21 @@ def _verdict(study: Study, chosen: Selection, carried: Written) -> Iterable[str]
             yield '<p class="soft">The ticket itself, for transfer.py and export.py: '
             yield f'<a href="{name}">{name}</a>{seed}.</p>'
         yield from _neighbours(chosen, judged)
+    yield from _certificate(study)
     yield "</section>"
+
+
+def _certificate(study: Study) -> Iterable[str]:
+    for text in certificate.sentences(study):
+        yield f'<p class="soft">{escape(text)}</p>'
+    if cells := certificate.rows(study):
+        heads = (f"<th>{escape(head)}</th>" for head in certificate.HEADS[1:])
+        yield '<div class="scroll"><table><tr><th class="words">The cells that show it</th>'
+        yield f"{''.join(heads)}</tr>"
+        for row, *values in cells:
+            yield f'<tr><td class="words">{escape(row)}</td>'
+            yield "".join(f"<td>{escape(value)}</td>" for value in values) + "</tr>"
+        yield "</table></div>"
 
 
 def _facts(judged: Judged) -> Iterable[str]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lottery import files
-from lottery.analysis import evidence, layers, ticket
+from lottery.analysis import certificate, evidence, layers, ticket
 from lottery.analysis.collect import STATUSES, Cell, Study
 from lottery.analysis.grids import Grid, grids
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Selection
@@ -159,6 +159,10 @@ def show(study: Study, chosen: Selection, console: Console) -> None:
     console.print(ticket.summary(chosen), style=colour)
     for text in evidence.lines(chosen):
         console.print(text)
+    for text in certificate.sentences(study):
+        console.print(text)
+    if cells := certificate.table(study):
+        show_whole(cells, console)
     if chosen.winner:
         console.print(
             _test_line(chosen.winner), ticket.command(study, chosen.winner.point), sep="\n"

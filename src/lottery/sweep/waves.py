@@ -45,7 +45,10 @@ class Waves:
     """A SLURM job whose claims do not count: the one that this runs in."""
     count: int = 0
     """The cells so far, of all waves."""
+    ended: bool = False
+    """Whether the proposer has nothing left to ask."""
     _seen: set[tuple[str, ...]] = field(default_factory=set)
+    _asked: list[Cell] = field(default_factory=list)
 
     def next(self) -> Wave | None:
         """What is in the store and was not told yet; else what the proposer asks for; else None."""
@@ -54,6 +57,7 @@ class Waves:
             if there:
                 return self._wave(there, asked=False)
         asked = self.proposer.ask()
+        self.ended = not asked
         return self._wave(asked, asked=True) if asked else None
 
     def tell(self, results: Iterable[tuple[Cell, Mapping[str, Any] | None]]) -> None:
@@ -66,7 +70,13 @@ class Waves:
         if not self.proposer.adaptive:
             return {}
         told: dict[str, Any] = getattr(self.proposer, "record", dict)()
-        return {"candidates": [list(cell.overrides) for cell in self.grid], **told}
+        return {
+            "candidates": [list(cell.overrides) for cell in self.grid],
+            "grid": _cost(self.grid),
+            "asked": _cost(self._asked),
+            "ended": self.ended,
+            **told,
+        }
 
     def _wave(self, cells: Sequence[Overrides], *, asked: bool) -> Wave:
         composed = self.compose(cells)
@@ -80,6 +90,7 @@ class Waves:
             candidates=self.grid if self.proposer.adaptive else (),
         )
         self.count += len(made.cells)
+        self._asked += made.cells if asked else ()
         return Wave(made, [config for config, _ in composed], asked)
 
 
@@ -113,6 +124,13 @@ class ComposedBefore:
             config.seed = int(seeds[-1].partition("=")[2])
             config.hydra.overrides.task = list(overrides)
         return config
+
+
+def _cost(cells: Iterable[Cell]) -> dict[str, float]:
+    """How many cells, and the epochs of all their runs, whether or not they were in the store."""
+    cells = list(cells)
+    runs = {key: epochs for cell in cells for key, epochs in cell.epochs.items()}
+    return {"cells": len(cells), "epochs": sum(runs.values())}
 
 
 def _without_seed(overrides: Iterable[str]) -> tuple[str, ...]:
