@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lottery import experiment, lineage, stability, studies, tickets
-from lottery.analysis.stability import Summary
+from lottery.analysis.stability import Summary, conclude, read
 from lottery.barriers import Line, barrier_of, barriers, height
 from lottery.files import read_json, write_json
 from lottery.points import Point
 from lottery.pruning import masks
 from lottery.runs import Run, runs_of
 from lottery.store import Store
+from lottery.studies.stability import Measured
 from lottery.sweep import plan
 from lottery.training import line
 from lottery.training.checkpoints import equal
@@ -320,36 +321,29 @@ def test_a_sweep_trains_the_dense_network_once_and_two_children_a_point(tmp_path
 
 def test_parents_leave_every_state_and_mask_that_children_begin_with(tmp_path):
     own = laboratory(tmp_path)
-    cells = [asked("rewind.epoch=0"), asked("rewind.step=3", "mask.percentile=50")]
+    cells = [asked("rewind.epoch=0"), asked("rewind.step=3", "mask.percentile=50")]  # of 4
     STUDY.parents(cells).run(cells[1], own)
     assert len(nodes(own, "dense")) == len(nodes(own, "mask")) == 1
     made = plan.make([((), cell) for cell in cells], own.store, chain=STUDY.lineage)
     assert made.parents == ()
-    assert made.epochs == 2 * 2 + 2 * (2 - 3 / 5)
+    assert made.epochs == 2 * 2 + 2 * (2 - 3 / 4)
 
 
 def test_the_command_sweeps_without_being_told_to(tmp_path):
-    points = ("rewind.epoch=0,2", "seed=0,1")
-    arguments = ("stability.py", *QUICK, *points, f"paths.outputs={tmp_path}")
+    arguments = ("stability.py", *QUICK, "rewind.epoch=0,2", f"paths.outputs={tmp_path}")
     process = run(*arguments)
     assert process.returncode == 0, process.stdout + process.stderr
-    kinds = {kind: len(list((tmp_path / "store" / kind).iterdir()))
-             for kind in ("dense", "child", "line")}  # fmt: skip
-    assert kinds == {"dense": 2, "child": 8, "line": 4}
-    assert "barrier in points of top-1 error, mean ± sd over seeds, by rewind point" in (
-        process.stdout
-    )
-    assert re.search(r"\n epoch 2 +0\.00 ± 0\.00 +0\.00 ± 0\.00 +2 +(yes|at chance) ?\n",
-                     process.stdout)  # fmt: skip
+    kinds = ("dense", "child", "line")
+    made = {kind: len(list((tmp_path / "store" / kind).iterdir())) for kind in kinds}
+    assert made == {"dense": 1, "child": 4, "line": 2}
+    table = r"\n epoch 2 +0\.00 +0\.00 +1 +(yes|at chance) ?\n"
+    assert re.search(table, process.stdout)
     (folder,) = (tmp_path / "stability").iterdir()
     found = Summary.read_file(folder / "stability.json")
-    assert [(p["point"], p["seeds"]) for p in found.places] == [("0ep", 2), ("2ep", 2)]
-    lines = barriers(Store(tmp_path / "store"))
-    heights = [line.barrier for line in lines if line.point == "0ep"]
-    assert found.places[0]["barrier"]["mean"] == pytest.approx(np.mean(heights))
-    assert found.places[0]["barrier"]["sd"] == pytest.approx(np.std(heights, ddof=1))
-    for name in ("barrier.png", "barrier.svg"):
-        assert (folder / name).stat().st_size > 1000
+    assert [(p["point"], p["seeds"]) for p in found.places] == [("0ep", 1), ("2ep", 1)]
+    result = read_json(folder / "0" / "result.json")
+    assert found.places[0]["barrier"] == {"mean": result["barrier"], "sd": None}
+    assert found.places[0]["lines"] == [result["line"]]
 
     again = run(*arguments, "-m")
     assert "nothing to compute" in again.stdout
@@ -363,18 +357,90 @@ def test_the_command_sweeps_without_being_told_to(tmp_path):
     assert "is a sweep of stability.py: children of dense networks" in report.stderr
 
 
+RUN = {"key": "0", "val_top1": 0.9, "test_top1": 0.9}
+
+
+def line_of(point="1ep", key="d", middle=2.0, **others):
+    along = {"val": [1.0, middle, 1.0], "test": [1.0, middle, 1.0]}
+    values = {
+        "dense": key, "point": point, "steps_per_epoch": 5, "mask": None,
+        "children": [f"{key}{point}1", f"{key}{point}2"], "shares": [0, 0.5, 1], "batches": None,
+        "errors": {"interpolated": along}, "at_chance": False,
+    }  # fmt: skip
+    return Line(**values | others)
+
+
+def left(folder, *cells):
+    """What a sweep leaves whose cells have these overrides and lines; no line: no result."""
+    listed = [{"num": n, "overrides": own} for n, (own, _) in enumerate(cells)]
+    write_json(folder / "sweep.json", {"cells": listed})
+    for number, (_, found) in enumerate(cells):
+        (folder / str(number)).mkdir()
+        if found is not None:
+            result = Measured(
+                store="/store", dense=RUN, mask=None, children=[RUN, RUN], line=found.written(),
+                barriers=found.barriers, barrier=found.barrier,
+            )  # fmt: skip
+            write_json(folder / str(number) / "result.json", result.written())
+
+
+def test_a_sweep_ends_with_the_barriers_by_point_over_seeds(tmp_path, capsys):
+    left(
+        tmp_path,
+        (["seed=0", "rewind.epoch=1"], line_of("1ep", "a", 9.0)),
+        (["seed=1", "rewind.epoch=1"], line_of("1ep", "b", 5.0)),
+        (["seed=0", "rewind.epoch=0"], line_of("0ep", "a", 41.0)),
+        (["seed=1", "rewind.epoch=0"], None),
+        (["seed=0", "rewind.step=5"], line_of("1ep", "a", 9.0)),  # the first one again
+        (["seed=0", "rewind.epoch=2"], line_of("2ep", "a", 1.5)),
+        (["seed=0", "rewind.epoch=3"], line_of("3ep", "a", 1.0, at_chance=True)),
+    )
+    conclude(tmp_path)
+    printed = capsys.readouterr().out
+    rows = re.findall(r"^ (epoch \d)  +(\S.*?)  +\S.*?  +(\d) +(yes|no|at chance) *$", printed, re.M)
+    assert rows == [
+        ("epoch 0", "40.00", "1", "no"),
+        ("epoch 1", "6.00 ± 2.83", "2", "no"),
+        ("epoch 2", "0.50", "1", "yes"),
+        ("epoch 3", "0.00", "1", "at chance"),
+    ]
+    places = Summary.read_file(tmp_path / "stability.json").places
+    assert [(p["barrier"]["mean"], p["seeds"], p["stable"]) for p in places] == [
+        (40, 1, False), (6, 2, False), (0.5, 1, True), (0, 1, None),
+    ]  # fmt: skip
+    for name in ("barrier.png", "barrier.svg"):
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_what_else_is_swept_makes_series(tmp_path):
+    cells = [([f"mask.percentile={p}", f"rewind.epoch={k}"], line_of(f"{k}ep", f"{p}"))
+             for p in (0, 80) for k in (1, 0)]  # fmt: skip
+    left(tmp_path, *cells)
+    assert [(p.series, p.point.epochs) for p in read(tmp_path)] == [
+        ("mask.percentile=0", 0), ("mask.percentile=0", 1),
+        ("mask.percentile=80", 0), ("mask.percentile=80", 1),
+    ]  # fmt: skip
+
+
+def test_a_sweep_without_results_ends_without_a_word(tmp_path, capsys):
+    left(tmp_path, (["rewind.epoch=1"], None))
+    conclude(tmp_path)
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "stability.json").exists()
+
+
 # -- for the search and the report -----------------------------------------------------------------
 
 
 def test_barriers_are_found_by_dense_network_and_point(lab, tmp_path):
-    wanted = asked("rewind.step=5")  # a whole epoch
-    result = measured(lab, "rewind.step=5")
+    wanted = asked("rewind.step=4")  # a whole epoch
+    result = measured(lab, "rewind.step=4")
     masked = measured(lab, "mask.percentile=75")
     lines = barriers(lab.store)
     assert {result.measured.point, masked.measured.point} == {"1ep"}
     dense = lineage.lineage(wanted, lab.store).dense.key
     assert barrier_of(lines, dense, Point(1)) == result.barrier
-    assert barrier_of(lines, dense, Point(steps=5)) == result.barrier
+    assert barrier_of(lines, dense, Point(steps=4)) == result.barrier
     assert barrier_of(lines, dense, Point(0)) is None
     assert barrier_of(lines, "another", Point(1)) is None
     finer = measured(lab, "stability.points=7")
@@ -383,11 +449,10 @@ def test_barriers_are_found_by_dense_network_and_point(lab, tmp_path):
 
 
 def test_lines_that_are_damaged_or_unfinished_count_as_none(tmp_path):
-    line_ = Line("d", "1ep", 5, None, ["a", "b"], [0, 1], None,
-                 {"interpolated": {"val": [1, 2], "test": [1, 2]}}, False)  # fmt: skip
+    line_ = line_of()
     store = Store(tmp_path)
     written = line_.written()
-    broken = {**written, "errors": {"interpolated": {"val": [1], "test": [1, 2]}}}
+    broken = {**written, "errors": {"interpolated": {"val": [1], "test": [1, 2, 1]}}}
     for key, content in (("0", written), ("1", broken), ("2", {}), ("3", written)):
         folder = tmp_path / "line" / key
         folder.mkdir(parents=True)
