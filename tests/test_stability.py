@@ -397,7 +397,9 @@ def test_a_sweep_ends_with_the_barriers_by_point_over_seeds(tmp_path, capsys):
     )
     conclude(tmp_path)
     printed = capsys.readouterr().out
-    rows = re.findall(r"^ (epoch \d)  +(\S.*?)  +\S.*?  +(\d) +(yes|no|at chance) *$", printed, re.M)
+    rows = re.findall(
+        r"^ (epoch \d)  +(\S.*?)  +\S.*?  +(\d) +(yes|no|at chance) *$", printed, re.M
+    )
     assert rows == [
         ("epoch 0", "40.00", "1", "no"),
         ("epoch 1", "6.00 ± 2.83", "2", "no"),

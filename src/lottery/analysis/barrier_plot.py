@@ -70,7 +70,7 @@ def _barriers(ax: Any, found: Sequence[Place], series: Sequence[str]) -> None:
     ax.set_xticks(range(len(points)), [point.label for point in points])
     ax.set_xlim(-0.3, len(points) - 0.7)
     ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
-    ax.set_xlabel("rewound to epoch")
+    ax.set_xlabel("rewound to epoch (not to scale)")
     ax.set_ylabel("barrier, points of validation error")
     ax.set_title("Barrier between two children")
     ax.grid(axis="y", alpha=0.25)
