@@ -245,7 +245,7 @@ MUTANTS = [
     ),
     Mutant(
         "a cell is done without its dense network", "lineage.py",
-        "rival = (self.dense,) if self.dense and self.rounds else ()", "rival = ()",
+        "rival = (self.dense,) if self.dense and self.parent else ()", "rival = ()",
         "its ticket is done; the verdict would be trained where the sweep was submitted",
         ("test_sweep.py",),
     ),

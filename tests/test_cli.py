@@ -79,7 +79,9 @@ def test_help_is_light_and_lists_every_choice(script):
             assert f"\n{group.name}: {', '.join(sorted(names))}\n" in process.stdout
 
 
-@pytest.mark.parametrize("script", ["report.py", "preprocess.py", "transfer.py", "export.py"])
+@pytest.mark.parametrize(
+    "script", ["report.py", "preprocess.py", "transfer.py", "export.py", "stability.py"]
+)
 def test_help_of_the_others_is_light_and_names_their_options(script):
     process = run(script, "--help", python=IMPORT_TIMES)
     assert process.returncode == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import TINY, composed, laboratory
 
-from lottery import choices
+from lottery import choices, stability
 from lottery.config import Config
 from lottery.data import load
 from lottery.experiment import train_dense
@@ -239,6 +239,48 @@ def test_an_option_determines_a_node_and_all_that_come_from_it(
 def test_an_option_without_effect_is_in_no_key(base, folder, option, value, others):
     config = beside(base, others, folder)
     assert differing(config, having(config, {option: value})) == ()
+
+
+# Of stability.py: option, another value, what it determines of dense network, children and line,
+# beside which other values. Whatever determines a dense network is in the table above.
+STABILITY: list[tuple[str, Any, tuple[str, ...], dict[str, Any]]] = [
+    ("seed", 4, ("dense", "child", "line"), {}),
+    ("rewind.epoch", 2, ("child", "line"), {}),
+    ("rewind.step", 3, ("child", "line"), {}),
+    ("mask.percentile", 50.0, ("child", "line"), {}),
+    ("mask.rate", 20.0, ("child", "line"), {"mask.percentile": 50.0}),
+    ("mask.shuffle", True, ("child", "line"), {"mask.percentile": 50.0}),
+    ("stability.points", 5, ("line",), {}),
+    ("stability.batches", 1, ("line",), BATCH_NORM),
+    ("stability.batches", 1, (), {}),
+    ("stability.batches", 200, (), BATCH_NORM),  # an epoch has fewer
+    ("rewind.step", 4, (), {"rewind.epoch": 1}),
+    ("mask.score.name", "random", (), {}),
+    ("mask.shuffle", True, (), {}),
+    ("mask.rate", 20.0, (), {}),
+    ("rewind.keep", [2], (), {}),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "determined", "others"), STABILITY)
+def test_an_option_determines_children_and_their_line(option, value, determined, others):
+    def found(config: Any) -> dict[str, Any]:
+        chain = stability.chain(config, Store("nowhere"))
+        children = [branch.node.key for branch in chain.branches]
+        assert len({*children}) == 2
+        assert chain.dense is not None
+        assert chain.measured is not None
+        return {"dense": chain.dense.key, "child": children, "line": chain.measured.key}
+
+    config = having(composed(*TINY, "seed=3", name="stability"), others)
+    one, other = found(config), found(having(config, {option: value}))
+    assert tuple(node for node in one if one[node] != other[node]) == determined
+
+
+def test_every_option_of_stability_is_in_the_tables():
+    own = {n for n, *_ in options(composed(*TINY, name="stability"))}
+    known = {n for n, *_ in options(composed(*TINY))} | {option for option, *_ in STABILITY}
+    assert own - known == {"ticket"}  # whose mask is in the key: test_stability.py
 
 
 def test_every_option_is_in_the_table_or_plumbing(base):

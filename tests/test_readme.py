@@ -98,6 +98,24 @@ def test_commands_that_move_and_export_tickets_have_options_that_exist():
                 assert typed(config)
 
 
+def test_commands_that_measure_stability_have_options_that_exist():
+    typed_there = commands("stability.py")
+    assert len(typed_there) >= 4
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        for arguments in typed_there:
+            overrides = [re.sub("<.*?>", "some", a) for a in arguments]
+            master = loader.load_configuration("stability", overrides, RunMode.MULTIRUN)
+            assert master.hydra.mode is RunMode.MULTIRUN
+            sweeper = Plugins.instance().instantiate_sweeper(
+                hydra_context=HydraContext(loader, Callbacks()),
+                task_function=lambda config: None, config=master,
+            )  # fmt: skip
+            cells = sweeper._cells(list(master.hydra.overrides.task))
+            assert len(cells) > 1
+            assert all(typed(sweeper._composition(cell)) for cell in cells)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 def test_a_clean_clone_runs(tmp_path):

@@ -7,17 +7,23 @@ import pytest
 from conftest import TINY, composed
 
 from lottery import studies
+from lottery.barriers import Line
 from lottery.errors import ConfigError, LotteryError, ResultError
 from lottery.files import write_json
 from lottery.runs import load_run, runs_of
 from lottery.store import Store
 from lottery.studies.prune import Pruned
+from lottery.studies.stability import Measured
 from lottery.studies.train import Trained
 from lottery.studies.transfer import METRICS, Moved
 
 RUN = {"key": "0123", "val_top1": 0.5}
 MEASURED = RUN | dict.fromkeys(METRICS, 0.5)
 TICKET = {"key": "a", "digest": "b", "file": "c", "density": 0.1, "network": "d", "data": "e"}
+LINE = Line(
+    dense="0", point="1ep", steps_per_epoch=5, mask=None, children=["1", "2"], shares=[0, 1],
+    batches=None, errors={"interpolated": {"val": [1, 2], "test": [1, 2]}}, at_chance=False,
+)  # fmt: skip
 RESULTS = [
     Trained(store="/store", dense=RUN),
     Pruned(
@@ -31,11 +37,15 @@ RESULTS = [
         runs=[{"name": "ticket", "title": "ticket", **MEASURED},
               {"name": "dense", "title": "dense", "missing": "it is gone"}],
     ),
+    Measured(
+        store="/store", dense=RUN, mask=None, children=[RUN, RUN], line=LINE.written(),
+        barriers=LINE.barriers, barrier=LINE.barrier,
+    ),
 ]  # fmt: skip
 
 
 def test_every_study_is_the_one_of_its_name():
-    assert set(studies.known()) == {"prune", "train", "transfer"}
+    assert set(studies.known()) == {"prune", "stability", "train", "transfer"}
     for name in studies.known():
         study = studies.find(name)
         assert study.name == study.result.study == name
@@ -51,7 +61,9 @@ def test_a_result_is_read_as_it_was_written(result):
     assert type(again) is type(result)
     assert again.main.path.parts[:2] == ("/", "store")
     assert set(again.trainings) == {"prune": {"dense", "ticket"}, "train": {"dense"},
-                                    "transfer": {"ticket"}}[result.study]  # fmt: skip
+                                    "transfer": {"ticket"},
+                                    "stability": {"dense", "child_1", "child_2"},
+                                    }[result.study]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -60,7 +72,7 @@ def test_a_result_is_read_as_it_was_written(result):
 def test_a_result_that_lacks_or_breaks_anything_is_one_readable_line(result, name):
     about = result.written()
     del about[name]
-    broken = {**about, name: "5" if name in ("tolerance", "level") else 5}
+    broken = {**about, name: "5" if name in ("tolerance", "barrier", "level") else 5}
     for wrong in (about, broken):
         with pytest.raises(ResultError) as refused:
             studies.read(wrong)
@@ -80,7 +92,7 @@ def test_a_result_must_name_its_runs(result):
         ({"study": "prune", "version": 99}, "of version 99, and this program reads version 2"),
         ({"study": "prune", "version": 0}, "of version 0, and this program reads version 2"),
         ({"dense": RUN, "store": ""}, "it does not name one"),
-        ({"study": "stability", "version": 1}, "the study stability is unknown"),
+        ({"study": "sparsity", "version": 1}, "the study sparsity is unknown"),
         ([], "it does not name one"),
     ],
 )

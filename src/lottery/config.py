@@ -330,6 +330,29 @@ class TransferConfig(Training):
     transfer: Transfer = field(default_factory=Transfer)
 
 
+@dataclass
+class Stability:
+    """How the line between two children is measured."""
+
+    points: int = option(31, "networks on the line, its two ends among them", ge=3)
+    batches: int = option(
+        100,
+        "training batches from which the statistics of BatchNorm are recomputed, at each point of "
+        "the line; at most an epoch's",
+        ge=1,
+    )
+
+
+@dataclass
+class StabilityConfig(Config):
+    """What stability.py does: a study, of which two children are trained from a rewind point."""
+
+    ticket: str | None = option(
+        None, "ticket file, run folder or report whose mask the children have", identity=False
+    )
+    stability: Stability = field(default_factory=Stability)
+
+
 DENSE = (
     "seed", "data", "model", "optimizer", "schedule", "augmentation", "callback", "trainer",
 )  # fmt: skip

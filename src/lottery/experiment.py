@@ -67,7 +67,7 @@ def find_ticket(config: Config, lab: Laboratory) -> dict[str, Any]:
         if step.mask is None:
             ranked = train_sparse(config, lab, dense)
             continue
-        mask = make_mask(config, lab.store, dense, ranked, step, _sources(config, lab, dense))
+        mask = make_mask(config, lab.store, dense, ranked, step, sources(config, lab, dense))
         ranked = retrain(config, lab, dense, ranked, step, mask)
     return report(config, lab, dense, ranked)
 
@@ -94,7 +94,7 @@ def train_early(config: Config, lab: Laboratory) -> Run:
     (only,) = chain.rounds
     if only.mask is None:
         return train_sparse(config, lab, dense)
-    mask = make_mask(config, lab.store, dense, dense, only, _sources(config, lab, dense))
+    mask = make_mask(config, lab.store, dense, dense, only, sources(config, lab, dense))
     return retrain(config, lab, dense, dense, only, mask)
 
 
@@ -112,7 +112,7 @@ def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[st
         if first.mask is None:
             continue
         try:
-            make_mask(cell, lab.store, dense, dense, first, _sources(cell, lab, dense))
+            make_mask(cell, lab.store, dense, dense, first, sources(cell, lab, dense))
         except (StoreError, ClusterError):  # which no cell is to blame for
             raise
         except Exception as error:  # also of a plug-in; the other cells can do without this one
@@ -125,7 +125,7 @@ def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[st
     return dense_result(config, lab)
 
 
-def _sources(config: Config, lab: Laboratory, dense: Run) -> Sources:
+def sources(config: Config, lab: Laboratory, dense: Run) -> Sources:
     """What masks may be made from besides trained weights."""
 
     def weights(point: Point) -> tuple[Mapping[str, np.ndarray[Any, Any]], str | None]:

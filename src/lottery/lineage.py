@@ -38,17 +38,32 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """A training that goes on from a state of the dense network, in another way than that did."""
+
+    node: Node
+    first: Point
+    """Where it leaves the dense network's training."""
+    mask: Node | None = None
+    """The mask that it has, if that is made of the dense network."""
+
+
+@dataclass(frozen=True)
 class Lineage:
     """dense -> mask -> ticket -> mask -> ticket …; of train.py the dense network alone.
 
-    Of transfer.py ``transfers``, the moved ticket first, then the controls; ``nameless`` is the
-    number of those whose identity depends on what the others will have measured.
+    Of stability.py ``branches`` and ``measured``, what is measured between them; ``rounds`` are
+    those that their mask needs. Of transfer.py ``transfers``, the moved ticket first, then the
+    controls; ``nameless`` is the number of those whose identity depends on what the others will
+    have measured.
     """
 
     dense: Node | None = None
     rounds: tuple[Round, ...] = ()
     transfers: tuple[Node, ...] = ()
     nameless: int = 0
+    branches: tuple[Branch, ...] = ()
+    measured: Node | None = None
 
     @property
     def goals(self) -> tuple[Node, ...]:
@@ -57,19 +72,32 @@ class Lineage:
 
     @property
     def parent(self) -> str | None:
-        """Key of the dense network that the tickets wait for; None without tickets."""
-        return self.dense.key if self.dense and self.rounds else None
+        """Key of the dense network that its other trainings wait for; None if there are none."""
+        return self.dense.key if self.dense and (self.rounds or self.branches) else None
 
     @property
     def early(self) -> bool:
         """Whether its ticket can be trained before, or beside, its dense network."""
-        return bool(self.rounds) and all(step.early for step in self.rounds)
+        return bool(self.rounds) and not self.branches and all(step.early for step in self.rounds)
 
     @property
     def told(self) -> tuple[Node, ...]:
         """What its result tells of, so must be there first: its goals, and a ticket's rival."""
-        rival = (self.dense,) if self.dense and self.rounds else ()
-        return (*rival, *self.goals)
+        rival = (self.dense,) if self.dense and self.parent else ()
+        trained = (branch.node for branch in self.branches)
+        return (*rival, *trained, *self.goals)
+
+    @property
+    def starts(self) -> frozenset[Point]:
+        """Points in the dense network's training whose states other trainings begin with."""
+        own = (step.first for step in self.rounds)
+        return frozenset((*own, *(branch.first for branch in self.branches)))
+
+    @property
+    def masks(self) -> tuple[Node, ...]:
+        """The masks that are made on the way, by themselves and not while a ticket is trained."""
+        made = [step.mask for step in self.rounds] + [branch.mask for branch in self.branches]
+        return tuple(mask for mask in made if mask is not None)
 
     @property
     def done(self) -> bool:
@@ -78,7 +106,9 @@ class Lineage:
 
     @property
     def last(self) -> Node:
-        """The ticket, moved or not, or the dense network if there is none."""
+        """What is measured in the end, or the ticket, moved or not, or the dense network."""
+        if self.measured:
+            return self.measured
         if self.rounds:
             return self.rounds[-1].ticket
         last = self.transfers[0] if self.transfers else self.dense
@@ -89,7 +119,8 @@ class Lineage:
     def runs(self) -> tuple[Node, ...]:
         """All that has to be trained, in order."""
         dense = () if self.dense is None else (self.dense,)
-        return (*dense, *(r.ticket for r in self.rounds), *self.transfers)
+        branches = (branch.node for branch in self.branches)
+        return (*dense, *(r.ticket for r in self.rounds), *branches, *self.transfers)
 
 
 def dense_lineage(config: Config, store: Store) -> Lineage:

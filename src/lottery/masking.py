@@ -51,7 +51,20 @@ def make_mask(
     about = mask_identity(config, dense.key, ranked.key, step.percentile)
     produce = partial(_produce, config, store, dense, ranked, step, sources)
     mask = store.compute("mask", about, produce)
-    return _shuffle(config, store, mask, dense.whole, sources) if step.shuffled else mask
+    return shuffled(config, store, mask, dense.whole, sources.ties) if step.shuffled else mask
+
+
+def taken_mask(
+    store: Store, about: Mapping[str, Any], mask: masks.Mask, pattern: Any, dense: Run
+) -> Node:
+    """A mask that was made elsewhere, for a network that has such kernels."""
+
+    def produce(work: Path) -> None:
+        found = _in_order(mask, dense)
+        removed = 1 - masks.summary(found, dense.whole)["density"]
+        _write(work, found, {"percentile": 100 * removed}, pattern, dense.whole)
+
+    return store.compute("mask", about, produce)
 
 
 def prunable(config: Config, dense: Run) -> list[str]:
@@ -116,8 +129,7 @@ def _produce(
         found = made(_stored_scores(config, store, ranked, step, scores), step.percentile)
     else:  # as quick as reading them
         found = made(scores(work), step.percentile)
-    place = {kernel.path: n for n, kernel in enumerate(dense.kernels)}
-    found = {path: found[path] for path in sorted(found, key=place.__getitem__)}  # as one reads it
+    found = _in_order(found, dense)
     noted = {"replayed": replayed} if replayed else {}
     _write(work, found, {"percentile": step.percentile, **noted}, options.pattern, dense.whole)
 
@@ -139,20 +151,26 @@ def _stored_scores(
     return tensors.read(node.path / "scores.safetensors")[0]
 
 
-def _shuffle(
-    config: Config, store: Store, mask: Node, whole: masks.Whole, sources: Sources
+def _in_order(mask: Arrays, dense: Run) -> dict[str, np.ndarray[Any, Any]]:
+    """The mask as one reads the network, input first."""
+    place = {kernel.path: n for n, kernel in enumerate(dense.kernels)}
+    return {path: mask[path] for path in sorted(mask, key=place.__getitem__)}
+
+
+def shuffled(
+    config: Config, store: Store, mask: Node, whole: masks.Whole, tied: Callable[[], Ties]
 ) -> Node:
-    """The control: the same layer-wise counts at random places."""
+    """The control: the same layer-wise counts at random places, in the config's pattern."""
     pattern = config.mask.pattern
 
     def produce(work: Path) -> None:
         about = files.read_json(mask.path / "result.json")
-        ties = sources.ties() if needs_ties(pattern) else None
+        ties = tied() if needs_ties(pattern) else None
         found = masks.read(mask.path / MASK)
-        shuffled = masks.shuffle(found, config.seed, pattern=pattern, ties=ties)
-        shuffled = {path: shuffled[path] for path in about["layers"]}
+        permuted = masks.shuffle(found, config.seed, pattern=pattern, ties=ties)
+        permuted = {path: permuted[path] for path in about["layers"]}
         noted = {k: about[k] for k in ("percentile", "replayed") if k in about}
-        _write(work, shuffled, noted, pattern, whole)
+        _write(work, permuted, noted, pattern, whole)
 
     return store.compute("mask", shuffled_identity(config, mask.key), produce)
 

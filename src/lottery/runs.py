@@ -211,7 +211,8 @@ class StoredKernel:
 def load_run(path: str | Path) -> Run:
     """The run of an output folder or of a folder of the store.
 
-    That of prune.py is the ticket, of train.py the dense run, of transfer.py the moved ticket.
+    That of prune.py is the ticket, of train.py the dense run, of transfer.py the moved ticket, of
+    stability.py the first child.
 
     Raises :class:`LotteryError` if there is no finished run.
     """

@@ -131,9 +131,9 @@ def follow() -> bool:
     if task is None or task.rank == 0:
         return False
     run = _imported()
-    from lottery.training import passes
+    from lottery.training import line, passes
 
-    joins = {run.PLAN: run.join, passes.PLAN: passes.join}
+    joins = {kind.PLAN: kind.join for kind in (run, passes, line)}
     run.workers.follow({k: functools.partial(join, load=load_data) for k, join in joins.items()})
     return True
 

@@ -1,4 +1,4 @@
-"""What the scripts tell: one module a study, found by name; prune, train and transfer are three.
+"""What the scripts tell: one module a study, found by name; prune and train are two.
 
 A module holds ``STUDY``, a :class:`Study` of the module's name. It only points to the code that
 computes, which it imports when called: ``--help`` must not wait for it.
@@ -27,7 +27,7 @@ Main = TypeVar("Main", bound=Callable[..., Any])
 
 def _childless(cells: Sequence[Any]) -> "Study":
     """No cell waits for a dense network of its own."""
-    raise LookupError("the lineage of this study has rounds, so the study must say its parents")
+    raise LookupError("the lineage of this study has a parent, so the study must say its parents")
 
 
 def _never(config: Any, laboratory: "Laboratory") -> None:

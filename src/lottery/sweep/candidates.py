@@ -22,7 +22,7 @@ def candidates(cells: Sequence[Cell]) -> list[Candidate]:
 def _candidate(cell: Cell, common: set[str]) -> Candidate:
     config = cell.config
     own = [o for o in cell.overrides if o not in common and o.partition("=")[0] not in OWN]
-    if not cell.lineage.rounds:
+    if not cell.lineage.rounds or cell.lineage.branches:  # not about a ticket
         return Candidate(cell.overrides, " ".join(own), None, config.seed, cell.epochs)
     behind = cell.epochs[cell.lineage.last.key]
     return Candidate(

@@ -39,11 +39,13 @@ class Cell:
         """Epochs to train for each of its runs, by the run's key."""
         whole = self.config.trainer.epochs
         epochs: dict[str, float] = {node.key: whole for node in self.lineage.runs}
-        for step in self.lineage.rounds:
-            behind: float = step.first.epochs
-            if step.first.steps:
-                behind = step.first.step(spe := epoch_steps(self.config)) / spe
-            epochs[step.ticket.key] = whole - behind
+        later = [(step.ticket, step.first) for step in self.lineage.rounds]
+        later += [(branch.node, branch.first) for branch in self.lineage.branches]
+        for node, first in later:
+            behind: float = first.epochs
+            if first.steps:
+                behind = first.step(spe := epoch_steps(self.config)) / spe
+            epochs[node.key] = whole - behind
         return epochs
 
     @property
@@ -171,12 +173,11 @@ def _parents(
 
 def _starts(family: Sequence[Cell]) -> set[Point]:
     """The points of one dense network whose states its cells need."""
-    starts = {step.first for c in family for step in c.lineage.rounds}
+    starts = {point for c in family for point in c.lineage.starts}
     return starts | {
         point
         for c in family
-        for step in c.lineage.rounds
-        if step.mask is not None and not step.mask.done
+        if not all(mask.done for mask in c.lineage.masks)
         for point in scored(c.config)
     }
 
@@ -205,8 +206,9 @@ def _jobs(cells: list[Cell]) -> tuple[tuple[Cell, ...], ...]:
 
 def _own(cell: Cell) -> list[str]:
     """The runs that only one job may compute; dense networks and controls are shared by leases."""
-    tickets = [r.ticket.key for r in cell.lineage.rounds if not r.ticket.done]
-    return tickets or [cell.lineage.last.key]
+    trained = [step.ticket for step in cell.lineage.rounds]
+    trained += [branch.node for branch in cell.lineage.branches]
+    return [node.key for node in trained if not node.done] or [cell.lineage.last.key]
 
 
 @dataclass(frozen=True)

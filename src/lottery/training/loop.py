@@ -393,13 +393,19 @@ class Loop:
     def _dense_gradients(self, images: Any, labels: Any, step: Any) -> tuple[list[Any], Any]:
         """The gradients of a global batch, and the sums of this replica's metrics."""
         context = tf.distribute.get_replica_context()
-        first_row = context.replica_id_in_sync_group * (self.batch_size // self.replicas)
-        seed = tf.constant(self.seed, tf.int64)
-        inputs, targets = self._augment(images, labels, seed, step, tf.convert_to_tensor(first_row))
+        inputs, targets = self.augmented(images, labels, step)
         gradients, losses, logits = self._gradients_call(inputs, targets)
         if self.replicas > 1:
             gradients = self._all_reduce(context, gradients)
         return gradients, sums_of(losses, logits, labels, tf.ones_like(losses))
+
+    def augmented(self, images: Any, labels: Any, step: Any) -> tuple[Any, Any]:
+        """What the network trains on in a step, of this replica's part of the batch."""
+        context = tf.distribute.get_replica_context()
+        first_row = context.replica_id_in_sync_group * (self.batch_size // self.replicas)
+        seed = tf.constant(self.seed, tf.int64)
+        inputs, targets = self._augment(images, labels, seed, step, tf.convert_to_tensor(first_row))
+        return inputs, targets
 
     def _all_reduce(self, context: Any, gradients: list[Any]) -> list[Any]:
         """The gradients summed over replicas; moving statistics become their mean on the way."""
