@@ -78,7 +78,7 @@ class Evidence:
                     elif result is not ...:
                         pairs.setdefault(place, {})[seed] = result["dense"], result["ticket"]
         judged = self._judge(pairs)
-        wanted = self._wanted(judged)
+        wanted = self._wanted(judged or self._alike(pairs))
         spread = _spread(list(pairs.values()))
         found = {}
         for place in sorted({*pairs, *lost}):
@@ -113,6 +113,12 @@ class Evidence:
         if self._judged is None or self._judged.keys() != complete.keys():
             self._judged = self._rule.judge(complete)
         return self._judged
+
+    def _alike(self, pairs: Mapping[Place, Mapping[int, Pair]]) -> dict[Hashable, Comparison]:
+        """The rule's verdict if the seeds that are missing were like those that are there."""
+        seeds = self.network.seeds
+        return self._rule.judge({p: (list(own.values()) * seeds)[:seeds]
+                                 for p, own in pairs.items()})  # fmt: skip
 
     def _wanted(self, judged: Mapping[Hashable, Comparison]) -> float:
         """The difference from which on a cell passes, as far as the judged ones tell: a test asks
