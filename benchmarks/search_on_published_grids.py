@@ -132,7 +132,7 @@ def answer(grid, tolerance, level):
     rule = Rule(tolerance, level, len(rows), len(rung))
     judged = rule.judge({place: [(r["dense"], r["ticket"]) for r in results]
                          for place, results in whole.items()})  # fmt: skip
-    passed = {place: verdict.not_inferior for place, verdict in judged.items()}
+    passed = {place: verdict.passes for place, verdict in judged.items()}
     walked = [walk((rung[d], ok) for (d, e), ok in passed.items() if e == row) for row in rows]
     anywhere = [rung[density] for (density, _), ok in passed.items() if ok]
     return max((r for r in walked if r is not None), default=-1), max(anywhere, default=-1)

@@ -69,14 +69,14 @@ class LotterySweeper(BasicSweeper):
         first = composed[0][1]
         store = Store(first.paths.store)
         waves = self._waves(cells, store, study)
-        if waves.proposer.adaptive:
-            overview.show_outlook(waves.proposer)
         wave = waves.next()
         if wave is None:
             raise ConfigError(f"search={self._search.name} asks for no cell at all")
         launcher = Launchers.of(self.config, self.config.hydra.sweep.dir)
-        overview.show_wave(wave, store, launcher)
+        overview.show_wave(wave, waves, launcher)
         if first.sweep.dry_run:
+            if not wave.asked and (asked := waves.next()) is not None:
+                overview.show_wave(asked, waves, launcher)
             return
         if wave.plan.jobs or waves.proposer.adaptive:
             store.check_writable()
@@ -103,7 +103,7 @@ class LotterySweeper(BasicSweeper):
             return
         sweep.run()
         while wave := staged.next_wave(sweep, waves):
-            overview.show_wave(wave, store, launcher)
+            overview.show_wave(wave, waves, launcher)
             sweep.run()
         if error := sweep.end():
             raise error

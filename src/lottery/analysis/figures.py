@@ -278,9 +278,12 @@ def _mark(judged: Judged | None) -> str:
 
 
 def _worst(cells: Sequence[Cell]) -> str:
-    return next(s for s in ("failed", "running", "queued", "missing") if any(
-        c.status == s for c in cells
-    ))  # fmt: skip
+    worst = next(
+        s
+        for s in ("failed", "running", "queued", "missing", "unneeded")
+        if any(c.status == s for c in cells)
+    )
+    return "not needed" if worst == "unneeded" else worst
 
 
 def _summary(judged: Judged | None, chosen: Selection) -> tuple[str, ...]:

@@ -9,11 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lottery.analysis.table import show_whole, terminal
-from lottery.store import Store
 from lottery.sweep.jobs import Launchers
 from lottery.sweep.plan import Cell, Estimate, Plan, estimate
-from lottery.sweep.proposers import Proposer
-from lottery.sweep.waves import Wave
+from lottery.sweep.proposers import Outlook
+from lottery.sweep.waves import Wave, Waves
 
 COLOURS = {
     "done": "green", "failed": "red", "running": "cyan", "queued": "cyan", "missing": "yellow",
@@ -51,22 +50,36 @@ def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -
         console.print(f"  underway        {cell.number}: {cell.underway}", style="dim")
 
 
-def show_wave(wave: Wave, store: Store, launcher: Launchers) -> None:
-    """Print the plan of a wave, or how many cells of the grid it found in the store."""
-    if wave.asked:
-        expected = estimate(wave.plan, store, launcher.parallel)
-        show_plan(wave.plan, expected, launcher.gpus, launcher.parallel)
+def show_wave(wave: Wave, waves: Waves, launcher: Launchers) -> None:
+    """Print the plan of a wave, or how many cells of the grid it found in the store.
+
+    Before the first one that a search asks for, what it expects to need, against the grid.
+    """
+    if not wave.asked:
+        found = f"{_count(len(wave.plan.cells), 'cell')} of the grid"
+        terminal().print(Text.assemble((f"  {'in the store':<16}", "bold"), found))
         return
-    found = f"{_count(len(wave.plan.cells), 'cell')} of the grid"
-    terminal().print(Text.assemble((f"  {'in the store':<16}", "bold"), found))
+    if wave.number == 1 and (outlook := getattr(waves.proposer, "outlook", None)) is not None:
+        _show_outlook(outlook())
+    elif waves.proposer.adaptive:
+        terminal().print(f"wave {wave.number}", style="bold")
+    expected = estimate(wave.plan, waves.store, launcher.parallel)
+    show_plan(wave.plan, expected, launcher.gpus, launcher.parallel)
 
 
-def show_outlook(proposer: Proposer) -> None:
-    """Print what a search expects to need, against the grid."""
-    if (outlook := getattr(proposer, "outlook", None)) is None:
-        return
-    for name, text in outlook().lines():
+def _show_outlook(expected: Outlook) -> None:
+    rows = {
+        "search": f"{_range(expected.cells_from, expected.cells_to)} cells of the grid's "
+        f"{expected.grid_cells:,}, in {_range(expected.waves_from, expected.waves_to)} waves",
+        "its epochs": f"{_range(expected.epochs_from, expected.epochs_to)} of the grid's "
+        f"{expected.grid_epochs:,.6g}; what it asks for first:",
+    }
+    for name, text in rows.items():
         terminal().print(Text.assemble((f"  {name:<16}", "bold"), text))
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:,.6g}" if low == high else f"{low:,.6g} to {high:,.6g}"
 
 
 def show_outcome(

@@ -102,7 +102,7 @@ class Detached:
             if error := self.sweep.end():
                 log.warning("%s", error)
             return False
-        show_wave(wave, self.sweep.store, self.sweep.launcher)
+        show_wave(wave, self.waves, self.sweep.launcher)
         self.sweep.begin()
         return True
 

@@ -122,7 +122,8 @@ def make(
 
     ``underway`` names who computes a node at the moment, if anyone. ``chain`` names the runs of a
     cell; those without rounds wait for no dense network. A dense network that is trained keeps the
-    states that ``candidates`` of later waves would rewind to.
+    states that ``candidates`` of later waves would rewind to: its own, or, if it is that of a fresh
+    seed, any.
     """
     grid = []
     for cell in cells_of(cells, store, chain=chain, first=first):
@@ -164,19 +165,20 @@ def _parents(
         starts = _starts(family)
         if dense.done and all(_has_state(store, dense, point) for point in starts):
             continue
-        later = _starts([c for c in candidates if c.lineage.parent == key])
+        later = _starts([c for c in candidates if c.lineage.parent == key] or candidates)
         keep = [str(point) for point in sorted({*family[0].config.rewind.kept, *starts, *later})]
         config = replace(family[0].config, rewind=replace(family[0].config.rewind, keep=keep))
         parents.append(Parent(config, dense, tuple(family), underway(dense)))
     return tuple(parents)
 
 
-def _starts(family: Sequence[Cell]) -> set[Point]:
+def _starts(family: Iterable[Cell]) -> set[Point]:
     """The points of one dense network whose states its cells need."""
-    starts = {point for c in family for point in c.lineage.starts}
+    cells = list(family)
+    starts = {point for c in cells for point in c.lineage.starts}
     return starts | {
         point
-        for c in family
+        for c in cells
         if not all(mask.done for mask in c.lineage.masks)
         for point in scored(c.config)
     }

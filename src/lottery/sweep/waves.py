@@ -11,8 +11,10 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict, read_write
 
+from lottery import files
 from lottery.config import typed
 from lottery.errors import LotteryError
+from lottery.runs import Run, with_answers
 from lottery.store import Store
 from lottery.sweep import claims, plan
 from lottery.sweep.plan import Cell, Chain, Plan
@@ -30,6 +32,8 @@ class Wave:
     configs: list[DictConfig]
     asked: bool
     """Whether the proposer asked for them; the others are in the store."""
+    number: int = 0
+    """Of those that were asked for, from 1."""
 
 
 @dataclass
@@ -49,21 +53,26 @@ class Waves:
     """Whether the proposer has nothing left to ask."""
     _seen: set[tuple[str, ...]] = field(default_factory=set)
     _asked: list[Cell] = field(default_factory=list)
+    _number: int = 0
 
     def next(self) -> Wave | None:
         """What is in the store and was not told yet; else what the proposer asks for; else None."""
         if self.proposer.adaptive:
-            there = [c.overrides for c in self.grid if c.overrides not in self._seen and c.done]
+            there = [c for c in self.grid if c.overrides not in self._seen and c.done]
+            for cell in there:
+                self.proposer.tell(cell.overrides, _stored(cell))
             if there:
-                return self._wave(there, asked=False)
+                return self._wave([cell.overrides for cell in there], asked=False)
         asked = self.proposer.ask()
         self.ended = not asked
         return self._wave(asked, asked=True) if asked else None
 
     def tell(self, results: Iterable[tuple[Cell, Mapping[str, Any] | None]]) -> None:
-        """Let the proposer hear of cells that have ended."""
+        """Let the proposer hear of cells that it asked for, and that have ended."""
+        asked = {cell.overrides for cell in self._asked}
         for cell, result in results:
-            self.proposer.tell(cell.overrides, result)
+            if cell.overrides in asked:
+                self.proposer.tell(cell.overrides, result)
 
     def record(self) -> dict[str, Any]:
         """What there is to keep of the search in ``sweep.json``; nothing of a mere grid."""
@@ -90,8 +99,10 @@ class Waves:
             candidates=self.grid if self.proposer.adaptive else (),
         )
         self.count += len(made.cells)
-        self._asked += made.cells if asked else ()
-        return Wave(made, [config for config, _ in composed], asked)
+        if asked:
+            self._asked += made.cells
+            self._number += 1
+        return Wave(made, [config for config, _ in composed], asked, self._number)
 
 
 @dataclass(frozen=True)
@@ -124,6 +135,19 @@ class ComposedBefore:
             config.seed = int(seeds[-1].partition("=")[2])
             config.hydra.overrides.task = list(overrides)
         return config
+
+
+def _stored(cell: Cell) -> dict[str, Any]:
+    """What the store has of a cell that is done."""
+    dense, ticket = cell.lineage.dense, cell.lineage.last
+    found: dict[str, Any] = {
+        kind: with_answers({"key": node.key, **Run(node.path).result}, node.path)
+        for kind, node in (("dense", dense), ("ticket", ticket))
+        if node is not None
+    }
+    if (path := ticket.path / "mask.json").exists():
+        found["mask"] = files.read_json(path)
+    return found
 
 
 def _cost(cells: Iterable[Cell]) -> dict[str, float]:

@@ -38,6 +38,25 @@ class Candidate:
     barrier: float | None = None
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """Least and most that a search is expected to ask for, beside the grid; all that is not done.
+
+    Cells are those of a sweep: one percentile, row and seed. Fresh seeds and controls are among
+    those of the search. More may be needed where accuracy rises and falls along a row, or fresh
+    seeds refute a winner.
+    """
+
+    cells_from: int
+    cells_to: int
+    epochs_from: float
+    epochs_to: float
+    waves_from: int
+    waves_to: int
+    grid_cells: int
+    grid_epochs: float
+
+
 class Proposer(Protocol):
     """Asks for cells in waves, each computed before the next is asked for."""
 
@@ -52,7 +71,9 @@ class Proposer(Protocol):
         """What a cell has shown: its ``result.json``; None if it failed.
 
         That is of every cell that was asked for, and before that of candidates that the store has
-        already, or that were rounds on the way of others.
+        already, or that were rounds on the way of others: of these ``dense``, ``ticket`` and
+        ``mask``. Results of runs also have which validation images they got right
+        (:data:`lottery.verdict.images.ANSWERS`), if that was kept.
         """
         ...
 

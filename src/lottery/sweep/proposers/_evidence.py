@@ -3,14 +3,15 @@
 import enum
 import math
 import statistics
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lottery.sweep.proposers._rows import Network, Place
-from lottery.verdict.comparison import Comparison, Pair, sampling_variance
+from lottery.verdict import images
+from lottery.verdict.comparison import Comparison, margin
+from lottery.verdict.images import Pair
 from lottery.verdict.rule import Rule
-from lottery.verdict.single import at_chance
 
 SURE = 2.0
 """Standard deviations at which the seeds that are there decide for those that are not."""
@@ -78,7 +79,7 @@ class Evidence:
                     elif result is not ...:
                         pairs.setdefault(place, {})[seed] = result["dense"], result["ticket"]
         judged = self._judge(pairs)
-        wanted = self._wanted(judged or self._alike(pairs))
+        wanted = self._wanted(pairs)
         spread = _spread(list(pairs.values()))
         found = {}
         for place in sorted({*pairs, *lost}):
@@ -88,7 +89,7 @@ class Evidence:
             if place in lost:
                 state, hopeful = State.UNKNOWN, False
             elif place in judged:
-                hopeful = _passes(judged[place], own.values()) and place not in refuted
+                hopeful = judged[place].passes and place not in refuted
                 failed = State.REFUTED if place in refuted else State.FAILED
                 state = State.PASSED if hopeful else failed
             elif self._futile(list(own.values()), spread, wanted):
@@ -101,7 +102,7 @@ class Evidence:
     def confirms(self, pairs: Sequence[Pair]) -> bool:
         """Whether tickets of fresh seeds lose at most the tolerance, on average."""
         rule = Rule(self.network.tolerance, level=None)
-        return _passes(rule.judge({0: pairs})[0], pairs)
+        return rule.judge({0: pairs})[0].passes
 
     def _judge(self, pairs: Mapping[Place, Mapping[int, Pair]]) -> dict[Hashable, Comparison]:
         """The rule's verdict on the complete cells."""
@@ -114,18 +115,16 @@ class Evidence:
             self._judged = self._rule.judge(complete)
         return self._judged
 
-    def _alike(self, pairs: Mapping[Place, Mapping[int, Pair]]) -> dict[Hashable, Comparison]:
-        """The rule's verdict if the seeds that are missing were like those that are there."""
-        seeds = self.network.seeds
-        return self._rule.judge({p: (list(own.values()) * seeds)[:seeds]
-                                 for p, own in pairs.items()})  # fmt: skip
-
-    def _wanted(self, judged: Mapping[Hashable, Comparison]) -> float:
-        """The difference from which on a cell passes, as far as the judged ones tell: a test asks
-        for more than the tolerance.
+    def _wanted(self, pairs: Mapping[Place, Mapping[int, Pair]]) -> float:
+        """The difference that a cell must have at least to pass, whatever its seeds will be: a test
+        asks for more than the tolerance, for the validation images are a sample.
         """  # fmt: skip
-        margins = [verdict.difference - verdict.lower for verdict in judged.values()]
-        return -self.network.tolerance + (statistics.median(margins) if margins else 0.0)
+        level, least = self.network.level, -self.network.tolerance
+        if level is None or not pairs:
+            return least
+        samples = (images.sampling(list(own.values())) for own in pairs.values())
+        margins = (margin(level, self._rule.looks, None, s.variance(least)) for s in samples)
+        return least + float(statistics.median(margins))
 
     def _futile(self, pairs: Sequence[Pair], spread: float, wanted: float) -> bool:
         """Whether the mean over all seeds will hardly reach what is wanted.
@@ -136,11 +135,6 @@ class Evidence:
         mean = statistics.fmean(map(points, pairs))
         error = spread * math.sqrt(1 / len(pairs) - 1 / self.network.seeds)
         return mean + SURE * error < wanted
-
-
-def _passes(verdict: Comparison, pairs: Iterable[Pair]) -> bool:
-    """A dense network at chance is matched by nothing."""
-    return verdict.not_inferior and not any(at_chance(dense) for dense, _ in pairs)
 
 
 def points(pair: Pair) -> float:
@@ -157,7 +151,8 @@ def _spread(cells: Sequence[Mapping[int, Pair]]) -> float:
     """
     if not cells:
         return 0.0
-    squares = statistics.fmean(sampling_variance(p) for own in cells for p in own.values())
+    squares = statistics.fmean(images.sampling([p]).variance(points(p)) for own in cells
+                               for p in own.values())  # fmt: skip
     free = 1
     for own in cells:
         if len(own) > 1:

@@ -3,33 +3,14 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lottery.sweep.proposers import Candidate
+from lottery.sweep.proposers import Candidate, Outlook
 from lottery.sweep.proposers._evidence import Look, State, Told
 from lottery.sweep.proposers._rows import Network, Place
 from lottery.sweep.proposers._search import NetworkSearch
-from lottery.verdict.comparison import Pair
+from lottery.verdict.images import Pair
 
 SCENARIOS = 6
 """Sparsest passing rungs that are tried, besides none and all."""
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """Least and most that a search is expected to ask for, beside the grid; all that is not done.
-
-    Cells are those of a sweep: one percentile, row and seed. Fresh seeds and controls are among
-    those of the search. More may be needed where accuracy rises and falls along a row, or fresh
-    seeds refute a winner.
-    """
-
-    cells_from: int
-    cells_to: int
-    epochs_from: float
-    epochs_to: float
-    waves_from: int
-    waves_to: int
-    grid_cells: int
-    grid_epochs: float
 
 
 Wave = Callable[[Sequence[NetworkSearch], Told], list[Candidate]]

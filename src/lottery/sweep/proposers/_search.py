@@ -9,7 +9,7 @@ from lottery.sweep.proposers import Candidate
 from lottery.sweep.proposers._evidence import Look, Told, points
 from lottery.sweep.proposers._moves import Standing, all_rows, one_cell
 from lottery.sweep.proposers._rows import Network, Place
-from lottery.verdict.comparison import Pair
+from lottery.verdict.images import Pair
 
 REFUTATIONS = 3
 """Winners that fresh seeds may refute; the next is reported without."""

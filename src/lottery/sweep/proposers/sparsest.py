@@ -7,7 +7,7 @@ from typing import Any
 from lottery import choices
 from lottery.errors import ConfigError
 from lottery.options import option
-from lottery.sweep.proposers import Candidate, Overrides, _outlook, _record
+from lottery.sweep.proposers import Candidate, Outlook, Overrides, _outlook, _record
 from lottery.sweep.proposers._evidence import Evidence
 from lottery.sweep.proposers._rows import networks
 from lottery.sweep.proposers._search import NetworkSearch
@@ -91,19 +91,21 @@ class Proposal:
         if result is not None or tuple(cell) not in self._told:
             self._told[tuple(cell)] = result
 
-    def outlook(self) -> _outlook.Outlook:
+    def outlook(self) -> Outlook:
         """What is expected to be asked for beyond what was told."""
         return _outlook.outlook(self._searches, self._candidates, self._told, self._wave)
 
     def record(self) -> dict[str, Any]:
         """What was found, as plain JSON, by network; :mod:`._record` has the parts.
 
-        ``waves`` are those that this object asked for.
+        ``waves`` are those that this object asked for, ``confirm`` the cells of fresh seeds.
         """
         outcomes = [search.outcome(self._told, self._slots) for search in self._searches]
+        confirming = [c for o in outcomes for c in (*o.refuted, o.confirmation) if c is not None]
         return {
             "search": "sparsest",
             "waves": self._waves,
+            "confirm": [list(cell.overrides) for c in confirming for cell in c.cells],
             "networks": [
                 _record.of_network(search.network, outcome)
                 for search, outcome in zip(self._searches, outcomes, strict=True)
