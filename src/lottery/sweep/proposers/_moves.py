@@ -179,5 +179,5 @@ def _probe(standing: Standing, row: Row, rungs: Sequence[int], jobs: int) -> lis
     if cells == count:
         picked = list(rungs)
     if row.iterative:
-        picked = picked[-1:]  # the others are rounds on its way
+        picked = list(rungs[-1:]) if jobs else []  # the others are rounds on its way
     return [c for rung in picked for c in standing.left(row, rung)[:1]]

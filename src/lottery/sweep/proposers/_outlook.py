@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lottery.sweep.proposers import Candidate
 from lottery.sweep.proposers._evidence import Look, State, Told
+from lottery.sweep.proposers._moves import Standing
 from lottery.sweep.proposers._rows import Network, Place
 from lottery.sweep.proposers._search import NetworkSearch
 from lottery.verdict.comparison import Pair
@@ -57,7 +58,9 @@ def outlook(
 
 @dataclass(frozen=True)
 class _MadeUp:
-    """Each row passes down to a rung. If ``sure``, one seed shows that a cell fails."""
+    """Each row passes down to a rung, and where it really did. If ``sure``, one seed shows that a
+    cell fails.
+    """  # fmt: skip
 
     network: Network
     sparsest: Mapping[str, int]
@@ -66,14 +69,16 @@ class _MadeUp:
 
     def looks(self, told: Told, refuted: Collection[Place] = ()) -> dict[Place, Look]:
         found = {}
+        real = Standing(self.network, self.real)
         for row in self.network.rows:
+            sparsest = max(self.sparsest[row.name], real.reached(row))
             for rung, cell in row.cells.items():
                 place = row.name, rung
                 seeds = tuple(s for s, c in cell.items() if told.get(c.overrides) is not None)
                 if place in self.real:
                     found[place] = self.real[place]
                 elif seeds:
-                    found[place] = self._look(seeds, rung <= self.sparsest[row.name])
+                    found[place] = self._look(seeds, rung <= sparsest)
         return found
 
     def _look(self, seeds: tuple[int, ...], passes: bool) -> Look:
