@@ -245,11 +245,11 @@ def search_next(proposer):
 
 
 @UNTIMED
-@given(tables(), st.sampled_from(MODES), st.sets(st.integers(0, 89)))
-def test_what_is_in_the_store_is_used(table, waves, known):
+@given(tables(), st.sampled_from(MODES), st.integers(0, 9), st.integers(1, 9))
+def test_what_is_in_the_store_is_used(table, waves, first, every):
     cells = grid(len(table), len(table[0]))
     proposer = search(cells, waves=waves)
-    before = [cells[i] for i in sorted(known) if i < len(cells)]
+    before = cells[first::every]
     for c in before:
         proposer.tell(c.overrides, passing(table)(c))
     asked = itertools.chain(*play(proposer, cells, passing(table)))
@@ -461,10 +461,10 @@ def test_controls_are_looked_at_beside_the_winner_alone():
 
 
 @UNTIMED
-@given(tables(), st.sampled_from(MODES), st.sets(st.integers(0, 89)))
-def test_cells_that_end_with_an_error_are_passed_around(table, waves, lost):
+@given(tables(), st.sampled_from(MODES), st.integers(0, 9), st.integers(2, 9))
+def test_cells_that_end_with_an_error_are_passed_around(table, waves, first, every):
     cells = grid(len(table), len(table[0]))
-    lost = {cells[i].overrides for i in lost if i < len(cells)}
+    lost = {c.overrides for c in cells[first::every]}
     shown = passing(table)
     proposer = search(cells, waves=waves)
     play(proposer, cells, lambda c: None if c.overrides in lost else shown(c))
