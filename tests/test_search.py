@@ -280,9 +280,9 @@ def test_a_clear_failure_costs_one_seed_and_a_close_one_all():
 
 
 def test_what_is_given_up_would_hardly_have_passed():
-    """Two standard deviations: one in forty of those that are at the tolerance."""
+    """One in 160 of those that are at the tolerance."""
     draw = random.Random(0)
-    cells = grid(1, 300, seeds=3, tolerance=0.5)
+    cells = grid(1, 400, seeds=3, tolerance=0.5)
     (network,) = networks(cells)
     means = {c.percentile: draw.uniform(-1.5, 0.5) for c in cells}
     told = {
@@ -292,7 +292,7 @@ def test_what_is_given_up_would_hardly_have_passed():
     some = {c.overrides for c in cells if c.seed == 0 or c.percentile < 60}
     first = Evidence(network).looks({o: r for o, r in told.items() if o in some})
     given_up = [place for place, look in first.items() if look.state is State.GIVEN_UP]
-    assert 40 < len(given_up) < 200
+    assert 20 < len(given_up) < 200
     assert sum(whole[place].state is State.PASSED for place in given_up) <= 0.03 * len(given_up)
 
 
@@ -461,9 +461,9 @@ def test_controls_are_looked_at_beside_the_winner_alone():
 
 
 @UNTIMED
-@given(tables(), st.sampled_from(MODES), st.integers(0, 9), st.integers(2, 9))
-def test_cells_that_end_with_an_error_are_passed_around(table, waves, first, every):
-    cells = grid(len(table), len(table[0]))
+@given(tables(), st.sampled_from(MODES), st.booleans(), st.integers(0, 9), st.integers(2, 9))
+def test_cells_that_end_with_an_error_are_passed_around(table, waves, iterative, first, every):
+    cells = grid(len(table), len(table[0]), 2, iterative)
     lost = {c.overrides for c in cells[first::every]}
     shown = passing(table)
     proposer = search(cells, waves=waves)
@@ -487,7 +487,7 @@ def test_where_every_cell_fails_nothing_wins(waves):
     record = found(proposer)
     assert record["winner"] is None
     assert len(record["errors"]) == 6
-    assert "6 cells ended with errors" in record["text"]
+    assert record["text"].startswith("No cell could be judged. 6 cells ended with errors")
 
 
 def test_what_was_never_told_counts_as_failed():

@@ -58,9 +58,10 @@ def outlook(
 
 @dataclass(frozen=True)
 class _MadeUp:
-    """Each row passes down to a rung, and where it really did. If ``sure``, one seed shows that a
-    cell fails.
-    """  # fmt: skip
+    """Rows that pass down to a rung, and where they really did; the judge of a played search.
+
+    If ``sure``, one seed shows that a cell fails.
+    """
 
     network: Network
     sparsest: Mapping[str, int]
