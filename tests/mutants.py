@@ -534,6 +534,44 @@ MUTANTS = [
         "they change rounding only, but that bit for bit",
         ("test_setting.py",),
     ),
+    # -- the search
+    Mutant(
+        "ties are looked at too", "sweep/proposers/_moves.py",
+        "and _reached({**known, rung: True}) > best", "and _reached({**known, rung: True}) >= best",
+        "the same winner, at a price",
+        ("test_search.py",),
+    ),
+    Mutant(
+        "a row ends at its first failure", "sweep/proposers/_moves.py",
+        "and _reached({**known, rung: True}) > best",
+        "and not any(r < rung and not ok for r, ok in known.items()) and rung > best",
+        "right where accuracy is monotone",
+        ("test_search.py",),
+    ),
+    Mutant(
+        "the first seeds are a cell", "sweep/proposers/_evidence.py",
+        "if len(own) == self.network.seeds\n        }", "if own\n        }",
+        "cheaper, and right where seeds agree",
+        ("test_search.py",),
+    ),
+    Mutant(
+        "missing seeds are certain", "sweep/proposers/_evidence.py",
+        "return mean + SURE * error < wanted", "return mean < wanted",
+        "right for a cell that fails by far",
+        ("test_search.py",),
+    ),
+    Mutant(
+        "seeds that failed refute", "sweep/proposers/_search.py",
+        "if confirmation.passed is False:", "if not confirmation.passed:",
+        "None is not False: nothing was shown",
+        ("test_search.py",),
+    ),
+    Mutant(
+        "a search asks again for what it lacks", "sweep/proposers/_evidence.py",
+        "if place in lost:", "if place in lost and not own:",
+        "right for cells all of whose seeds failed",
+        ("test_search.py",),
+    ),
     # -- the verdict
     Mutant(
         "data are where they lie", "analysis/selection.py",

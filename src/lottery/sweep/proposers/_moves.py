@@ -2,7 +2,10 @@
 
 A rung is *useful* if its passing would make its row beat the sparsest ticket so far, by
 :func:`~lottery.verdict.rule.walk`. When no rung of any row is useful, no single further look could
-change the winner: that is the certificate.
+change the winner: that is the certificate. Most of the price is paid for it, not for finding the
+winner: who knew the first row's answer from its third cell on would save less than 0.1 % of the
+epochs of the published grids (docs/benchmarks.md). So no law of error over density is fitted
+(Rosenfeld et al. 2021, arXiv:2006.10621), which takes three cells.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,12 +61,12 @@ class Standing:
             rung
             for rung in row.cells
             if rung not in known
-            and not self._unknown(row, rung)
+            and not self.unknown(row, rung)
             and _reached({**known, rung: True}) > best
         ]
 
     def guess(self, row: Row) -> dict[int, bool]:
-        """The same of all cells of a row with a look, if their other seeds are like the first."""
+        """Whether cells of a row pass, by rung, if their other seeds are like those there."""
         return {rung: look.hopeful for rung, look in self.of(row).items()}
 
     def left(self, row: Row, rung: int) -> list[Candidate]:
@@ -71,7 +74,8 @@ class Standing:
         look = self.looks.get((row.name, rung))
         return [c for s, c in row.cells[rung].items() if look is None or s not in look.seeds]
 
-    def _unknown(self, row: Row, rung: int) -> bool:
+    def unknown(self, row: Row, rung: int) -> bool:
+        """Whether a cell cannot be judged."""
         look = self.looks.get((row.name, rung))
         return look is not None and look.state is State.UNKNOWN
 
@@ -101,10 +105,12 @@ def one_cell(standing: Standing) -> list[Candidate]:
 
 
 def _by_halves(standing: Standing, row: Row, useful: Sequence[int]) -> int:
-    """What is begun is finished. The first row, and one that has beaten the others, is bisected up
-    to its first failure, and then looked at one rung beyond; a row that has not is tested one rung
-    sparser than the best.
-    """  # fmt: skip
+    """Bisects a row, or tests whether it beats the best at all.
+
+    The first row, and one that has beaten the others, is bisected up to its first failure, then
+    looked at one rung beyond. Another is tested one rung sparser than the best. What is begun is
+    finished first.
+    """
     begun = [rung for rung in useful if rung in standing.of(row)]
     if begun:
         return begun[0]
@@ -119,16 +125,18 @@ def _by_halves(standing: Standing, row: Row, useful: Sequence[int]) -> int:
 
 
 def _on_chain(standing: Standing, row: Row, useful: Sequence[int]) -> int:
-    """Down with one seed, half of the way to the next useful rung at a time, as what fails twice
-    on the way needs no more; then the sparsest rung that this seed promises, else the densest.
+    """Goes down an iterative chain, whose rounds on the way are paid for anyway.
 
-    The rounds on the way are paid for, so there is no looking at a denser rung for less.
-    """  # fmt: skip
+    First with one seed, half of the way to the next useful rung at a time, as a row that fails
+    twice on the way has ended. Then come the other seeds at the sparsest rung that this one
+    promises, or at the densest that is undecided.
+    """
     guess = standing.guess(row)
     rungs, deepest = sorted(guess), max(guess, default=NOTHING)
     ended = len(rungs) > 1 and not any(guess[rung] for rung in rungs[-2:])
     if not ended and (deeper := [rung for rung in useful if rung > deepest]):
         on_the_way = [rung for rung in row.cells if deepest < rung <= deeper[0]]
+        on_the_way = [rung for rung in on_the_way if not standing.unknown(row, rung)]
         return on_the_way[len(on_the_way) // 2]
     begun = [rung for rung in useful if rung in guess]
     promising = [rung for rung in begun if guess[rung]]
@@ -138,9 +146,10 @@ def _on_chain(standing: Standing, row: Row, useful: Sequence[int]) -> int:
 def all_rows(standing: Standing, slots: int) -> list[Candidate]:
     """The next questions for the fewest waves: at most ``slots`` seeds of cells of all rows.
 
-    First one seed of cells spread over the rungs, every second one at most. What they promise is
-    taken for granted, and what it takes to show it is asked for: the other seeds at the sparsest
-    rung that any row promises, and in every row the next two rungs.
+    First one seed each of cells spread over every row, every second rung at most; of an iterative
+    chain its whole length. What they promise is taken for granted, and what shows it is asked for:
+    the other seeds at the sparsest rung that any row promises, and the next two rungs of every row.
+    Empty if nothing is useful.
     """
     rows = [(row, useful) for row in standing.network.rows if (useful := standing.useful(row))]
     guesses = {row.name: standing.guess(row) for row, _ in rows}
@@ -179,5 +188,8 @@ def _probe(standing: Standing, row: Row, rungs: Sequence[int], jobs: int) -> lis
     if cells == count:
         picked = list(rungs)
     if row.iterative:
-        picked = picked[-1:]  # the others are rounds on its way
+        # What is denser is on its way. One seed of several goes down at once; if there is only
+        # one, that would be the whole grid.
+        deepest = count - 1 if standing.network.seeds > 1 else count // 2
+        picked = [rungs[deepest]] if jobs else []
     return [c for rung in picked for c in standing.left(row, rung)[:1]]

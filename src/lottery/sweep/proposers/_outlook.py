@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lottery.sweep.proposers import Candidate, Outlook
 from lottery.sweep.proposers._evidence import Look, State, Told
+from lottery.sweep.proposers._moves import Standing
 from lottery.sweep.proposers._rows import Network, Place
 from lottery.sweep.proposers._search import NetworkSearch
 from lottery.verdict.images import Pair
@@ -38,7 +39,10 @@ def outlook(
 
 @dataclass(frozen=True)
 class _MadeUp:
-    """Each row passes down to a rung. If ``sure``, one seed shows that a cell fails."""
+    """Rows that pass down to a rung, and where they really did; the judge of a played search.
+
+    If ``sure``, one seed shows that a cell fails.
+    """
 
     network: Network
     sparsest: Mapping[str, int]
@@ -47,14 +51,16 @@ class _MadeUp:
 
     def looks(self, told: Told, refuted: Collection[Place] = ()) -> dict[Place, Look]:
         found = {}
+        real = Standing(self.network, self.real)
         for row in self.network.rows:
+            sparsest = max(self.sparsest[row.name], real.reached(row))
             for rung, cell in row.cells.items():
                 place = row.name, rung
                 seeds = tuple(s for s, c in cell.items() if told.get(c.overrides) is not None)
                 if place in self.real:
                     found[place] = self.real[place]
                 elif seeds:
-                    found[place] = self._look(seeds, rung <= self.sparsest[row.name])
+                    found[place] = self._look(seeds, rung <= sparsest)
         return found
 
     def _look(self, seeds: tuple[int, ...], passes: bool) -> Look:

@@ -56,7 +56,9 @@ def _text(network: Network, outcome: Outcome, unknown: int) -> str:
     if not outcome.certified:
         said.append("The search has not ended.")
     elif outcome.winner is None:
-        said.append("No cell passes: in every row the densest fail.")
+        decided = any(look.passed is not None for look in outcome.standing.looks.values())
+        nothing = "No cell passes: in every row the densest fail."
+        said.append(nothing if decided else "No cell could be judged.")
     else:
         said.append(
             f"{_name(network, outcome.winner)} is the sparsest that passes: in every row the next "
