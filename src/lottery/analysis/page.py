@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lottery import files
-from lottery.analysis import charts, deployment_page, latencies, tables, ticket
+from lottery.analysis import charts, deployment_page, gate, latencies, tables, ticket
 from lottery.analysis.collect import Cell, Study
 from lottery.analysis.deployment import Deployment
 from lottery.analysis.figures import Figures, place
@@ -206,6 +206,8 @@ def _figures(drawn: Figures) -> Iterable[str]:
         width = 60 + 7 * max(map(len, heat.grid.rows)) + 46 * len(heat.grid.columns)
         yield f'<div class="scroll"><div id="heat-{number}" style="min-width:{width}px"></div>'
         yield "</div>"
+        if barriers := gate.sentence(heat.grid):
+            yield f'<p class="soft">{escape(barriers)}</p>'
     yield "</section>"
     if drawn.layers:
         what = escape(deployment_page.capital(drawn.layers.title))

@@ -124,12 +124,13 @@ def publish(options: Options) -> str:
 
 def judge(options: Options) -> "tuple[Study, Selection]":
     """The study that the options name, and its winner."""
-    from lottery.analysis import collect, selection
+    from lottery.analysis import collect, gate, selection
 
     folder = Path(options.sweep or options.store or "")
     study = collect.from_sweep(folder) if options.sweep else collect.from_store(folder, _defaults())
     if options.where:
         study = collect.where(study, options.where)
+    study = gate.with_barriers(study)
     tolerance = options.tolerance
     if tolerance is None:
         tolerance = _tolerance_of_runs(selection.tolerance_of(study.cells))
