@@ -64,6 +64,7 @@ def measure(name, rounds):
         few,
         few,
         "the first batch",
+        "the first batch",
     )
 
     def ours(steps_per_call):

@@ -359,10 +359,27 @@ MUTANTS = [
         ("test_training.py", "test_peer_bugs.py"),
     ),
     Mutant(
-        "evaluated in training mode", "training/loop.py",
-        "self.model(inputs, training=False)", "self.model(inputs, training=True)",
+        "evaluated in training mode", "training/evaluation.py",
+        "self._model(inputs, training=False)", "self._model(inputs, training=True)",
         "right for networks without dropout and normalisation",
         ("test_training.py", "test_peer_bugs.py"),
+    ),
+    Mutant(
+        "images of one replica told as another's", "training/evaluation.py",
+        "tf.one_hot(replica,", "tf.one_hot(self._feed.replicas - 1 - replica,",
+        "right on one device, and the sums are right on any",
+        ("test_strategies.py", "test_workers.py"),
+    ),
+    Mutant(
+        "what fills up a batch is told too", "training/evaluation.py",
+        "np.concatenate(correct)[: split.size]", "np.concatenate(correct)",
+        "right where batches divide the split",
+    ),
+    Mutant(
+        "images by what they are, not by their order", "data/loading.py",
+        "[source.fingerprint, members.part, *code]", "[source.name, members.part, *code]",
+        "right for one data set of that name",
+        ("test_order.py", "test_membership.py"),
     ),
     Mutant(
         "no label smoothing", "training/loop.py",
@@ -441,9 +458,10 @@ MUTANTS = [
     ),
     Mutant(
         "two-sided bound", "verdict/comparison.py",
-        "tail = min(level, 1 - level)", "tail = min(level, 1 - level) / 2",
+        "square = special.ndtri(level / looks) ** 2",
+        "square = special.ndtri(level / looks / 2) ** 2",
         "the usual confidence interval",
-        ("test_verdict.py",),
+        ("test_rule.py",),
     ),
     Mutant(
         "whole examples are not told apart", "verdict/single.py",
@@ -566,8 +584,46 @@ MUTANTS = [
     ),
     Mutant(
         "images are all there are", "verdict/comparison.py",
-        "+ (z * sampling) ** 2)", "+ 0 * (z * sampling) ** 2)",
+        "special.ndtri(level / looks) ** 2 * variance", "special.ndtri(level / looks) ** 2 * 0.0",
         "the usual paired t-test",
+        ("test_rule.py",),
+    ),
+    Mutant(
+        "each cell is tested alone", "verdict/rule.py",
+        "return max(self.rows, 1) * max(min(self.rungs, halvings), 1)", "return 1",
+        "right for one cell",
+        ("test_rule.py",),
+    ),
+    Mutant(
+        "what has collapsed says how far seeds spread", "verdict/rule.py",
+        "if statistics.fmean(d.values()) >= -self.tolerance}", "if d}",
+        "right where all cells have learnt as much",
+        ("test_rule.py",),
+    ),
+    Mutant(
+        "all seeds lose the same images", "verdict/images.py",
+        "_alike(np.stack(found)) if same else 1.0", "1.0",
+        "cautious, and right with one seed",
+        ("test_rule.py",),
+    ),
+    Mutant(
+        "one failure ends a row", "verdict/rule.py",
+        "if failures == 2:", "if failures == 1:",
+        "right for accuracy that falls steadily",
+        ("test_rule.py",),
+    ),
+    Mutant(
+        "fresh seeds change nothing", "analysis/selection.py",
+        "return bool(passes and self.counts and not self.refuted)",
+        "return bool(passes and self.counts)",
+        "they are reported all the same",
+        ("test_verdict.py",),
+    ),
+    Mutant(
+        "what passes counts wherever it lies", "analysis/selection.py",
+        "return bool(passes and self.counts and not self.refuted)",
+        "return bool(passes and not self.refuted)",
+        "right where accuracy falls steadily",
         ("test_verdict.py",),
     ),
     Mutant(

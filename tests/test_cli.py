@@ -28,7 +28,9 @@ RUN_FIELDS = {
     "key", "val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss", "epochs",
     "seconds", "images_per_second",
 }  # fmt: skip
-OF_DATA = {"val_examples", "val_majority", "val_images", "test_examples", "classes"}
+OF_DATA = {
+    "val_examples", "val_majority", "val_images", "test_examples", "test_images", "classes",
+}  # fmt: skip
 SETTING = {"replicas", "devices", "deterministic", "jit_compile", "tensorflow", "per_replica"}
 MASK_FIELDS = {
     "percentile", "prunable", "kept", "density", "kernels", "density_of_kernels", "left_out",
@@ -130,6 +132,7 @@ def test_a_run_leaves_exactly_the_contracts_files_and_fields(finished):
     assert set(result) == {
         "study", "version",
         "dense", "ticket", "mask", "rewind", "matched", "doubt", "tolerance", "store",
+        "level", "interval", "shown",
     }  # fmt: skip
     for kind in ("dense", "ticket"):
         # What the shares are of, in addition to the contract.
@@ -149,6 +152,9 @@ def test_a_run_leaves_exactly_the_contracts_files_and_fields(finished):
 
     loss = result["dense"]["val_top1"] - result["ticket"]["val_top1"]
     assert result["matched"] == (100 * loss <= result["tolerance"] == 1.0)
+    low, high = result["interval"]
+    assert low < -100 * loss < high
+    assert result["shown"] in (True, False)
 
     status = read_json(folder / "status.json")
     assert status["status"] == "done"

@@ -1,8 +1,13 @@
 """One order of examples for every way to store them, and each process reads its own rows alone."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import composed, dataset
+from test_choices import SOURCE
+from test_choices import plug_in as plug_in
 from test_data import batches, chunked, write_folder, write_tfds
 
 from lottery import data
@@ -38,17 +43,26 @@ def stored(tmp_path_factory) -> dict[str, dict[str, object]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_how_images_are_held_changes_neither_the_order_nor_the_key(kind, stored) -> None:
-    """Or two networks trained on other batches would share a key, and a replay would not be one."""
+    """Or two networks trained on other batches would share a key, and a replay would not be one.
+
+    Nor the order in which they are evaluated, or runs would be compared on each other's images.
+    """
     seen = []
     for changes in (
         {"in_memory": True}, {"in_memory": False}, {"memory_limit": 4.0}, {"memory_limit": 1e-9},
     ):  # fmt: skip
         config = composed()
         config.data = dataset(**stored[kind], **changes)
-        split = data.load(config.data).train
-        pixels, labels = batches(split, chunked(5, 9, 3, 6), batch_size=6, per_epoch=6, seed=3)
+        splits = data.load(config.data)
+        chunks = chunked(5, 9, 3, 6)
+        pixels, labels = batches(splits.train, chunks, batch_size=6, per_epoch=6, seed=3)
+        held_out = [
+            [images[valid].tobytes() for images, _, valid in part.evaluation(4).as_numpy_iterator()]
+            for part in (splits.validation, splits.test)
+        ]
+        named = splits.validation_images, splits.test_images
         key = key_of("dense", training_identity(config))
-        seen.append((key, pixels.tobytes(), labels.tobytes()))
+        seen.append(repr((key, pixels.tobytes(), labels.tobytes(), held_out, named)))
     assert len(set(seen)) == 1
 
 
@@ -84,3 +98,38 @@ def test_a_process_reads_its_own_rows_and_no_others(kind, stored) -> None:
             got = np.concatenate([part[task][i] for part in parts], axis=1)
             assert np.array_equal(got, want)
     assert of_parts == [of_whole / 3] * 3
+
+
+def test_the_same_images_in_another_order_have_another_name(stored, tmp_path) -> None:
+    """Else runs would be compared image by image, each on another image."""
+
+    def names(changes: dict[str, object]) -> set[str]:
+        splits = data.load(dataset(**changes))
+        return {splits.validation_images, splits.test_images}
+
+    def exchange(first: Path, second: Path) -> None:
+        contents = first.read_bytes(), second.read_bytes()
+        second.write_bytes(contents[0])
+        first.write_bytes(contents[1])
+
+    folder = Path(shutil.copytree(stored["folder"]["dir"], tmp_path / "folder"))
+    exchange(folder / "class0/00.png", folder / "class0/01.png")
+    shutil.copytree(stored["tfds"]["root"], tmp_path / "tfds")
+    for part in "train", "test":
+        exchange(*(tmp_path / "tfds/tiny/1.2.0").glob(f"tiny-{part}*"))
+    turned = [stored["folder"] | {"dir": str(folder)}, stored["tfds"] | {"root": tmp_path / "tfds"}]
+    every = [names(changes) for changes in (*stored.values(), *turned)]
+    assert len(set.union(*every)) == 2 * len(every)
+
+
+def test_images_that_other_code_may_put_in_another_order_have_another_name(plug_in) -> None:
+    def names() -> set[str]:
+        splits = data.load(dataset(source="mine"))
+        return {splits.validation_images, splits.test_images}
+
+    plug_in("my_lab.images", SOURCE)
+    before = names()
+    plug_in("my_lab.images", f"# A remark.\n{SOURCE}")
+    assert names() == before
+    plug_in("my_lab.images", SOURCE.replace('name="mine")', 'name="turned")'))
+    assert not names() & before

@@ -117,6 +117,13 @@ facts["pruned"] = [
 ]
 facts["examples"] = two.evaluate(data.test).examples == data.test.size
 
+shared = loop("mirrored")
+shared.load(one.state())
+facts["correct"] = [
+    [made.evaluation(split).correct.tolist() for made in (one, shared)]
+    for split in (data.validation, data.test)
+]
+
 plain = [fit(s, augment=False)[1] for s in ("one", "mirrored")]
 facts["plain"] = float(np.abs(np.subtract(*plain)).max())
 
@@ -196,6 +203,14 @@ def test_two_replicas_agree_with_one_device(facts):
     assert facts["plain"] < 1e-5
     assert facts["states"] < 1e-5
     assert facts["examples"]
+
+
+@pytest.mark.slow
+def test_two_replicas_tell_which_images_are_right_in_the_order_of_one(facts):
+    for one, two in facts["correct"]:
+        assert len(one) % 64  # the last batch is filled up
+        assert 0.1 < sum(one) / len(one) < 0.9
+        assert two == one
 
 
 @pytest.mark.slow

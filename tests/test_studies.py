@@ -28,7 +28,7 @@ RESULTS = [
     Trained(store="/store", dense=RUN),
     Pruned(
         store="/store", dense=RUN, ticket={**RUN, "key": "4567"}, mask={}, rewind={}, matched=True,
-        doubt=None, tolerance=1,
+        doubt=None, tolerance=1, level=0.05, interval=[-1, 0.5], shown=True,
     ),
     Moved(
         store="/store", ticket=TICKET, data={"name": "digits", "classes": ["5", "6"]},
@@ -72,7 +72,7 @@ def test_a_result_is_read_as_it_was_written(result):
 def test_a_result_that_lacks_or_breaks_anything_is_one_readable_line(result, name):
     about = result.written()
     del about[name]
-    broken = {**about, name: "5" if name in ("tolerance", "barrier") else 5}
+    broken = {**about, name: "5" if name in ("tolerance", "barrier", "level") else 5}
     for wrong in (about, broken):
         with pytest.raises(ResultError) as refused:
             studies.read(wrong)
@@ -89,8 +89,8 @@ def test_a_result_must_name_its_runs(result):
 @pytest.mark.parametrize(
     ("about", "said"),
     [
-        ({"study": "prune", "version": 99}, "of version 99, and this program reads version 1"),
-        ({"study": "prune", "version": 0}, "of version 0, and this program reads version 1"),
+        ({"study": "prune", "version": 99}, "of version 99, and this program reads version 2"),
+        ({"study": "prune", "version": 0}, "of version 0, and this program reads version 2"),
         ({"dense": RUN, "store": ""}, "it does not name one"),
         ({"study": "sparsity", "version": 1}, "the study sparsity is unknown"),
         ([], "it does not name one"),

@@ -211,6 +211,8 @@ def test_a_stopped_run_continues_as_if_unbroken(dense, tmp_path, monkeypatch, si
     run = experiment.train_dense(config, lab)
     assert equal(run.state(), dense.state())
     assert figures(run) == figures(dense)
+    for split in "validation", "test":
+        assert np.array_equal(run.correct(split), dense.correct(split))
     images = 15 * config.trainer.batch_size
     assert run.result["seconds"] > images / run.result["images_per_second"], "all attempts count"
 

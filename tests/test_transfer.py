@@ -48,6 +48,8 @@ def test_every_control_is_there_in_order(moved):
     assert len({run.key for run in runs.values()}) == 6
     for row in result["runs"]:
         assert 0 <= row["test_top1"] <= row["test_top5"] <= 1
+    for each in runs.values():
+        assert each.correct("test").mean() == each.result["test_top1"]
     assert json.dumps(result, allow_nan=False)
 
 

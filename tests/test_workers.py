@@ -13,7 +13,10 @@ from lottery.points import Point
 from lottery.runs import Run, runs_of
 from lottery.store import Store
 
-STUDY = (*TINY, "trainer.batch_size=128", "rewind.epoch=2", "mask.percentile=80")
+STUDY = (
+    *TINY, "trainer.batch_size=128", "trainer.eval_batch_size=50", "rewind.epoch=2",
+    "mask.percentile=80",
+)  # fmt: skip
 MOVED = ("data.classes=[6,7,8,9]", "trainer.epochs=1", "trainer.batch_size=64", "logger=csv")
 
 SCRIPT = """
@@ -80,6 +83,11 @@ def test_two_processes_do_what_one_does_and_one_of_them_writes(tmp_path):
             np.testing.assert_allclose(Run(two).state()[name], array, atol=1e-5, err_msg=name)
         assert [r["epoch"] for r in Run(two).metrics] == [r["epoch"] for r in Run(one).metrics]
         assert Run(two).result["replicas"] == 2
+        for split, top1 in ("validation", "val_top1"), ("test", "test_top1"):
+            first, second = (Run(node).correct(split) for node in (one, two))
+            assert second.mean() == Run(two).result[top1]
+            assert 0 < second.mean() < 1
+            assert np.count_nonzero(first != second) <= 1  # which rounding may decide
     (one,), (two,) = (barriers(Store(tmp_path / number / "store")) for number in ("one", "two"))
     assert (two.children, two.shares) == (one.children, one.shares)
     for split, errors in one.errors["interpolated"].items():

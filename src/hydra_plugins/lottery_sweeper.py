@@ -7,8 +7,7 @@ and free of ``from __future__ import annotations``, which breaks its dataclasses
 import copy
 import json
 import logging
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,6 @@ class LotterySweeper(BasicSweeper):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._waves: list[_Wave] = []
         self._checked_cells: dict[tuple[str, ...], tuple[DictConfig, Any]] = {}
         self._composed_kin: dict[tuple[tuple[str, ...], tuple[str, ...]], DictConfig] = {}
         self._overrides_parsed: dict[str, Override] = {}
@@ -60,23 +58,27 @@ class LotterySweeper(BasicSweeper):
         from lottery.store import Store
         from lottery.sweep import detached, staged
         from lottery.sweep.jobs import Launchers
+        from lottery.sweep.waves import ComposedBefore
 
         assert self.config is not None
         assert self.hydra_context is not None
         study = studies.of_script(self.task_function)
         cli.check_folder(self.config.hydra, self.config.hydra.sweep.dir)
-        proposer = self._search.proposer(self._candidates(arguments), self._resources()[0])
-        wave = self._wave(proposer.ask())
-        first = wave.options[0]
+        cells = self._cells(arguments)
+        composed = self._composed(cells)
+        first = composed[0][1]
+        store = Store(first.paths.store)
+        waves = self._waves(cells, store, study)
+        if waves.proposer.adaptive:
+            overview.show_outlook(waves.proposer)
+        wave = waves.next()
+        if wave is None:
+            raise ConfigError(f"search={self._search.name} asks for no cell at all")
+        launcher = Launchers.of(self.config, self.config.hydra.sweep.dir)
+        overview.show_wave(wave, store, launcher)
         if first.sweep.dry_run:
             return
-        if first.sweep.detach and proposer.adaptive:
-            raise ConfigError(
-                f"search={self._search.name} asks for cells when it has seen results, and "
-                "sweep.detach=true submits all at once: leave out sweep.detach"
-            )
-        store = Store(first.paths.store)
-        if wave.plan.jobs:
+        if wave.plan.jobs or waves.proposer.adaptive:
             store.check_writable()
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,23 +90,22 @@ class LotterySweeper(BasicSweeper):
             wave.configs,
             main=self.task_function,
             study=study,
-            launcher=Launchers.of(self.config, str(folder)),
+            launcher=launcher,
             callbacks=self.hydra_context.callbacks,
             batch=self.max_batch_size,
+            search=waves.record(),
         )
         if first.sweep.detach:
-            detached.Detached(sweep).start()
+            configs = [config for config, _ in composed]
+            waves.compose = ComposedBefore(dict(zip(map(tuple, cells), configs, strict=True)))
+            detached.Detached(sweep, waves=waves if waves.proposer.adaptive else None).start()
             print(sweep.farewell("detached"))
             return
         sweep.run()
-        while asked := _next(proposer, sweep.results()):
-            wave = self._wave(asked)
-            sweep.go_on(wave.plan, wave.configs)
+        while wave := staged.next_wave(sweep, waves):
+            overview.show_wave(wave, store, launcher)
             sweep.run()
-        outcome = [(cell, *sweep.state(cell)) for cell in sweep.cells]
-        study.conclude(first, folder, sweep.planned)
-        overview.show_outcome(outcome, str(folder))
-        if error := staged.failed([(state, why) for _, state, why in outcome]):
+        if error := sweep.end():
             raise error
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
@@ -119,19 +120,6 @@ class LotterySweeper(BasicSweeper):
         assert self.config is not None
         return choices.search.of(self.config.search)
 
-    def _candidates(self, arguments: list[str]) -> list[Any]:
-        """The grid that was typed, all of its cells checked, whether or not they are asked for."""
-        from lottery import studies
-        from lottery.store import Store
-        from lottery.sweep import plan
-        from lottery.sweep.candidates import candidates
-
-        cells = self._cells(arguments)
-        _, options = self._checked(cells)
-        grid = zip(cells, options, strict=True)
-        lineage = studies.of_script(self.task_function).lineage
-        return candidates(plan.cells_of(grid, Store(options[0].paths.store), chain=lineage))
-
     def _cells(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each cell, ellipses expanded."""
         assert self.hydra_context is not None
@@ -140,36 +128,31 @@ class LotterySweeper(BasicSweeper):
         (cells,) = self.split_arguments([_expanded(o) for o in overrides], None)
         return cells
 
-    def _wave(self, asked: Sequence[Sequence[str]]) -> "_Wave":
-        """Check and plan the cells that a proposer asks for, and print the plan."""
-        from lottery import studies
-        from lottery.analysis import overview
-        from lottery.errors import ConfigError
-        from lottery.store import Store
-        from lottery.sweep import claims, plan
+    def _waves(self, cells: Sequence[Sequence[str]], store: Any, study: Any) -> Any:
+        """The waves in which the search asks for cells of this grid."""
+        from lottery.sweep import plan
+        from lottery.sweep.candidates import candidates
+        from lottery.sweep.jobs import Launchers
+        from lottery.sweep.waves import Waves
 
         assert self.config is not None
-        if not asked:
-            raise ConfigError(f"search={self._search.name} asks for no cell at all")
-        configs, options = self._checked(asked)
-        earlier = [cell.overrides for wave in self._waves for cell in wave.plan.cells]
-        composed = [config for wave in self._waves for config in wave.configs]
-        with read_write(self.config.hydra):
-            self.config.hydra.launcher = _agreed_launcher([*earlier, *asked], [*composed, *configs])
-        store = Store(options[0].paths.store)
-        made = plan.make(
-            zip(asked, options, strict=True),
-            store,
-            claims.underway(store),
-            chain=studies.of_script(self.task_function).lineage,
-            first=sum(len(wave.configs) for wave in self._waves),
-        )
-        parallel, gpus = self._resources()
-        overview.show_plan(made, plan.estimate(made, store, parallel), gpus, parallel)
-        self._waves.append(_Wave(made, configs, options))
-        return self._waves[-1]
 
-    def _checked(self, cells: Sequence[Sequence[str]]) -> tuple[list[DictConfig], list[Any]]:
+        options = [options for _, options in self._composed(cells)]
+        grid = plan.cells_of(zip(cells, options, strict=True), store, chain=study.lineage)
+        parallel = Launchers.of(self.config, self.config.hydra.sweep.dir).parallel
+        proposer = self._search.proposer(candidates(grid), parallel)
+        return Waves(proposer, grid, self._composed, store, study.lineage)
+
+    def _composed(self, cells: Sequence[Sequence[str]]) -> list[tuple[DictConfig, Any]]:
+        """Config and options of cells, checked, with one launcher for all so far."""
+        assert self.config is not None
+        found = self._checked(cells)
+        every = {cell: config for cell, (config, _) in self._checked_cells.items()}
+        with read_write(self.config.hydra):
+            self.config.hydra.launcher = _agreed_launcher(list(every), list(every.values()))
+        return found
+
+    def _checked(self, cells: Sequence[Sequence[str]]) -> list[tuple[DictConfig, Any]]:
         """Compose and check all cells; report every error at once."""
         from lottery import studies
         from lottery.cli import explain
@@ -207,7 +190,7 @@ class LotterySweeper(BasicSweeper):
         self._checked_cells |= zip(map(tuple, cells), found, strict=True)
         every = [options for _, options in self._checked_cells.values()]
         _check_agreed(every, ("paths.", "sweep.", *study.read_once))
-        return [config for config, _ in found], [options for _, options in found]
+        return found
 
     def _composition(self, overrides: Sequence[str]) -> DictConfig:
         """What Hydra composes from the overrides, sooner.
@@ -263,33 +246,6 @@ class LotterySweeper(BasicSweeper):
             parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
             (self._overrides_parsed[override],) = parser.parse_overrides([override])
         return self._overrides_parsed[override]
-
-    def _resources(self) -> tuple[int, int]:
-        """How many jobs the launcher runs at a time, and with how many GPUs each."""
-        assert self.config is not None
-        launcher = self.config.hydra.launcher
-        if "joblib" in launcher.get("_target_", ""):
-            jobs = int(launcher.get("n_jobs") or 1)
-            return (jobs if jobs > 0 else os.cpu_count() or 1), 0
-        parallel = int(launcher.get("array_parallelism") or launcher.get("parallel") or 1)
-        return parallel, int(launcher.get("gpus_per_node") or 0) * int(launcher.get("nodes") or 1)
-
-
-@dataclass(frozen=True)
-class _Wave:
-    """Cells that a proposer asked for together: their plan, and of each its config and options."""
-
-    plan: Any  # lottery.sweep.plan.Plan
-    configs: list[DictConfig]
-    options: list[Any]
-
-
-def _next(proposer: Any, results: Iterable[tuple[Any, Any]]) -> list[list[str]]:
-    """What a proposer asks for when it has heard what the cells of the last wave have shown."""
-    for cell, result in results:
-        proposer.tell(cell.overrides, result)
-    asked: list[list[str]] = proposer.ask()
-    return asked
 
 
 def _check_agreed(cells: Sequence[Any], names: tuple[str, ...]) -> None:

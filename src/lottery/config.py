@@ -36,6 +36,8 @@ class Data:
 
     source: ClassVar[str]
     """Name of the choice."""
+    code: ClassVar[int | str | None]
+    """What identifies the code of the choice in keys, if its name is not enough."""
 
     validation: float = option(0.1, "share of train held out, stratified", gt=0, lt=1)
     test_fraction: float = option(
@@ -226,6 +228,12 @@ class Verdict:
     tolerance: float = option(
         1.0, "points of validation top-1 a matching ticket may lose", identity=False, ge=0, le=100
     )
+    level: float | None = option(
+        0.05,
+        "chance, over all cells, of a winner that loses more; null: nothing is tested, the mean "
+        "over the seeds decides",
+        identity=False, gt=0, le=0.5,
+    )  # fmt: skip
 
 
 @dataclass

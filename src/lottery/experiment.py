@@ -34,7 +34,7 @@ from lottery.pruning.evidence import Passes
 from lottery.pruning.units import Ties
 from lottery.replay import dense_or_untrained, dense_state, dense_state_and_replay, weights_of
 from lottery.rewinding import Origin, Start
-from lottery.runs import Run
+from lottery.runs import Run, with_answers
 from lottery.store import Node
 from lottery.studies.prune import Pruned
 from lottery.studies.train import Trained
@@ -50,6 +50,7 @@ from lottery.trainings import (
     trained,
     training_module,
 )
+from lottery.verdict.comparison import compare
 from lottery.verdict.single import doubt, matches
 
 log = logging.getLogger(__name__)
@@ -205,6 +206,9 @@ def _rewound(
 def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str, Any]:
     """Dense against ticket, as ``result.json`` has it. Only validation decides ``matched``."""
     settings = [s for s in map(Setting.of, (dense.result, ticket.result)) if s is not None]
+    tolerance, level = config.verdict.tolerance, config.verdict.level
+    answers = [with_answers(run.result, run.path) for run in (dense, ticket)]
+    found = compare([(answers[0], answers[1])], tolerance, level)
     # One that was trained before its dense network could not say so itself.
     mixed = {"mixed": text} if (text := mixture(settings)) else {}
     return Pruned(
@@ -212,9 +216,12 @@ def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str
         ticket={"key": ticket.key, **mixed, **ticket.result},
         mask=files.read_json(ticket.path / "mask.json"),
         rewind=_rewinding(config),
-        matched=matches(dense.result, ticket.result, config.verdict.tolerance),
-        doubt=doubt(dense.result, config.verdict.tolerance),
-        tolerance=config.verdict.tolerance,
+        matched=matches(dense.result, ticket.result, tolerance),
+        doubt=doubt(dense.result, tolerance),
+        tolerance=tolerance,
+        level=level,
+        interval=list(found.interval),
+        shown=None if level is None else found.passes,
         store=str(lab.store.root.resolve()),
     ).written()
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from lottery import choices, files
-from lottery.errors import CheckpointError, LotteryError
+from lottery import choices, files, tensors
+from lottery.errors import CheckpointError, DamagedError, LotteryError, StoreError
 from lottery.points import Point
 from lottery.pruning import masks
 from lottery.training.checkpoints import CheckpointFolder, State
+from lottery.training.recipe import CORRECT
+from lottery.verdict.images import ANSWERS
 
 Array = np.ndarray[Any, Any]
 
@@ -100,6 +102,25 @@ class Run:
         """Boolean survivors by variable path; empty for a dense run."""
         path = self.path / "mask.safetensors"
         return masks.read(path) if path.exists() else {}
+
+    def correct(self, split: str) -> Array | None:
+        """Which images of ``validation`` or ``test`` its final network gets right: bool [images].
+
+        The mean is the result's ``val_top1`` or ``test_top1``. Image by image, two runs can be
+        compared only if their results have the same ``val_images`` (``test_images``), for those say
+        which images these are, in which order. None of a run that is older than this record.
+
+        Raises :class:`LotteryError` for another split, and :class:`StoreError` for a damaged file.
+        """
+        path = self.path / CORRECT
+        if split not in ("validation", "test"):
+            raise LotteryError(f"runs are measured on validation and test, not on {split}")
+        try:
+            return tensors.read_booleans(path)[split] if path.exists() else None
+        except DamagedError as error:
+            raise StoreError(
+                f"{path} is damaged: {error}; remove {path.parent} to compute it again"
+            ) from error
 
     @property
     def parent(self) -> "Run | None":
@@ -219,3 +240,15 @@ def runs_of(result: Mapping[str, Any]) -> dict[str, Run]:
     from lottery import studies  # which builds on this module
 
     return studies.read(result).trainings
+
+
+def with_answers(about: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """The result of a run with which validation images it got right, as a verdict reads it.
+
+    Without, if the run in ``folder`` is not there any more, is damaged, or has not kept that.
+    """
+    try:
+        correct = Run(folder).correct("validation")
+    except (OSError, ValueError, LotteryError):
+        correct = None
+    return about if correct is None else {**about, ANSWERS: correct}

@@ -5,6 +5,7 @@ of all arrays with their names, types and shapes.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,21 @@ def read(
     if _checksum(about, arrays) != header.get("sha256"):
         raise DamagedError("its checksum does not match")
     return arrays, about
+
+
+def write_booleans(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write boolean arrays, a bit for each value; their shapes are in ``about``."""
+    shapes = json.dumps({name: list(array.shape) for name, array in arrays.items()})
+    write(path, {name: np.packbits(array) for name, array in arrays.items()}, shapes)
+
+
+def read_booleans(path: Path) -> dict[str, Array]:
+    """What :func:`write_booleans` wrote, in the same order. Raises what :func:`read` raises."""
+    packed, about = read(path)
+    return {
+        name: np.unpackbits(packed[name], count=int(np.prod(shape))).astype(bool).reshape(shape)
+        for name, shape in json.loads(about).items()
+    }
 
 
 def _checksum(about: str, arrays: Mapping[str, Array]) -> str:

@@ -1,8 +1,9 @@
 """The cells of a study, finished or not, from a sweep's folder or from the run store."""
 
+import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from lottery.errors import LotteryError, ResultError
 from lottery.options import did_you_mean, options
 from lottery.points import Point
 from lottery.results import Result
-from lottery.runs import Run
+from lottery.runs import Run, with_answers
 from lottery.studies.prune import Pruned
+from lottery.verdict.images import Pair
 
 # A sweep has hundreds of small files: libyaml reads them ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-STATUSES = ("done", "running", "queued", "failed", "missing")
+STATUSES = ("done", "running", "queued", "failed", "missing", "unneeded")
+"""The last one: a cell of the grid for which a search did not ask."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Cell:
     """The point rewound to, in epochs and steps, where more is known of it than the config says."""
     barrier: float | None = None
     """Of its dense network at that point, in points (:mod:`lottery.barriers`), if it is known."""
+    fresh: bool = False
+    """Whether it was trained to confirm a winner, with a seed that had no part in choosing it."""
 
     @property
     def done(self) -> bool:
@@ -96,6 +101,22 @@ class Cell:
         score, during = self.config.get("mask.score.name"), self.config.get("mask.during.name")
         return score == "random" and during is None
 
+    @functools.cached_property
+    def pair(self) -> Pair | None:
+        """The results of the dense network and of the ticket, as a verdict looks at them.
+
+        With which validation images each got right, if its store is there and has kept it.
+        """
+        if not self.dense or not self.ticket:
+            return None
+        if self.store is None:
+            return self.dense, self.ticket
+        dense, ticket = (
+            with_answers(result, self.store / kind / str(result["key"]))
+            for kind, result in (("dense", self.dense), ("ticket", self.ticket))
+        )
+        return dense, ticket
+
     def spelled(self, name: str) -> str:
         """The value of an option, for people; empty if it does not have that option."""
         value = self.config.get(name, "")
@@ -135,6 +156,13 @@ class Study:
     script: str = "prune.py"
     revision: str | None = None
     notes: tuple[str, ...] = ()
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """What a search left in ``sweep.json``; empty for a grid."""
+
+    @property
+    def asked(self) -> tuple[Cell, ...]:
+        """The cells that were asked for."""
+        return tuple(c for c in self.cells if c.status != "unneeded")
 
     def series(self, cell: Cell) -> str:
         """What a cell is a point of: its values of ``varied``; empty if there is one series."""
@@ -172,7 +200,8 @@ def from_sweep(folder: Path) -> Study:
     notes += _failed_parents(folder)
     if not cells:
         raise LotteryError(f"the sweep {folder} has no cells")
-    cells = _with_assumed_configs(cells)
+    search = plan.get("search") or {}
+    cells = _with_assumed_configs([*cells, *_unasked(search, plan["cells"])])
     if not known and all(cell.percentile is None for cell in cells):
         raise LotteryError(f"{folder} is a sweep of {script}: no cell has a mask.percentile")
     return _study(
@@ -181,7 +210,17 @@ def from_sweep(folder: Path) -> Study:
         script=script,
         revision=_revision(plan.get("revision")),
         notes=tuple(notes),
+        search=search,
     )
+
+
+def _unasked(search: Mapping[str, Any], planned: Sequence[Mapping[str, Any]]) -> Iterator[Cell]:
+    """The cells of the grid for which a search has not asked, or never did."""
+    there = {tuple(cell.get("overrides", ())) for cell in planned}
+    status = "unneeded" if search.get("ended") else "missing"
+    for overrides in search.get("candidates", ()):
+        if tuple(overrides) not in there:
+            yield Cell("", status, {}, tuple(overrides))
 
 
 def from_store(folder: Path, defaults: Flat) -> Study:
@@ -363,6 +402,7 @@ def _job(
         folder if folder.is_dir() else None,
         store=store,
         error=(status or {}).get("error"),
+        fresh=bool(planned.get("fresh")),
     )
     if cell.status not in STATUSES:
         cell = replace(cell, status="missing", error=f"unknown status {cell.status}")

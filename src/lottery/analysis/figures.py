@@ -198,8 +198,8 @@ def _mean_dot(judged: Judged, chosen: Selection) -> Dot:
     about.append(f"validation top-1 {mean:.2f}{spread} %")
     if found:
         about.append(f"{found.difference:+.2f} points from dense")
-        if found.p_value is not None:
-            about.append(f"non-inferiority: p = {found.p_value:.2g}, power {found.power:.2f}")
+        if found.level is not None:
+            about.append(f"a loss of {found.tolerance:g} points or more: p = {found.p_value:.2g}")
     winner = judged is chosen.winner
     return Dot(
         100 * (judged.share or 0), mean, sd,

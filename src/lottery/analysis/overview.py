@@ -9,7 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lottery.analysis.table import show_whole, terminal
-from lottery.sweep.plan import Cell, Estimate, Plan
+from lottery.store import Store
+from lottery.sweep.jobs import Launchers
+from lottery.sweep.plan import Cell, Estimate, Plan, estimate
+from lottery.sweep.proposers import Proposer
+from lottery.sweep.waves import Wave
 
 COLOURS = {
     "done": "green", "failed": "red", "running": "cyan", "queued": "cyan", "missing": "yellow",
@@ -45,6 +49,24 @@ def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -
         console.print("  nothing to compute: every cell is in the store")
     for cell in plan.underway:
         console.print(f"  underway        {cell.number}: {cell.underway}", style="dim")
+
+
+def show_wave(wave: Wave, store: Store, launcher: Launchers) -> None:
+    """Print the plan of a wave, or how many cells of the grid it found in the store."""
+    if wave.asked:
+        expected = estimate(wave.plan, store, launcher.parallel)
+        show_plan(wave.plan, expected, launcher.gpus, launcher.parallel)
+        return
+    found = f"{_count(len(wave.plan.cells), 'cell')} of the grid"
+    terminal().print(Text.assemble((f"  {'in the store':<16}", "bold"), found))
+
+
+def show_outlook(proposer: Proposer) -> None:
+    """Print what a search expects to need, against the grid."""
+    if (outlook := getattr(proposer, "outlook", None)) is None:
+        return
+    for name, text in outlook().lines():
+        terminal().print(Text.assemble((f"  {name:<16}", "bold"), text))
 
 
 def show_outcome(

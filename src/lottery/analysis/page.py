@@ -12,7 +12,16 @@ from typing import Any
 from urllib.parse import quote
 
 from lottery import files
-from lottery.analysis import charts, deployment_page, gate, latencies, tables, ticket
+from lottery.analysis import (
+    certificate,
+    charts,
+    deployment_page,
+    evidence,
+    gate,
+    latencies,
+    tables,
+    ticket,
+)
 from lottery.analysis.collect import Cell, Study
 from lottery.analysis.deployment import Deployment
 from lottery.analysis.figures import Figures, place
@@ -45,7 +54,7 @@ def write(
             "latency": {group: charts.times_of(lines) for group, lines in panels.items()},
         },
         "common": common,
-        "cells": {c.name: _about(study, c, common, folder) for c in study.cells},
+        "cells": {c.name: _about(study, c, common, folder) for c in study.asked},
     }
     page = template.substitute(
         title=escape(f"Winning tickets: {study.name}"),
@@ -77,9 +86,9 @@ def _body(
     panels: latencies.Panels,
     folder: Path,
 ) -> Iterable[str]:
-    done = sum(c.done for c in study.cells)
+    done = sum(c.done for c in study.asked)
     yield f"<header><h1>{escape(study.name)}</h1>"
-    yield f'<p class="soft">{escape(_subject(study))}{done} of {len(study.cells)} cells done'
+    yield f'<p class="soft">{escape(_subject(study))}{done} of {len(study.asked)} cells done'
     if study.revision:
         yield f" · code {escape(study.revision)}"
     yield "</p></header>"
@@ -119,8 +128,9 @@ def _verdict(study: Study, chosen: Selection, carried: Written) -> Iterable[str]
     yield f'<section><p class="verdict">{escape(ticket.summary(chosen))}</p>'
     if judged:
         yield f'<ul class="facts">{"".join(_facts(judged))}</ul>'
-        yield f'<p class="soft">{escape(ticket.evidence(chosen))}'
-        yield " Chosen on validation data; test accuracy is only reported.</p>"
+        for text in evidence.lines(chosen):
+            yield f'<p class="soft">{escape(text)}</p>'
+        yield '<p class="soft">Chosen on validation data; test accuracy is only reported.</p>'
         what = "Again" if chosen.winner else "The nearest miss again"
         yield f'<p class="soft">{what}:</p>'
         yield f'<pre tabindex="0">{escape(ticket.command(study, judged.point))}</pre>'
@@ -130,7 +140,21 @@ def _verdict(study: Study, chosen: Selection, carried: Written) -> Iterable[str]
             yield '<p class="soft">The ticket itself, for transfer.py and export.py: '
             yield f'<a href="{name}">{name}</a>{seed}.</p>'
         yield from _neighbours(chosen, judged)
+    yield from _certificate(study)
     yield "</section>"
+
+
+def _certificate(study: Study) -> Iterable[str]:
+    for text in certificate.sentences(study):
+        yield f'<p class="soft">{escape(text)}</p>'
+    if cells := certificate.rows(study):
+        heads = (f"<th>{escape(head)}</th>" for head in certificate.HEADS[1:])
+        yield '<div class="scroll"><table><tr><th class="words">The cells that show it</th>'
+        yield f"{''.join(heads)}</tr>"
+        for row, *values in cells:
+            yield f'<tr><td class="words">{escape(row)}</td>'
+            yield "".join(f"<td>{escape(value)}</td>" for value in values) + "</tr>"
+        yield "</table></div>"
 
 
 def _facts(judged: Judged) -> Iterable[str]:
@@ -144,8 +168,10 @@ def _facts(judged: Judged) -> Iterable[str]:
     yield fact(f"{100 * (point.density or 0):.4g} %", "of the prunable weights left")
     if point.rewound is not None:
         yield fact(point.rewound.words, "rewound to")
+    fresh = judged.confirmation is not None
     for split, word in (("val_top1", "validation"), ("test_top1", "test")):
-        own, dense = (_mean_sd(point.values(kind, split)) for kind in ("ticket", "dense"))
+        values = (point.values(kind, split, fresh=fresh) for kind in ("ticket", "dense"))
+        own, dense = map(_mean_sd, values)
         yield fact(f"{own} %", f"{word} top-1; dense {dense} %")
 
 
@@ -172,8 +198,8 @@ def _neighbours(chosen: Selection, judged: Judged) -> Iterable[str]:
 def _answer(judged: Judged, found: Comparison) -> str:
     if judged.at_chance:
         return "no: dense at chance"
-    answer = "yes" if found.not_inferior else "no"
-    return answer if found.p_value is None else f"{answer} (p = {found.p_value:.2g})"
+    answer = "yes" if judged.matches else "no, lies beyond two failures" if found.passes else "no"
+    return answer if found.level is None else f"{answer} (p = {found.p_value:.2g})"
 
 
 def _figures(drawn: Figures) -> Iterable[str]:
@@ -237,7 +263,7 @@ def _cells(study: Study, chosen: Selection, folder: Path) -> Iterable[str]:
     yield '<p class="soft">Test top-1 is reported; nothing was chosen by it.</p>'
     yield '<div class="scroll tall"><table><thead><tr>'
     yield "".join(f"<th>{escape(h)}</th>" for h in heads) + "</tr></thead><tbody>"
-    for cell in study.cells:
+    for cell in study.asked:
         kind = ' class="winner"' if cell.name in winners else ""
         name = escape(cell.name)
         yield f'<tr{kind}><td><a href="#cell-{name}" data-cell="{name}">{name}</a></td>'

@@ -1,5 +1,6 @@
 """What report.py does: collect, judge, and write tables, pictures, the page and the verdict."""
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lottery.errors import ConfigError, LotteryError
 from lottery.options import text_errors
+
+MEAN = "mean"  # a level that is none: what report.py calls verdict.level=null
+HIGHEST_LEVEL = 0.5
 
 if TYPE_CHECKING:  # report.py --help must not wait for them
     from lottery.analysis.collect import Study
@@ -34,7 +38,7 @@ class Options:
     transfers: str | None = None
     benchmarks: str | None = None
     tolerance: float | None = None
-    level: float = 0.05
+    level: Any = None  # a number, or mean
     output: str | None = None
     plugins: list[str] = field(default_factory=list)
     logger: Wandb = field(default_factory=Wandb)
@@ -57,8 +61,11 @@ def typed(config: DictConfig) -> Options:
         )
     if chosen.where is not None and not isinstance(chosen.where, dict):
         raise ConfigError("where needs options and values: 'where={model.name: resnet20, seed: 0}'")
-    if not 0 < chosen.level < 1:
-        raise ConfigError(f"level={chosen.level:g} must be > 0 and < 1")
+    if chosen.level is not None and chosen.level != MEAN:
+        if isinstance(chosen.level, bool) or not isinstance(chosen.level, int | float):
+            raise ConfigError(f"level={chosen.level} must be a number, or {MEAN}")
+        if not 0 < chosen.level <= HIGHEST_LEVEL:
+            raise ConfigError(f"level={chosen.level:g} must be > 0 and <= {HIGHEST_LEVEL:g}")
     if chosen.tolerance is not None and not 0 <= chosen.tolerance <= 100:
         raise ConfigError(f"tolerance={chosen.tolerance:g} must be >= 0 and <= 100")
     if chosen.logger.mode not in ("online", "offline", "disabled"):
@@ -131,10 +138,15 @@ def judge(options: Options) -> "tuple[Study, Selection]":
     if options.where:
         study = collect.where(study, options.where)
     study = gate.with_barriers(study)
-    tolerance = options.tolerance
+    tolerance, level = options.tolerance, options.level
     if tolerance is None:
-        tolerance = _tolerance_of_runs(selection.tolerance_of(study.cells))
-    return study, selection.select(selection.points(study), tolerance, options.level)
+        found = selection.option_values(study.cells, "verdict.tolerance")
+        tolerance = _of_runs(found, "tolerance") or 1.0
+    if level is None:
+        found = selection.option_values(study.cells, "verdict.level")
+        level = _of_runs(found, "level") if found else 0.05
+    level = None if level == MEAN else level
+    return study, selection.select(selection.points(study), tolerance, level)
 
 
 def _defaults() -> dict[str, Any]:
@@ -147,10 +159,13 @@ def _defaults() -> dict[str, Any]:
     return flat(config)
 
 
-def _tolerance_of_runs(found: set[float]) -> float:
+def _of_runs(found: set[float | None], name: str) -> float | None:
+    """The value that all runs have."""
     if len(found) > 1:
-        raise LotteryError(
-            f"the runs have different tolerances ({', '.join(f'{t:g}' for t in sorted(found))}): "
-            "say which with tolerance=…"
-        )
-    return found.pop() if found else 1.0
+        listed = ", ".join(MEAN if v is None else f"{v:g}" for v in sorted(found, key=_last_none))
+        raise LotteryError(f"the runs have different {name}s ({listed}): say which with {name}=…")
+    return found.pop() if found else None
+
+
+def _last_none(value: float | None) -> float:
+    return math.inf if value is None else value

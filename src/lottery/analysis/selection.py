@@ -1,17 +1,17 @@
 """The winning ticket of a study, chosen on validation data only.
 
-Every cell is compared with its own dense networks, seed by seed. With one seed a cell matches if
-it loses at most the tolerance (:func:`~lottery.verdict.single.matches`): a single sample. With
-several, it has to be shown *not inferior* (:mod:`~lottery.verdict.comparison`). A dense network
-at chance is matched by nothing. Of the cells that match, those within the tolerance of the best
-dense network of the study on the same data go first: a network that has learnt little is easy to
-match.
+Every cell is compared with its own dense networks, seed by seed and image by image, by one rule
+for grids and searches (:mod:`lottery.verdict.rule`). A dense network at chance is matched by
+nothing. Of the cells that match, those within the tolerance of the best dense network of the study
+on the same data go first: a network that has learnt little is easy to match. A winner that was
+trained once more with fresh seeds has to lose at most the tolerance with those too, and its
+accuracy is theirs.
 """
 
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -20,9 +20,13 @@ from lottery.analysis.collect import Cell, Study
 from lottery.points import Point as TrainingPoint
 from lottery.points import order
 from lottery.verdict import single
-from lottery.verdict.comparison import Comparison, Pair, compare
+from lottery.verdict.comparison import Comparison
+from lottery.verdict.images import Pair
+from lottery.verdict.rule import LITERATURE, Rule, walk
 
 T = TypeVar("T")
+Place = tuple[str, float, TrainingPoint | None]
+"""Series, percentile and rewind point: what the seeds of one point have in common."""
 
 DENSITY, OF_KERNELS = "density", "density_of_kernels"
 """Shares of the weights that are left: of the prunable ones, and of those of all kernels."""
@@ -41,12 +45,26 @@ SAME_DATA = (
 
 @dataclass(frozen=True)
 class Point:
-    """One place in the grid of one series: its cells, one a seed, in order of seed."""
+    """One place in the grid of one series: its cells, one a seed, in order of seed.
+
+    ``fresh`` are those of seeds that had no part in choosing it.
+    """
 
     series: str
     percentile: float
     rewound: TrainingPoint | None
     cells: tuple[Cell, ...]
+    fresh: tuple[Cell, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return self.series, self.percentile, self.rewound
+
+    @property
+    def row(self) -> tuple[str, TrainingPoint | None]:
+        """What its row in the grid has in common."""
+        return self.series, self.rewound
 
     @property
     def done(self) -> tuple[Cell, ...]:
@@ -72,7 +90,12 @@ class Point:
     @property
     def pairs(self) -> list[Pair]:
         """Results of dense run and ticket, one pair a finished cell."""
-        return [(c.dense, c.ticket) for c in self.done if c.dense and c.ticket]
+        return [c.pair for c in self.done if c.pair]
+
+    @property
+    def fresh_pairs(self) -> list[Pair]:
+        """The same of the seeds that had no part in choosing it."""
+        return [c.pair for c in self.fresh if c.done and c.pair]
 
     @property
     def at_chance(self) -> bool:
@@ -93,10 +116,11 @@ class Point:
         """Whether this is a control, which is compared but never the winner."""
         return any(c.control for c in self.cells)
 
-    def values(self, kind: str, metric: str) -> list[float]:
+    def values(self, kind: str, metric: str, *, fresh: bool = False) -> list[float]:
         """A metric of ``dense`` or ``ticket``, one value a finished cell; accuracies in percent."""
         scale = 100.0 if "top" in metric else 1.0
-        return [scale * getattr(c, kind)[metric] for c in self.done]
+        cells = (c for c in self.fresh if c.done) if fresh else self.done
+        return [scale * getattr(c, kind)[metric] for c in cells]
 
 
 @dataclass(frozen=True)
@@ -113,7 +137,8 @@ class Judged:
 
     Only a ``complete`` one, which has as many seeds as any other candidate, can win. ``measure``
     is the share of the weights by which candidates are ranked (see :func:`measure_of`); ``best``
-    is the best dense network on the same data.
+    is the best dense network on the same data. ``counts`` is false beyond where its row has ended
+    (:func:`lottery.verdict.rule.walk`). ``confirmation`` is the comparison of its fresh seeds.
     """
 
     point: Point
@@ -122,6 +147,13 @@ class Judged:
     measure: str = DENSITY
     at_chance: bool = False
     best: Best | None = None
+    counts: bool = True
+    confirmation: Comparison | None = None
+
+    @property
+    def refuted(self) -> bool:
+        """Whether its fresh seeds lose more than the tolerance."""
+        return self.confirmation is not None and not self.confirmation.passes
 
     @property
     def share(self) -> float | None:
@@ -144,13 +176,9 @@ class Judged:
 
     @property
     def matches(self) -> bool:
-        """Whether it is complete and not inferior to dense networks that have learnt something."""
-        return bool(
-            self.complete
-            and self.comparison
-            and self.comparison.not_inferior
-            and not self.at_chance
-        )
+        """Whether it is complete, passes the rule where that counts, and is not refuted."""
+        passes = self.complete and self.comparison and self.comparison.passes
+        return bool(passes and self.counts and not self.refuted)
 
     @property
     def behind_best(self) -> Fraction:
@@ -158,6 +186,14 @@ class Judged:
         if self.best is None:
             return Fraction(0)
         return self.best.top1 - statistics.mean(single.share(t) for _, t in self.point.pairs)
+
+
+@dataclass(frozen=True)
+class Literature:
+    """Who would win with the tolerance of the literature, by the mean or by the same test."""
+
+    by_mean: Judged | None = None
+    shown: Judged | None = None
 
 
 @dataclass(frozen=True)
@@ -172,10 +208,20 @@ class Selection:
     winner: Judged | None
     nearest: Judged | None
     reason: str | None
-    tolerance: float
-    level: float
+    rule: Rule
     seeds: int
     measure: str = DENSITY
+    literature: Literature = Literature()
+
+    @property
+    def tolerance(self) -> float:
+        """Points of validation top-1 that a winner may lose."""
+        return self.rule.tolerance
+
+    @property
+    def level(self) -> float | None:
+        """The level of the test; None if the mean decides."""
+        return self.rule.level
 
     @property
     def focus(self) -> Judged | None:
@@ -237,41 +283,61 @@ def points(study: Study) -> list[Point]:
 
     A seed that two cells share counts once, the finished one first.
     """
-    groups: dict[tuple[str, float, TrainingPoint | None], dict[int, Cell]] = defaultdict(dict)
+    groups: dict[Place, dict[int, Cell]] = defaultdict(dict)
+    fresh: dict[Place, dict[int, Cell]] = defaultdict(dict)
     for cell in study.cells:
         if cell.percentile is not None:
-            group = groups[study.series(cell), float(cell.percentile), cell.rewound]
+            place = (study.series(cell), float(cell.percentile), cell.rewound)
+            group = (fresh if cell.fresh else groups)[place]
             if cell.seed not in group or (cell.done and not group[cell.seed].done):
                 group[cell.seed] = cell
     found = [
-        Point(*place, tuple(group[seed] for seed in sorted(group)))
+        Point(*place, *(tuple(of[seed] for seed in sorted(of)) for of in (group, fresh[place])))
         for place, group in groups.items()
     ]
     return sorted(found, key=lambda p: (p.series, p.percentile, order(p.rewound)))
 
 
-def select(found: Sequence[Point], tolerance: float, level: float) -> Selection:
+def select(found: Sequence[Point], tolerance: float, level: float | None) -> Selection:
     """Judge every point and choose the sparsest that matches dense on validation data.
 
     Of equally sparse ones the more accurate on validation wins, then the one rewound further back.
+    Beside the tolerance that is asked for, that of the literature is looked at.
     """
+    chosen = _select(found, tolerance, level)
+    by_mean = _select(found, LITERATURE, None).winner
+    shown = None if level is None else _select(found, LITERATURE, level).winner
+    return replace(chosen, literature=Literature(by_mean, shown))
+
+
+def _select(found: Sequence[Point], tolerance: float, level: float | None) -> Selection:
     finished = [point for point in found if point.pairs]
     candidates = [point for point in finished if not point.control]
     seeds = max((len(point.pairs) for point in candidates or finished), default=0)
     measure = measure_of(finished)
     best = _best(found)
+    rule = _rule(found, tolerance, level)
+    complete = {point.place for point in finished if len(point.pairs) >= seeds}
+    compared = rule.judge({p.place: p.pairs for p in finished if p.place in complete})
+    for point in finished:  # each by itself, since nothing is decided by them
+        if point.place not in complete:
+            compared |= rule.judge({point.place: point.pairs})
+    ended = _ended(found, compared, complete)
+    confirming = replace(rule, level=None, rows=1, rungs=1)
     judged = tuple(
         Judged(
             point,
-            compare(point.pairs, tolerance, level) if point.pairs else None,
-            bool(point.pairs) and len(point.pairs) >= seeds,
+            compared.get(point.place),
+            point.place in complete,
             measure,
             point.at_chance,
             best.get(point.data),
+            point.place not in ended,
+            confirming.judge({0: point.fresh_pairs})[0] if point.fresh_pairs else None,
         )
         for point in found
     )
-    chosen = Selection(judged, None, None, None, tolerance, level, seeds, measure)
+    chosen = Selection(judged, None, None, None, rule, seeds, measure)
     tickets = [j for j in judged if j.complete and not j.point.control]
     matching = [j for j in tickets if j.matches]
     winner = _sparsest(filter(chosen.near_best, matching)) or _sparsest(matching)
@@ -279,7 +345,41 @@ def select(found: Sequence[Point], tolerance: float, level: float) -> Selection:
         return replace(chosen, winner=winner)
     learnt = [j for j in tickets if not j.at_chance]
     nearest = max(learnt or tickets, key=_closeness, default=None)
-    return replace(chosen, nearest=nearest, reason=_why_none(judged, tickets, tolerance))
+    return replace(chosen, nearest=nearest, reason=_why_none(judged, tickets, rule))
+
+
+def _rule(found: Sequence[Point], tolerance: float, level: float | None) -> Rule:
+    """The rule for a grid of these points, whether or not they have results."""
+    rows: dict[tuple[Any, ...], set[float]] = defaultdict(set)
+    for point in found:
+        if not point.control:
+            rows[point.row].add(point.percentile)
+    return Rule(tolerance, level, len(rows), max(map(len, rows.values()), default=1))
+
+
+def _ended(
+    found: Sequence[Point], compared: Mapping[Any, Comparison], complete: Collection[Place]
+) -> set[Place]:
+    """Where points lie, which may pass, beyond the end of their row."""
+    rows: dict[tuple[Any, ...], list[Point]] = defaultdict(list)
+    for point in found:
+        rows[point.row].append(point)
+    ended: set[Place] = set()
+    for row in rows.values():
+        ordered = [point.place for point in sorted(row, key=lambda p: p.percentile)]
+        looked = [
+            (rung, place in complete and compared[place].passes)
+            for rung, place in enumerate(ordered)
+            # One with fewer seeds is a failure if it is too far below, else it is not known.
+            if place in compared and (place in complete or not _close(compared[place]))
+        ]
+        last = walk(looked)
+        ended |= set(ordered[0 if last is None else last + 1 :])
+    return ended
+
+
+def _close(found: Comparison) -> bool:
+    return found.difference >= -found.tolerance
 
 
 def measure_of(found: Iterable[Point]) -> str:
@@ -310,10 +410,10 @@ def _best(found: Sequence[Point]) -> dict[tuple[Any, ...], Best]:
     return best
 
 
-def tolerance_of(cells: Iterable[Cell]) -> set[float]:
-    """The ``verdict.tolerance`` values of a study's cells."""
-    found = (c.config.get("verdict.tolerance") for c in cells)
-    return {float(t) for t in found if t is not None}
+def option_values(cells: Iterable[Cell], name: str) -> set[float | None]:
+    """The values of a number among the options of a study's cells."""
+    found = (c.config[name] for c in cells if name in c.config)
+    return {None if v is None else float(v) for v in found}
 
 
 def _sparsest(judged: Iterable[Judged]) -> Judged | None:
@@ -329,7 +429,7 @@ def _closeness(judged: Judged) -> float:
     return judged.comparison.lower if judged.comparison else -math.inf
 
 
-def _why_none(judged: Sequence[Judged], tickets: Sequence[Judged], tolerance: float) -> str:
+def _why_none(judged: Sequence[Judged], tickets: Sequence[Judged], rule: Rule) -> str:
     if not any(j.comparison for j in judged):
         return "no cell has a result yet"
     if not tickets:
@@ -347,10 +447,11 @@ def _why_none(judged: Sequence[Judged], tickets: Sequence[Judged], tolerance: fl
             "the dense networks are at chance (no better than always naming the most frequent "
             f"class), so there is nothing to match{left}"
         )
-    points = f"{tolerance:g} point{'' if tolerance == 1 else 's'}"
-    if max(j.comparison.n for j in tickets if j.comparison) == 1:
-        return f"no cell is at most {points} below dense on validation{left}"
-    return f"no cell is shown to be at most {points} below dense on validation{left}"
+    points = f"{rule.tolerance:g} point{'' if rule.tolerance == 1 else 's'}"
+    shown = "" if rule.level is None else "shown to be "
+    refuted = sum(j.refuted for j in tickets)
+    again = f"; {refuted} that passed lost more with fresh seeds" if refuted else ""
+    return f"no cell is {shown}at most {points} below dense on validation{again}{left}"
 
 
 def _around(values: Sequence[T], value: T, names: tuple[str, str]) -> list[tuple[str, T]]:

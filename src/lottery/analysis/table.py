@@ -230,9 +230,19 @@ def _verdict(result: Mapping[str, Any]) -> Text:
     doubt = f", but {result['doubt']}" if result.get("doubt") else ""
     return Text.assemble(
         (word + doubt, "bold green" if certain else "bold yellow"),
-        f": validation top-1 is {change} dense "
-        f"(tolerance {result['tolerance']:g}); one seed, one sample",
+        f": validation top-1 is {change} dense (tolerance {result['tolerance']:g}).{_sure(result)}",
     )
+
+
+def _sure(result: Mapping[str, Any]) -> str:
+    """What one seed and these validation images can tell."""
+    low, high = result["interval"]
+    sure = f"{100 * (1 - (result['level'] or 0.05)):g} %"
+    text = f" One seed: its true difference lies between {low:+.2f} and {high:+.2f} points ({sure})"
+    if result["shown"] is None:
+        return text
+    ruled = "ruled out" if result["shown"] else "not ruled out"
+    return f"{text}, so a larger loss is {ruled}"
 
 
 def clock(seconds: float) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lottery import files
-from lottery.analysis import gate, layers, ticket
+from lottery.analysis import certificate, evidence, gate, layers, ticket
 from lottery.analysis.collect import STATUSES, Cell, Study
 from lottery.analysis.grids import Grid, grids
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Selection
@@ -23,7 +23,7 @@ from lottery.points import columns
 
 RESULTS = ("val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss")
 COSTS = ("epochs", "seconds", "images_per_second")
-MARKS = {"running": "…", "queued": "-", "failed": "x", "missing": "·"}
+MARKS = {"running": "…", "queued": "-", "failed": "x", "missing": "·", "unneeded": "◦"}
 
 
 def write(study: Study, chosen: Selection, folder: Path) -> list[Path]:
@@ -47,7 +47,7 @@ def save(rows: Sequence[Mapping[str, Any]], folder: Path, name: str) -> list[Pat
 
 def cells(study: Study) -> list[dict[str, Any]]:
     """One row a cell, also without a result. Accuracies are shares of 1, as in result.json."""
-    return [_row(study, cell) for cell in study.cells]
+    return [_row(study, cell) for cell in study.asked]
 
 
 def grid(chosen: Selection) -> list[dict[str, Any]]:
@@ -66,10 +66,13 @@ def grid(chosen: Selection) -> list[dict[str, Any]]:
             "difference": j.comparison.difference if j.comparison else None,
             "sd": j.comparison.sd if j.comparison else None,
             "sampling_error": j.comparison.sampling if j.comparison else None,
+            "interval_low": j.comparison.interval[0] if j.comparison else None,
+            "interval_high": j.comparison.interval[1] if j.comparison else None,
             "lower_bound": j.comparison.lower if j.comparison else None,
             "p_value": j.comparison.p_value if j.comparison else None,
             "power": j.comparison.power if j.comparison else None,
-            "not_inferior": j.comparison.not_inferior if j.comparison else None,
+            "passes": j.comparison.passes if j.comparison else None,
+            "counts": j.counts if j.comparison else None,
             "dense_at_chance": j.at_chance if j.comparison else None,
             "matches": j.matches if j.comparison else None,
             "control": j.point.control,
@@ -156,8 +159,12 @@ def show(study: Study, chosen: Selection, console: Console) -> None:
     certain = chosen.winner and not list(ticket.doubts(chosen))
     colour = "bold green" if certain else "bold yellow"
     console.print(ticket.summary(chosen), style=colour)
-    if text := ticket.evidence(chosen):
+    for text in evidence.lines(chosen):
         console.print(text)
+    for text in certificate.sentences(study):
+        console.print(text)
+    if cells := certificate.table(study):
+        show_whole(cells, console)
     if chosen.winner:
         console.print(
             _test_line(chosen.winner), ticket.command(study, chosen.winner.point), sep="\n"
@@ -180,9 +187,12 @@ def problems(study: Study, chosen: Selection) -> list[str]:
     """What a reader should know is missing or was left out."""
     counts = {s: sum(c.status == s for c in study.cells) for s in STATUSES}
     lines = list(study.notes)
-    if counts["done"] < len(study.cells):
+    unneeded = counts.pop("unneeded")
+    if counts["done"] < len(study.asked):
         shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-        lines.append(f"{len(study.cells)} cells: {shown}")
+        lines.append(f"{len(study.asked)} cells: {shown}")
+    if unneeded:
+        lines.append(f"{unneeded} of {len(study.cells)} cells were never needed")
     errors: dict[str, list[str]] = {}
     for cell in study.cells:
         if cell.status == "failed":
@@ -283,16 +293,13 @@ def _entry(judged: Judged | None, chosen: Selection) -> Text:
 
 
 def _urgency(status: str) -> int:
-    return ("done", "missing", "queued", "running", "failed").index(status)
+    return ("unneeded", "done", "missing", "queued", "running", "failed").index(status)
 
 
 def _legend(chosen: Selection) -> str:
     points = ticket.in_points(chosen.tolerance)
-    rule = (
-        f"at most {points} below dense"
-        if chosen.seeds < 2
-        else f"shown to be at most {points} below dense"
-    )
+    shown = "" if chosen.level is None else "shown to be "
+    rule = f"{shown}at most {points} below dense"
     words = ["* the winning ticket"] if chosen.winner else []
     words.append(f"green: {rule}")
     if any(j.comparison and not j.complete for j in chosen.judged):
@@ -300,12 +307,15 @@ def _legend(chosen: Selection) -> str:
     if any(j.point.barrier is not None for j in chosen.judged):
         words.append(f"barrier: in points, stable below {STABLE:g} (stability.py)")
     words.append("x failed  … running or killed  - queued  · no such cell, or not begun")
+    if any(c.status == "unneeded" for j in chosen.judged for c in j.point.cells):
+        words.append("◦ not needed by the search")
     return "  ".join(words)
 
 
 def _test_line(winner: Judged) -> str:
-    test = ticket.spread(winner.point.values("ticket", "test_top1"))
-    dense = ticket.spread(winner.point.values("dense", "test_top1"))
+    fresh = winner.confirmation is not None
+    test = ticket.spread(winner.point.values("ticket", "test_top1", fresh=fresh))
+    dense = ticket.spread(winner.point.values("dense", "test_top1", fresh=fresh))
     sd = "" if test["sd"] is None else f" ± {test['sd']:.2f}"
     return (
         f"Its test top-1 is {test['mean']:.2f}{sd} % (dense {dense['mean']:.2f} %); "

@@ -1,6 +1,5 @@
 """``winning_ticket.json``: the verdict on a study, and what it takes to check and repeat it."""
 
-import math
 import shlex
 import statistics
 from collections.abc import Iterator, Sequence
@@ -12,9 +11,10 @@ from lottery.analysis.collect import Study
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Point, Selection
 from lottery.points import columns
 from lottery.verdict.comparison import Comparison
+from lottery.verdict.rule import LITERATURE
 from lottery.verdict.single import one_image
 
-VERSION = 1
+VERSION = 2
 MEASURES = {
     DENSITY: "share of the prunable weights that is left",
     OF_KERNELS: (
@@ -48,6 +48,8 @@ def verdict(
             "seeds": chosen.seeds,
             "sparsest_by": MEASURES[chosen.measure],
             **_test(chosen),
+            "literature": _literature(chosen),
+            "refuted": [_place(j.point) for j in chosen.judged if j.refuted],
             "candidates": sum(j.complete and not j.point.control for j in chosen.judged),
             "left_out": [
                 {**_place(j.point), "seeds": [c.seed for c in j.point.done]}
@@ -63,7 +65,12 @@ def verdict(
             series: _place(j.point) | {"control": j.point.control} if j else None
             for series, j in chosen.best_of_series().items()
         },
-        "cells": {"done": sum(c.done for c in study.cells), "all": len(study.cells)},
+        "cells": {
+            "done": sum(c.done for c in study.cells),
+            "all": len(study.asked),
+            "not_needed": len(study.cells) - len(study.asked),
+        },
+        "search": {name: v for name, v in study.search.items() if name != "candidates"} or None,
         "revision": study.revision,
         "notes": list(study.notes),
     }
@@ -85,9 +92,10 @@ def summary(chosen: Selection) -> str:
     where = f"{judged.kept}{_rewound(point)}"
     if point.series:
         where += f" ({point.series})"
+    told = judged.confirmation or found
+    own = point.values("ticket", "val_top1", fresh=judged.confirmation is not None)
     change = (
-        f"validation top-1 {statistics.fmean(point.values('ticket', 'val_top1')):.2f} %, "
-        f"{found.difference:+.2f} points from dense"
+        f"validation top-1 {statistics.fmean(own):.2f} %, {told.difference:+.2f} points from dense"
     )
     if chosen.winner:
         against = " and ".join(doubts(chosen))
@@ -109,29 +117,6 @@ def doubts(chosen: Selection) -> Iterator[str]:
         )
     if coarse := chosen.too_coarse(judged):
         yield f"{coarse}, more than the tolerance of {chosen.tolerance:g}"
-
-
-def evidence(chosen: Selection) -> str:
-    """How the verdict was reached, in a few sentences."""
-    judged = chosen.winner or chosen.nearest
-    if judged is None or judged.comparison is None:
-        return ""
-    found, images = judged.comparison, judged.point.pairs[0][0]["val_examples"]
-    if found.n == 1:
-        return (
-            f"One seed, a single sample: at most {in_points(chosen.tolerance)} below dense counts "
-            "as matching. Nothing is known of the spread between seeds, and the choice of "
-            f"{images:,} validation images leaves a standard error of up to "
-            f"{found.sampling:.2f} points."
-        )
-    return (
-        f"{found.n} seeds, paired with their dense networks: one-sided test that the loss is "
-        f"less than {in_points(chosen.tolerance)}, level {chosen.level:g}, "
-        f"p = {found.p_value:.2g}; power {found.power:.2f} if there is no true loss. "
-        f"Standard errors: {(found.sd or 0) / math.sqrt(found.n):.2f} points by the seeds, up to "
-        f"{found.sampling:.2f} by the choice of {images:,} validation images. "
-        "Each cell is tested alone, with no correction for their number."
-    )
 
 
 def command(study: Study, point: Point) -> str:
@@ -160,20 +145,56 @@ def in_points(value: float) -> str:
 
 
 def _test(chosen: Selection) -> dict[str, Any]:
-    if chosen.seeds < 2:
+    about = "that very ticket" if chosen.seeds < 2 else "the recipe, on average over seeds"
+    if chosen.level is None:
         return {
             "test": None,
-            "rule": "validation top-1 at most the tolerance below dense, in whole examples",
-            "caveat": "one seed is a single sample: the spread between seeds is unknown",
+            "rule": "mean validation top-1 at most the tolerance below dense, in whole examples",
+            "about": about,
         }
+    errors = "the choice of validation images"
+    if chosen.seeds > 1:
+        errors = f"the spread between seeds (analysis of variance over cells) and {errors}"
     return {
         "test": (
-            "one-sided test of H0: mean(ticket - dense) <= -tolerance, paired by seed; its error "
-            "is the spread between seeds (Student's t) and the choice of validation images "
-            "(binomial, as if both networks erred independently); not inferior if p < level"
+            "one-sided test of H0: mean(ticket - dense) <= -tolerance, paired by seed and by "
+            f"validation image; its error is {errors}. A cell passes if p < level, and counts "
+            "unless two cells before it in its row (from dense to sparse) have failed in succession"
         ),
         "level": chosen.level,
-        "caveat": "tested cell by cell, not corrected for the number of cells looked at",
+        "looks": chosen.rule.looks,
+        "holds": (
+            "over all cells: the level is divided by the number of cells worse than the tolerance "
+            "that may be looked at, on a way through all rows"
+        ),
+        "about": about,
+    }
+
+
+def _literature(chosen: Selection) -> dict[str, Any]:
+    found = chosen.literature
+    places = {"by_mean": found.by_mean, "shown": found.shown}
+    return {
+        "tolerance_points": LITERATURE,
+        **{name: _place(j.point) if j else None for name, j in places.items()},
+    }
+
+
+def _confirmed(judged: Judged) -> dict[str, Any] | None:
+    """What the seeds showed that had no part in choosing it."""
+    if judged.confirmation is None:
+        return None
+    point = judged.point
+    return {
+        "seeds": [c.seed for c in point.fresh if c.done],
+        "validation_top1": spread(point.values("ticket", "val_top1", fresh=True)),
+        "test_top1": spread(point.values("ticket", "test_top1", fresh=True)),
+        "dense": {
+            "validation_top1": spread(point.values("dense", "val_top1", fresh=True)),
+            "test_top1": spread(point.values("dense", "test_top1", fresh=True)),
+        },
+        "difference": judged.confirmation.difference,
+        "interval": list(judged.confirmation.interval),
     }
 
 
@@ -199,6 +220,7 @@ def _about(study: Study, chosen: Selection, judged: Judged) -> dict[str, Any]:
             "test_top1": spread(point.values("dense", "test_top1")),
         },
         "comparison": _numbers(judged.comparison),
+        "confirmation": _confirmed(judged),
         "dense_at_chance": judged.at_chance,
         "best_dense": _best(chosen, judged),
         "points_of_one_validation_image": max(one_image(d) for d, _ in point.pairs),
@@ -210,7 +232,7 @@ def _about(study: Study, chosen: Selection, judged: Judged) -> dict[str, Any]:
                 "status": _status(j),
                 "validation_top1": _mean(j.point, "val_top1"),
                 "difference": j.comparison.difference if j.comparison else None,
-                "not_inferior": j.comparison.not_inferior if j.comparison else None,
+                "passes": j.comparison.passes if j.comparison else None,
             }
             for direction, j in chosen.neighbours(judged).items()
         },
@@ -253,10 +275,15 @@ def _numbers(found: Comparison | None) -> dict[str, Any] | None:
         "difference": found.difference,
         "sd": found.sd,
         "sampling_error": found.sampling,
+        "paired_by_image": found.images.paired,
+        "validation_images": found.images.n,
+        "interval": list(found.interval),
         "lower_bound": found.lower,
         "p_value": found.p_value,
         "power": found.power,
-        "not_inferior": found.not_inferior,
+        "enough_seeds": found.enough_seeds,
+        "enough_images": found.enough_images,
+        "passes": found.passes,
     }
 
 

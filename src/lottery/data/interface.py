@@ -144,7 +144,13 @@ class Splits:
     validation: Split
     test: Split
     validation_images: str
-    """Which images ``validation`` holds, as a hash: the same wherever their source is found."""
+    """Which images ``validation`` holds, and in which order, as a hash.
+
+    It is the same wherever their source is found, and whatever the labels are. Where it is the same
+    in two runs, :meth:`Split.evaluation` gives the same images in the same order.
+    """
+    test_images: str
+    """The same of ``test``."""
 
     def check(self) -> None:
         """Raise :class:`~lottery.errors.DataError` for the undecodable images of all splits."""

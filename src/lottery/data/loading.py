@@ -71,8 +71,8 @@ def load(config: Data) -> Splits:
     for name, members in found.items():
         _warn_of_absent(name, members.labels, description)
     train, validation, test = (split(found[name]) for name in ("train", "validation", "test"))
-    identified = _identified(source, found["validation"])
-    return Splits(description, train, validation, test, identified)
+    identified = [_identified(config, source, found[name]) for name in ("validation", "test")]
+    return Splits(description, train, validation, test, *identified)
 
 
 def _warn_of_absent(name: str, labels: Labels, description: Description) -> None:
@@ -107,11 +107,18 @@ def split_members(config: Data, source: Source) -> dict[str, Members]:
     return found
 
 
-def _identified(source: Source, members: Members) -> str:
-    """Which images these are, as a hash of what the source holds and of their places in it."""
-    about = json.dumps([source.fingerprint, members.part], sort_keys=True)
+def _identified(config: Data, source: Source, members: Members) -> str:
+    """Which images these are, and in which order they are evaluated, as a hash.
+
+    It is made of what the source holds, in which order (:attr:`Source.fingerprint`), of the code
+    that reads it if keys hold that, and of the images' places there, one after the other. A split
+    is evaluated in that order however its images are held, so equal hashes mean equal lists. Images
+    of a folder and records made of them have different hashes, even if they are in the same order.
+    """
+    code = [] if config.code is None else [config.code]
+    about = json.dumps([source.fingerprint, members.part, *code], sort_keys=True)
     digest = hashlib.sha256(about.encode())
-    digest.update(np.sort(members.rows).astype("<i8").tobytes())
+    digest.update(members.rows.astype("<i8").tobytes())
     return digest.hexdigest()[:20]
 
 

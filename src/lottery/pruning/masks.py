@@ -1,7 +1,6 @@
 """Masks: one boolean per weight of each prunable kernel, True where the weight survives."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +127,7 @@ def digest(mask: Mask) -> str:
 
 def write(mask: Mask, path: Path) -> None:
     """Save a mask as safetensors: one packed bit per weight, shapes in the header."""
-    shapes = {name: list(m.shape) for name, m in mask.items()}
-    tensors.write(path, {name: np.packbits(m) for name, m in mask.items()}, json.dumps(shapes))
+    tensors.write_booleans(path, mask)
 
 
 def read(path: Path) -> dict[str, Array]:
@@ -138,12 +136,8 @@ def read(path: Path) -> dict[str, Array]:
     Raises :class:`StoreError` if the file is damaged.
     """
     try:
-        packed, about = tensors.read(path)
+        return tensors.read_booleans(path)
     except DamagedError as error:
         raise StoreError(
             f"the mask {path} is damaged: {error}; remove {path.parent} to compute it again"
         ) from error
-    return {
-        name: np.unpackbits(packed[name], count=int(np.prod(shape))).astype(bool).reshape(shape)
-        for name, shape in json.loads(about).items()
-    }

@@ -29,12 +29,14 @@ class Pruned(Result):
     ``mask`` is a :func:`lottery.pruning.masks.summary` with the percentile. ``rewind`` has name,
     epoch or step, and optimizer; what does not matter is None, and what starts afresh has epoch 0.
     ``matched`` is by validation top-1 within ``tolerance`` points; ``doubt`` says why that is worth
-    little, if so.
+    little, if so. ``interval`` is the confidence interval of this ticket's true difference from
+    dense, in points, at 1 - ``level``; ``shown`` is whether a loss of more than the tolerance is
+    ruled out by this run alone, None if nothing is tested (``level`` None).
     """
 
     study: ClassVar[str] = "prune"
     what: ClassVar[str] = "a result of prune.py"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     dense: Mapping[str, Any]
     ticket: Mapping[str, Any]
@@ -43,6 +45,9 @@ class Pruned(Result):
     matched: bool
     doubt: str | None
     tolerance: float
+    level: float | None
+    interval: Sequence[float]
+    shown: bool | None
 
     def check(self) -> None:
         """Both networks have a key."""

@@ -36,6 +36,7 @@ def _candidate(cell: Cell, common: set[str]) -> Candidate:
         iterative=config.mask.rate is not None,
         control=_control(config),
         tolerance=config.verdict.tolerance,
+        level=config.verdict.level,
     )
 
 

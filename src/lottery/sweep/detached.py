@@ -1,12 +1,14 @@
 """A sweep that nobody waits for: SLURM starts the cells after their parents, and submits the rest.
 
 What SLURM does not take at once is submitted by a small job of its own, which starts when the jobs
-before it have ended, and leaves another such job behind if there still is a rest.
+before it have ended, and leaves another such job behind if there still is a rest. So does what a
+search asks for: the small job is told what the wave before has shown, and submits the next.
 """
 
 import logging
 import math
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import setup_globals
 
 from lottery import files
+from lottery.analysis.overview import show_wave
 from lottery.errors import ConfigError, LotteryError
 from lottery.sweep import slurm
 from lottery.sweep.arrays import Arrays
@@ -24,7 +27,8 @@ from lottery.sweep.claims import claimed, submitting, underway
 from lottery.sweep.jobs import Job, Task, mark_orphans
 from lottery.sweep.plan import Cell, Parent
 from lottery.sweep.slurm import FullError
-from lottery.sweep.staged import StagedSweep
+from lottery.sweep.staged import StagedSweep, next_wave
+from lottery.sweep.waves import Waves
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +44,13 @@ SMALL: dict[str, Any] = {
 
 @dataclass
 class Detached:
-    """A sweep whose jobs are submitted in rounds; called, it submits the next one."""
+    """A sweep whose jobs are submitted in rounds; called, it submits the next one.
+
+    ``waves`` are those of a search, which asks for more when a wave has ended.
+    """
 
     sweep: StagedSweep
+    waves: Waves | None = None
     state: Any = None  # Hydra's singletons, for a process that Hydra has not started
 
     def start(self) -> None:
@@ -56,7 +64,8 @@ class Detached:
         self.sweep.begin()
         try:
             with self.sweep.interruptible():
-                place = self.submit()
+                while (place := self.submit()) is None and self._next_wave():
+                    pass
         except FullError as full:
             raise LotteryError(
                 f"SLURM takes no more of your jobs now ({full}): the same command, when some have "
@@ -73,19 +82,36 @@ class Detached:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                self.submit(own=os.environ["SLURM_JOB_ID"])
+                submitted = self.submit(own=os.environ["SLURM_JOB_ID"])
             except FullError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(PAUSE)
             else:
-                return
+                if submitted or not self._next_wave():
+                    return
+
+    def _next_wave(self) -> bool:
+        """Plan what the search asks for, now that a wave has ended; False at its end."""
+        if self.waves is None:
+            return False
+        self.sweep.take_over()
+        self.waves.apart = os.environ.get("SLURM_JOB_ID")
+        wave = next_wave(self.sweep, self.waves)
+        if wave is None:
+            if error := self.sweep.end():
+                log.warning("%s", error)
+            return False
+        show_wave(wave, self.sweep.store, self.sweep.launcher)
+        self.sweep.begin()
+        return True
 
     def submit(self, own: str | None = None) -> str | None:
         """Submit what SLURM takes now; the job that will submit the rest, if there is one.
 
-        ``own`` is the small job that this runs in. Raises :class:`FullError` if SLURM takes no
-        job, not even the one that is to submit the rest.
+        Or, of a search, the next wave; None if there is nothing of this one to wait for. ``own`` is
+        the small job that this runs in. Raises :class:`FullError` if SLURM takes no job, not even
+        the one that is to submit the rest.
         """
         with submitting(self.sweep.store):
             self._who = underway(self.sweep.store, apart=own)
@@ -95,12 +121,12 @@ class Detached:
     # -- what is to be done ----------------------------------------------------------------------
 
     def _parents(self) -> list[Parent]:
-        """Dense networks that nobody has submitted yet."""
-        cells = self.sweep.plan.cells
+        """Dense networks that nobody has submitted yet, in this wave."""
+        cells = {cell.number: cell for cell in self.sweep.plan.cells}
         submitted = {
             cells[job["cells"][0]].lineage.parent
             for job in self.sweep.jobs
-            if job["stage"] == "dense"
+            if job["stage"] == "dense" and job["cells"][0] in cells
         }
         return [
             p
@@ -132,6 +158,13 @@ class Detached:
                 mark_orphans([self.sweep.folder / str(c.number) for c in silent], reason)
         return list(families.items())
 
+    def _others(self) -> list[str]:
+        """Who computes cells of this wave of a search that this sweep has not submitted."""
+        if self.waves is None:
+            return []
+        nodes = [n for c in self.sweep.plan.cells if not c.done for n in c.lineage.goals]
+        return [who for node in nodes if (who := self._who(node))]
+
     def _missing(self, cell: Cell) -> bool:
         return not cell.done and not all(map(self._who, cell.lineage.goals))
 
@@ -145,12 +178,13 @@ class Detached:
         limits = slurm.limits()
         size = limits.array_size
         counts = [math.ceil(len(groups) / size) for _, groups in families]
-        if not parents and not families:
+        others = self._others()
+        if not parents and not families and not others:
             return None
         room = len(parents) <= parallel  # for cells beside their parents, see below
         whole = room and sum(counts) <= parallel and most is None and not limits.enforced
         # A place is taken first for the job that submits the rest, and given back if there is none.
-        place = None if whole else self._hold()
+        place = None if whole and self.waves is None else self._hold()
         arrays, rest = [], []
         try:
             dense = Arrays(parallel, size, most)
@@ -170,12 +204,15 @@ class Detached:
                 rest += self._hand_over(cells, group_task, group_jobs, later, **extra)
             cells.loosen(slurm.throttle)
             arrays += cells.submitted
-            if rest:
+            if rest or self.waves is not None:
                 place = place or self._hold()
-                slurm.release(place, [array.job for array in arrays])
+                slurm.release(
+                    place, {*(array.job for array in arrays), *map(_job_in, others)} - {""}
+                )
                 for job in rest:
                     sweep.claim(job, place)
-                log.info("%d jobs will be submitted by job %s", len(rest), place)
+                what = _count(len(rest), "job") if rest else "the next wave"
+                log.info("%s will be submitted by job %s", what, place)
                 kept, place = place, None
                 return kept
         finally:
@@ -223,7 +260,7 @@ class Detached:
     def _hold(self) -> str:
         """A held job that will submit the rest."""
         launcher = self.sweep.launcher_of(_nothing, [])
-        call = Detached(self.sweep, Singleton.get_state())
+        call = Detached(self.sweep, self.waves, Singleton.get_state())
         held = {"name": "submits-the-rest", "timeout_min": 60,
                 "additional_parameters": {"hold": True}}  # fmt: skip
         try:
@@ -232,6 +269,16 @@ class Detached:
             raise
         except LotteryError:  # jobs here must be of a certain size, as those of the cells are
             return str(launcher.submit_call(call, **held).job_id)
+
+
+def _job_in(who: str) -> str:
+    """The SLURM job in what is said of whoever computes a node; empty if it is another process."""
+    found = re.match(r"SLURM job (\S+)", who)
+    return found[1] if found else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number > 1)}"
 
 
 def _nothing(config: Any) -> None:

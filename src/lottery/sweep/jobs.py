@@ -1,5 +1,6 @@
 """What the jobs of a sweep run: the configs they were submitted with, and nothing else."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,18 @@ class Launchers:
     def parallel(self) -> int:
         """How many jobs run at a time."""
         launcher = self.config.hydra.launcher
+        if "joblib" in launcher.get("_target_", ""):
+            jobs = int(launcher.get("n_jobs") or 1)
+            return jobs if jobs > 0 else os.cpu_count() or 1
         return int(launcher.get("array_parallelism") or launcher.get("parallel") or 1)
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs a job gets; 0 if it asks for none."""
+        launcher = self.config.hydra.launcher
+        if "joblib" in launcher.get("_target_", ""):
+            return 0
+        return int(launcher.get("gpus_per_node") or 0) * int(launcher.get("nodes") or 1)
 
     def __call__(self, context: HydraContext, task: Task) -> Any:
         """A launcher of jobs that run ``task``."""

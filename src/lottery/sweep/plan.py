@@ -116,11 +116,13 @@ def make(
     *,
     chain: Chain = lineage,
     first: int = 0,
+    candidates: Iterable[Cell] = (),
 ) -> Plan:
     """The plan of a sweep, or of one wave of it, whose cells are numbered from ``first``.
 
     ``underway`` names who computes a node at the moment, if anyone. ``chain`` names the runs of a
-    cell; those without rounds wait for no dense network.
+    cell; those without rounds wait for no dense network. A dense network that is trained keeps the
+    states that ``candidates`` of later waves would rewind to.
     """
     grid = []
     for cell in cells_of(cells, store, chain=chain, first=first):
@@ -130,7 +132,7 @@ def make(
     open_cells = [c for c in grid if not c.done and not c.underway]
     return Plan(
         tuple(grid),
-        _parents(open_cells, store, underway),
+        _parents(open_cells, store, underway, candidates),
         _jobs(open_cells),
     )
 
@@ -149,7 +151,9 @@ def cells_of(
     ]
 
 
-def _parents(cells: list[Cell], store: Store, underway: Underway) -> tuple[Parent, ...]:
+def _parents(
+    cells: list[Cell], store: Store, underway: Underway, candidates: Iterable[Cell]
+) -> tuple[Parent, ...]:
     families: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.lineage.parent:
@@ -157,19 +161,25 @@ def _parents(cells: list[Cell], store: Store, underway: Underway) -> tuple[Paren
     parents = []
     for key, family in families.items():
         dense = Node("dense", key, store.root / "dense" / key)
-        starts = {point for c in family for point in c.lineage.starts}
-        starts |= {
-            point
-            for c in family
-            if not all(mask.done for mask in c.lineage.masks)
-            for point in scored(c.config)
-        }
+        starts = _starts(family)
         if dense.done and all(_has_state(store, dense, point) for point in starts):
             continue
-        keep = [str(point) for point in sorted({*family[0].config.rewind.kept, *starts})]
+        later = _starts([c for c in candidates if c.lineage.parent == key])
+        keep = [str(point) for point in sorted({*family[0].config.rewind.kept, *starts, *later})]
         config = replace(family[0].config, rewind=replace(family[0].config.rewind, keep=keep))
         parents.append(Parent(config, dense, tuple(family), underway(dense)))
     return tuple(parents)
+
+
+def _starts(family: Sequence[Cell]) -> set[Point]:
+    """The points of one dense network whose states its cells need."""
+    starts = {point for c in family for point in c.lineage.starts}
+    return starts | {
+        point
+        for c in family
+        if not all(mask.done for mask in c.lineage.masks)
+        for point in scored(c.config)
+    }
 
 
 def _has_state(store: Store, dense: Node, point: Point) -> bool:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lottery import cli, files, provenance
 from lottery.errors import LotteryError, StoppedError
 from lottery.interrupts import stoppable
+from lottery.runs import with_answers
 from lottery.store import Node, Store
 from lottery.studies import Study
 from lottery.sweep import claims
@@ -34,6 +35,7 @@ from lottery.sweep.jobs import (
     mark_orphans,
 )
 from lottery.sweep.plan import Cell, Parent, Plan
+from lottery.sweep.waves import Wave, Waves
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class StagedSweep:
     launcher: Launchers
     callbacks: Any
     batch: int | None = None
+    search: Mapping[str, Any] = field(default_factory=dict)  # what a proposer has to say of itself
     jobs: list[dict[str, Any]] = field(default_factory=list)
     elsewhere: set[str] = field(default_factory=set)  # SLURM's jobs that others submitted
 
@@ -125,9 +128,11 @@ class StagedSweep:
                         "dense": c.lineage.dense.key if c.lineage.dense else None,
                         "ticket": c.lineage.rounds[-1].ticket.key if c.lineage.rounds else None,
                         "transfers": [node.key for node in c.lineage.transfers],
+                        "fresh": list(c.overrides) in self.search.get("confirm", []),
                     }
                     for c in self.cells
                 ],
+                "search": dict(self.search),
                 "plan": self.planned,
                 "jobs": self.jobs,
             },
@@ -227,6 +232,25 @@ class StagedSweep:
         self._tell([cell for number, cell in cells.items() if number not in lost])
         for number, why in lost.items():
             self._fail(cells[number], LotteryError(why))
+
+    def take_over(self) -> None:
+        """Tell the results that others computed, and what became of the cells that have none.
+
+        For a wave whose jobs have all ended, with nobody here who waited for them.
+        """
+        for cell in self.plan.cells:
+            if cell.done and not (self._folder(cell) / "result.json").exists():
+                self._tell([cell])
+            self._fail(cell, LotteryError("its job ended without a result"))
+
+    def end(self) -> LotteryError | None:
+        """Conclude the study, print how the cells ended; the error with which a sweep ends."""
+        from lottery.analysis import overview
+
+        outcome = [(cell, *self.state(cell)) for cell in self.cells]
+        self.study.conclude(self.cells[0].config, self.folder, self.planned)
+        overview.show_outcome(outcome, str(self.folder))
+        return failed([(state, why) for _, state, why in outcome])
 
     def parent_jobs(self, parents: Sequence[Parent]) -> tuple[list[Job], FirstTask]:
         """The jobs that train dense networks, and what they run."""
@@ -401,14 +425,36 @@ class StagedSweep:
         return about["status"], about.get("error", "")
 
     def results(self) -> Iterator[tuple[Cell, Mapping[str, Any] | None]]:
-        """The cells of the current wave with what ``result.json`` has; None if there is none."""
+        """The cells of the current wave with what ``result.json`` has; None if there is none.
+
+        With which validation images the networks got right, where that was kept.
+        """
         for cell in self.plan.cells:
             path = self._folder(cell) / "result.json"
             done = self.state(cell)[0] == "done" and path.exists()
-            yield cell, files.read_json(path) if done else None
+            yield cell, self._answered(files.read_json(path)) if done else None
+
+    def _answered(self, result: dict[str, Any]) -> dict[str, Any]:
+        told = {kind: result[kind] for kind in ("dense", "ticket") if kind in result}
+        return result | {
+            kind: with_answers(about, self.store.root / kind / str(about["key"]))
+            for kind, about in told.items()
+        }
 
     def _folder(self, cell: Cell) -> Path:
         return self.folder / str(cell.number)
+
+
+def next_wave(sweep: StagedSweep, waves: Waves) -> Wave | None:
+    """Tell what the wave that has ended showed, and plan the next one; None at the end."""
+    waves.tell(sweep.results())
+    wave = waves.next()
+    sweep.search = waves.record()
+    if wave is None:
+        sweep.write_record()
+    else:
+        sweep.go_on(wave.plan, wave.configs)
+    return wave
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

@@ -13,7 +13,6 @@ and every process reads the sums after every call.
 
 import itertools
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +31,7 @@ from lottery.interrupts import StopSignals
 from lottery.pruning.dynamics import Course
 from lottery.training import devices, optimizers
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
+from lottery.training.evaluation import Evaluation
 from lottery.training.feeding import Feed
 from lottery.training.length import Length
 from lottery.training.masking import Masking
@@ -106,7 +106,9 @@ class Loop:
         # Nothing here needs AutoGraph, which takes a second to rewrite the source.
         self._train_call = tf.function(self._distributed_steps, autograph=False)
         self._measure_call = tf.function(self._distributed_measurement, autograph=False)
-        self._evaluate_call = tf.function(self._distributed_evaluation, autograph=False)
+        self.evaluation = Evaluation(
+            self.model, self.preprocessing, self.strategy, self._feed, self.eval_batch_size
+        )
         classes = self.model.output_shape[-1]
         self._augment = compiled_augmentation(self.preprocessing, classes, self.batch_size)
         self._gradients_call = (
@@ -285,12 +287,7 @@ class Loop:
 
     def evaluate(self, split: Split) -> Metrics:
         """Metrics over a whole split; every example counts once."""
-        size = math.ceil(self.eval_batch_size / self.replicas) * self.replicas
-        sums = np.zeros(4)
-        dataset = split.evaluation(size, self._feed.share)
-        for images, labels, valid in self._feed(dataset, batch_axis=0):
-            sums += self._evaluate_call(images, labels, valid).numpy()
-        return Metrics.of(sums)
+        return self.evaluation(split).metrics
 
     def _train_chunk(
         self,
@@ -427,15 +424,6 @@ class Loop:
                 loss += tf.add_n(self.model.losses) / self.replicas
             loss = self._optimizer.scale_loss(loss)
         return tape.gradient(loss, self.model.trainable_variables), losses, logits
-
-    def _distributed_evaluation(self, images: Any, labels: Any, valid: Any) -> Any:
-        def evaluate(images: Any, labels: Any, valid: Any) -> Any:
-            inputs = self.preprocessing.evaluation(images)
-            logits = tf.cast(self.model(inputs, training=False), tf.float32)
-            losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-            return sums_of(losses, logits, labels, tf.cast(valid, losses.dtype))
-
-        return self._add_up(evaluate, images, labels, valid)
 
 
 def _tell(watching: list[Any], step: int, validation: Metrics) -> None:

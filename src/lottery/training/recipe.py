@@ -23,7 +23,7 @@ from lottery.training.checkpoints import CheckpointFolder, Progress, State, name
 
 log = logging.getLogger(__name__)
 
-MASK, WEIGHTS = "mask.safetensors", "start.safetensors"
+MASK, WEIGHTS, CORRECT = "mask.safetensors", "start.safetensors", "correct.safetensors"
 PLUMBING = ("logger", "paths", "sweep")
 PARTS = tuple(f.name for f in fields(Training) if f.name not in PLUMBING)  # of a recipe's config
 

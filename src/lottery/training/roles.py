@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lottery import tensors
 from lottery.data import EncodedSplit, Splits
 from lottery.data.splits import steps_per_epoch
 from lottery.files import read_json, write_json
@@ -25,8 +26,9 @@ from lottery.training.callbacks import (
     early_stop,
 )
 from lottery.training.checkpoints import CheckpointFolder, NoCheckpoints, Progress
+from lottery.training.evaluation import Measured
 from lottery.training.loop import Loop
-from lottery.training.recipe import MASK, WEIGHTS, Recipe
+from lottery.training.recipe import CORRECT, MASK, WEIGHTS, Recipe
 from lottery.training.setting import Setting
 
 log = logging.getLogger(__name__)
@@ -50,16 +52,23 @@ class Follower:
         """Take note of the mask after the last step."""
 
     def end(
-        self, recipe: Recipe, data: Splits, progress: Progress, measured: Mapping[str, float]
+        self,
+        recipe: Recipe,
+        data: Splits,
+        progress: Progress,
+        validation: Measured,
+        test: Measured,
     ) -> None:
-        """Take note of what was measured at the end, on validation and test."""
+        """Take note of what was measured at the end."""
 
 
 @dataclass(frozen=True)
 class Chief(Follower):
-    """Leaves in ``work``: checkpoints, metrics.csv, network.json, trained_on.json, result.json.
+    """Leaves in ``work`` checkpoints, metrics.csv, network.json, trained_on.json, result.json.
 
-    And of a mask that changes the last one, as mask.safetensors and mask.json.
+    And correct.safetensors: which images of validation and test the network gets right at the end,
+    in the order in which they are evaluated. And of a mask that changes the last one, as
+    mask.safetensors and mask.json.
 
     ``callbacks`` are Keras callbacks of the caller; ``noted`` is added to the result, and
     ``compared`` is the result of the run that it will be compared with.
@@ -116,18 +125,27 @@ class Chief(Follower):
             write_json(self.work / "mask.json", {**about, **summary})
 
     def end(
-        self, recipe: Recipe, data: Splits, progress: Progress, measured: Mapping[str, float]
+        self,
+        recipe: Recipe,
+        data: Splits,
+        progress: Progress,
+        validation: Measured,
+        test: Measured,
     ) -> None:
-        """Write the result."""
+        """Write which images are correct, then the result."""
+        correct = {"validation": validation.correct, "test": test.correct}
+        tensors.write_booleans(self.work / CORRECT, correct)
         steps = progress.step - recipe.first_step
         epochs = steps / _steps_per_epoch(recipe, data)
         images = steps * recipe.config.trainer.batch_size
         result = {
-            **measured,
+            **validation.metrics.named("val_"),
+            **test.metrics.named("test_"),
             "val_examples": data.validation.size,
             "val_majority": int(np.bincount(data.validation.labels).max()),
             "val_images": data.validation_images,
             "test_examples": data.test.size,
+            "test_images": data.test_images,
             "classes": len(data.description.classes),
             "epochs": int(epochs) if epochs == int(epochs) else epochs,
             "seconds": progress.seconds,

@@ -71,9 +71,8 @@ def take_part(work: Path, recipe: Recipe, data: Splits, role: Follower) -> None:
         )
         role.masked(recipe, loop)
         if recipe.measure:
-            measured = loop.evaluate(data.validation).named("val_")
-            measured |= loop.evaluate(data.test).named("test_")
-            role.end(recipe, data, progress, measured)
+            measured = [loop.evaluation(split) for split in (data.validation, data.test)]
+            role.end(recipe, data, progress, *measured)
     except tf.errors.UnavailableError:  # another process is gone
         raise
     except tf.errors.OpError:

@@ -2,12 +2,24 @@
 
 The cells of a study lie in *rows* (all that is swept but percentile and seed: rewind points, say)
 and on *rungs* (the percentiles, dense to sparse). A cell holds a pair of results for each seed.
+
+Accuracy falls with density, so the rungs of a row that are worse than the tolerance are its sparser
+ones, and a wrong winner takes one of them that passes by luck before two that fail. Whoever walks a
+row from dense to sparse looks at two such cells at most; whoever bisects it, at one for each
+halving and one beyond. So the level is divided by the number of rows times that.
 """
 
+import math
+import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lottery.verdict.comparison import Comparison, Pair, compare
+from lottery.verdict.comparison import Comparison, compare, differences
+from lottery.verdict.images import Pair
+from lottery.verdict.spread import spreads
+
+LITERATURE = 0.2
+"""Points of top-1 that a matching ticket may lose in the literature, by the mean over its seeds."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +36,28 @@ class Rule:
     rows: int = 1
     rungs: int = 1
 
+    @property
+    def looks(self) -> int:
+        """At how many cells that are worse than the tolerance a study may look."""
+        halvings = math.ceil(math.log2(self.rungs + 1)) + 1
+        return max(self.rows, 1) * max(min(self.rungs, halvings), 1)
+
     def judge(self, cells: Mapping[Hashable, Sequence[Pair]]) -> dict[Hashable, Comparison]:
-        """The comparison of each cell, whose ``not_inferior`` says whether it passes.
+        """The comparison of each cell, whose ``passes`` says whether it does.
 
         All at once, since the spread between seeds is estimated from all of them. Raises
         :class:`ValueError` for a cell without a pair.
         """
-        level = 0.5 if self.level is None else self.level
-        return {place: compare(pairs, self.tolerance, level) for place, pairs in cells.items()}
+        told = {place: _by_rival(pairs) for place, pairs in cells.items()}
+        # The others cannot pass, and what has collapsed spreads as nothing else does.
+        close = {p: d for p, d in told.items() if statistics.fmean(d.values()) >= -self.tolerance}
+        found = spreads(close)
+        for place in told.keys() - close.keys():
+            found |= spreads({place: told[place]})
+        return {
+            place: compare(pairs, self.tolerance, self.level, found[place], self.looks)
+            for place, pairs in cells.items()
+        }
 
 
 def walk(row: Iterable[tuple[int, bool]]) -> int | None:
@@ -49,3 +75,9 @@ def walk(row: Iterable[tuple[int, bool]]) -> int | None:
         if passed:
             best = rung
     return best
+
+
+def _by_rival(pairs: Sequence[Pair]) -> dict[Hashable, float]:
+    """The differences by dense network; by number of the seed, if nobody gave it a key."""
+    rivals = [pair[0].get("key", number) for number, pair in enumerate(pairs)]
+    return dict(zip(rivals, differences(pairs), strict=True))

@@ -41,7 +41,8 @@ class Source(Protocol):
     def fingerprint(self) -> dict[str, Any]:
         """JSON values that identify the content: all that keys know of where it came from.
 
-        So whatever ``data.root`` and ``data.dir`` lead to must be told apart by it.
+        So whatever ``data.root`` and ``data.dir`` lead to must be told apart by it, and so must the
+        same images in another order.
         """
         ...
 

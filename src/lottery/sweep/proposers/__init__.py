@@ -20,7 +20,8 @@ class Candidate:
     on the way, its ticket. Runs that cells have in common have one key. Rows of one ``network``
     keep equal shares of the same weights at equal percentiles. ``position`` is the point rewound to
     as a share of the training, None if that does not matter; ``control`` is one that cannot win.
-    ``percentile`` is None in a study that has no masks of its own.
+    ``percentile`` is None in a study that has no masks of its own. ``barrier`` is the error, in
+    points, on the line between two children of the state rewound to; None if nobody measured it.
     """
 
     overrides: tuple[str, ...]
@@ -34,6 +35,7 @@ class Candidate:
     control: bool = False
     tolerance: float = 1.0
     level: float | None = 0.05
+    barrier: float | None = None
 
 
 class Proposer(Protocol):

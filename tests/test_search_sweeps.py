@@ -1,0 +1,230 @@
+"""search=sparsest as a sweep: waves, what the store has, failures, interruptions, the report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY
+from test_sweep import sweeper_of
+
+from lottery import experiment
+from lottery.analysis import collect, report, ticket
+from lottery.errors import LotteryError
+from lottery.files import read_json
+
+# Digits are few, so that the mean decides; the sparsest cells lose far more than the tolerance.
+GRID = ("mask.percentile=50,80,90,97,99.5", "rewind.epoch=0,1", "seed=0,1")
+OPTIONS = (*TINY, "verdict.level=null", "verdict.tolerance=20", "trainer.batch_size=64")
+QUIET = ("hydra.mode=MULTIRUN", "hydra/job_logging=none", "hydra/hydra_logging=none")
+
+
+def swept(root: Path, *arguments: str, search: bool = True, grid: tuple[str, ...] = GRID) -> Path:
+    """The folder of a sweep in this process; its store is in ``root``."""
+    folder = root / f"sweep{len(list(root.glob('sweep*')))}"
+    chosen = [a for a in arguments if a.startswith("search")]
+    overrides = [*OPTIONS, f"paths.outputs={root}", f"hydra.sweep.dir={folder}", *arguments]
+    if search and not any(a.startswith("search=") for a in chosen):
+        overrides = ["search=sparsest", *overrides]
+    with sweeper_of("prune", *QUIET, *overrides) as (sweeper, _):
+        sweeper.sweep([*overrides, *grid])
+    return folder
+
+
+def verdict(folder: Path, **options: Any) -> dict[str, Any]:
+    return ticket.verdict(*report.judge(report.Options(sweep=str(folder), **options)))
+
+
+def place(found: dict[str, Any]) -> tuple[float, int]:
+    winner = found["winner"]
+    return winner["percentile"], winner["rewind_epoch"]
+
+
+def cells(folder: Path) -> list[tuple[str, ...]]:
+    """Percentile, rewind epoch and seed of each cell that was asked for."""
+    names = ("mask.percentile", "rewind.epoch", "seed")
+    return [
+        tuple(
+            next(o for o in reversed(cell["overrides"]) if o.startswith(f"{name}="))
+            for name in names
+        )
+        for cell in read_json(folder / "sweep.json")["cells"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The grid, all of it."""
+    return swept(tmp_path_factory.mktemp("grid"), search=False)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory) -> Path:
+    """The same grid, searched, from nothing."""
+    return swept(tmp_path_factory.mktemp("searched"))
+
+
+def test_a_search_finds_what_the_grid_finds_for_less(whole, searched):
+    assert place(verdict(searched)) == place(verdict(whole))
+    assert place(verdict(searched))[0] < 99.5
+    record = read_json(searched / "sweep.json")
+    assert record["search"]["ended"]
+    assert record["search"]["asked"]["cells"] < record["search"]["grid"]["cells"] == 20
+    assert record["search"]["asked"]["epochs"] < record["search"]["grid"]["epochs"]
+    assert len(record["cells"]) == record["search"]["asked"]["cells"]
+
+
+def test_fresh_seeds_say_how_accurate_the_winner_is(searched):
+    record = read_json(searched / "sweep.json")
+    fresh = [cell for cell in record["cells"] if cell["fresh"]]
+    assert [cell["overrides"][-1] for cell in fresh] == ["seed=2", "seed=3"]
+    found = verdict(searched)
+    assert found["winner"]["seeds"] == [0, 1]
+    assert found["winner"]["confirmation"]["seeds"] == [2, 3]
+    stored = [read_json(searched / str(cell["num"]) / "result.json") for cell in fresh]
+    assert found["winner"]["confirmation"]["validation_top1"]["values"] == pytest.approx(
+        [100 * result["ticket"]["val_top1"] for result in stored]
+    )
+
+
+def test_the_report_has_the_certificate_and_what_was_not_needed(searched, capsys):
+    report.publish(report.Options(sweep=str(searched), logger=report.Wandb(mode="disabled")))
+    said = capsys.readouterr().out
+    assert "◦ not needed by the search" in said
+    assert "the cells that show it" in said
+    assert "where the grid has 20" in said
+    study = collect.from_sweep(searched)
+    unneeded = [c for c in study.cells if c.status == "unneeded"]
+    assert len(unneeded) == 20 - sum(not c.fresh for c in study.asked)
+    assert verdict(searched)["cells"]["not_needed"] == len(unneeded)
+    page = (searched / "report" / "report.html").read_text()
+    assert "The cells that show it" in page
+    certificate = json.loads((searched / "report" / "winning_ticket.json").read_text())["search"]
+    assert certificate["networks"][0]["certified"]
+
+
+def test_a_dense_network_keeps_what_later_waves_rewind_to(searched):
+    """Else each of their cells would train a part of it again."""
+    store = searched.parent / "store"
+    assert not list(store.glob("state/*"))
+
+
+def test_the_same_command_again_trains_nothing(searched):
+    before = sorted(p.name for p in (searched.parent / "store" / "ticket").iterdir())
+    again = swept(searched.parent)
+    assert sorted(p.name for p in (searched.parent / "store" / "ticket").iterdir()) == before
+    assert place(verdict(again)) == place(verdict(searched))
+    assert read_json(again / "sweep.json")["plan"]["jobs"] == 0
+
+
+def test_a_store_that_holds_the_grid_is_searched_without_training(whole):
+    folder = swept(whole.parent, "search.confirm=0")
+    assert place(verdict(folder)) == place(verdict(whole))
+    assert read_json(folder / "sweep.json")["plan"]["jobs"] == 0
+    assert verdict(folder)["winner"]["confirmation"] is None
+
+
+def test_a_store_that_holds_half_of_it_leads_to_the_same_end(whole, tmp_path):
+    half = ("mask.percentile=50,90", "rewind.epoch=0,1", "seed=0,1")
+    swept(tmp_path, search=False, grid=half)
+    folder = swept(tmp_path, "search.confirm=0")
+    assert place(verdict(folder)) == place(verdict(whole))
+
+
+def test_a_search_that_was_killed_between_waves_goes_on(searched, tmp_path, monkeypatch):
+    """What the killed one has trained is used, and nothing twice."""
+    from lottery.sweep import staged
+
+    waves = []
+    real = staged.next_wave
+
+    def dies(sweep, of):
+        wave = real(sweep, of)
+        waves.append(wave)
+        if len(waves) == 2:
+            raise SystemExit(137)
+        return wave
+
+    monkeypatch.setattr(staged, "next_wave", dies)
+    with pytest.raises(SystemExit):
+        swept(tmp_path)
+    monkeypatch.undo()
+    folder = swept(tmp_path)
+    assert verdict(folder)["winner"]["confirmation"] == verdict(searched)["winner"]["confirmation"]
+    tickets = [len(list((f.parent / "store" / "ticket").iterdir())) for f in (folder, searched)]
+    assert tickets[0] == tickets[1]
+
+
+def test_a_cell_that_fails_in_mid_search_never_wins_and_is_said(whole, tmp_path, monkeypatch):
+    best = place(verdict(whole))
+    real = experiment.retrain
+
+    def fails(config, *others):
+        if (config.mask.percentile, config.rewind.epoch) == best and config.seed < 2:
+            raise LotteryError("on purpose")
+        return real(config, *others)
+
+    monkeypatch.setattr(experiment, "retrain", fails)
+    with pytest.raises(LotteryError, match="cells failed"):
+        swept(tmp_path)
+    (folder,) = tmp_path.glob("sweep*")
+    found = verdict(folder)
+    assert place(found) != best
+    assert "ended with errors" in found["search"]["networks"][0]["text"]
+
+
+def test_where_every_cell_fails_there_is_no_winner(tmp_path, monkeypatch):
+    def fails(*_):
+        raise LotteryError("on purpose")
+
+    monkeypatch.setattr(experiment, "retrain", fails)
+    with pytest.raises(LotteryError, match="cells failed"):
+        swept(tmp_path)
+    (folder,) = tmp_path.glob("sweep*")
+    assert verdict(folder)["winner"] is None
+
+
+def test_rounds_on_the_way_are_read_and_not_trained_again(tmp_path):
+    """An iterative chain: the rungs are its rounds, so a sparse cell tells the denser ones."""
+    rounds = ("mask.percentile=50,75,87.5,93.75", "rewind.epoch=1", "seed=0")
+    folder = swept(tmp_path, "mask.rate=50", "search.confirm=0", grid=rounds)
+    record = read_json(folder / "sweep.json")
+    asked = record["search"]["asked"]["cells"]
+    assert asked <= len(record["cells"])
+    told = {c["percentile"] for c in record["search"]["networks"][0]["looked"]}
+    tickets = len(list((tmp_path / "store" / "ticket").iterdir()))
+    assert tickets == len(told)
+
+
+def test_the_plan_says_beforehand_what_the_search_will_take(tmp_path, capsys):
+    with sweeper_of("prune", *QUIET, *OPTIONS, "search=sparsest", "sweep.dry_run=true") as (s, _):
+        overrides = [*OPTIONS, "search=sparsest", "sweep.dry_run=true", f"paths.outputs={tmp_path}"]
+        s.sweep([*overrides, *GRID])
+    said = capsys.readouterr().out
+    assert "of the grid's 20" in said
+    assert not (tmp_path / "store" / "dense").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "grid", "said"),
+    [
+        (("search.waves=soon",), GRID, r"search\.waves=soon must be many"),
+        ((), ("mask.shuffle=true", *GRID), "only controls"),
+        ((), ("verdict.tolerance=1,2", *GRID), "do not sweep verdict.tolerance"),
+    ],
+)
+def test_a_grid_that_cannot_be_searched_is_refused_before_anything_runs(
+    tmp_path, arguments, grid, said
+):
+    with pytest.raises(LotteryError, match=said):
+        swept(tmp_path, *arguments, grid=grid)
+    assert not list(tmp_path.glob("store/dense/*"))
+
+
+def test_a_study_without_tickets_is_not_searched(tmp_path):
+    overrides = [*OPTIONS, "search=sparsest", f"paths.outputs={tmp_path}"]
+    with (
+        sweeper_of("train", *QUIET, *overrides) as (sweeper, _),
+        pytest.raises(LotteryError, match=r"it is for prune\.py"),
+    ):
+        sweeper.sweep([*overrides, "seed=0,1"])
