@@ -255,7 +255,7 @@ def result_folder(stdout: str) -> Path:
 # Those that take the longest start first, so that no core is left with one of them at the end.
 LONGEST = (
     "test_slurm", "test_slurm_cluster", "test_kill", "test_transfer", "test_training", "test_cli",
-    "test_export", "test_peer_bugs", "test_report",
+    "test_stability", "test_export", "test_peer_bugs", "test_report",
 )  # fmt: skip
 
 

@@ -268,6 +268,43 @@ MUTANTS = [
         "right for one-shot masks",
         ("test_training.py", "test_sweep.py"),
     ),
+    # -- children and the line between them
+    Mutant(
+        "both children in one order", "stability.py",
+        "[seed, 2, order]", "[seed, 2]",
+        "they are two nodes, of one network, without a barrier",
+        ("test_stability.py",),
+    ),
+    Mutant(
+        "a barrier above one end", "barriers.py",
+        "(errors[0] + errors[-1]) / 2", "errors[0]",
+        "right where both ends are as good",
+        ("test_stability.py",),
+    ),
+    Mutant(
+        "variances are averaged about nothing", "training/line.py",
+        "np.maximum(square - mean**2, 0)", "square",
+        "right where means are zero",
+        ("test_stability.py",),
+    ),
+    Mutant(
+        "half a line in single precision", "training/line.py",
+        "share * b.astype(np.float64)", "share * b",
+        "NumPy keeps float32 beside a Python number; both ends are right",
+        ("test_stability.py",),
+    ),
+    Mutant(
+        "children find no state", "lineage.py",
+        "frozenset((*own, *(branch.first for branch in self.branches)))", "frozenset(own)",
+        "each cell replays the dense network up to its state, or waits for one that does",
+        ("test_stability.py",),
+    ),
+    Mutant(
+        "children train all epochs", "sweep/plan.py",
+        "later += [(branch.node, branch.first) for branch in self.lineage.branches]", "pass",
+        "right for children of the initialisation",
+        ("test_stability.py",),
+    ),
     # -- rewinding
     Mutant(
         "reset zeroes the step counter", "rewinding/__init__.py",

@@ -182,6 +182,12 @@ def test_between_two_networks(one, other, share):
     assert (at["seed"] == a["seed"]).all()
 
 
+def test_between_a_network_and_itself_is_no_other_network():
+    weights = {"w": np.random.default_rng(0).normal(size=1000).astype(np.float32)}
+    for share in np.linspace(0, 1, 31):
+        assert equal(line.between((weights, weights), float(share)), weights)
+
+
 @pytest.mark.parametrize(
     ("errors", "barrier"),
     [([10, 10, 10], 0), ([10, 40, 20], 25), ([10, 5, 20], 5), ([30, 20, 30], 0)],

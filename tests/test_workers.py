@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from conftest import TINY, composed, laboratory, together
 
-from lottery import experiment, replay, tensors, tickets, transfer
+from lottery import experiment, replay, stability, tensors, tickets, transfer
+from lottery.barriers import barriers
 from lottery.points import Point
 from lottery.runs import Run, runs_of
+from lottery.store import Store
 
 STUDY = (
     *TINY, "trainer.batch_size=128", "trainer.eval_batch_size=50", "rewind.epoch=2",
@@ -32,7 +34,7 @@ if not trainings.follow():
 
 def story(folder: Path, file: Path) -> None:
     """A dense run, a replay of its first epoch, tickets with a mask that changes and with one that
-    does not, which begins with a state, and transfers.
+    does not, which begins with a state, transfers, and two children.
 
     Moved is the ticket in ``file``, which is written if it is not there.
     """
@@ -48,6 +50,8 @@ def story(folder: Path, file: Path) -> None:
     for train in ("all", "head"):
         own = (f"ticket={file}", f"paths.store={lab.store.root}", f"transfer.train={train}")
         transfer.transfer(composed(*own, *MOVED, name="transfer"), lab)
+    children = ("mask.percentile=0", "stability.points=3")
+    stability.stability(composed(*STUDY, "rewind.epoch=1", *children, name="stability"), lab)
 
 
 @pytest.mark.slow
@@ -84,3 +88,7 @@ def test_two_processes_do_what_one_does_and_one_of_them_writes(tmp_path):
             assert second.mean() == Run(two).result[top1]
             assert 0 < second.mean() < 1
             assert np.count_nonzero(first != second) <= 1  # which rounding may decide
+    (one,), (two,) = (barriers(Store(tmp_path / number / "store")) for number in ("one", "two"))
+    assert (two.children, two.shares) == (one.children, one.shares)
+    for split, errors in one.errors["interpolated"].items():
+        np.testing.assert_allclose(two.errors["interpolated"][split], errors, atol=0.5)

@@ -84,8 +84,7 @@ class Lineage:
     def told(self) -> tuple[Node, ...]:
         """What its result tells of, so must be there first: its goals, and a ticket's rival."""
         rival = (self.dense,) if self.dense and self.parent else ()
-        trained = (branch.node for branch in self.branches)
-        return (*rival, *trained, *self.goals)
+        return (*rival, *self.goals)
 
     @property
     def starts(self) -> frozenset[Point]:
@@ -102,7 +101,8 @@ class Lineage:
     @property
     def done(self) -> bool:
         """Whether nothing is left to compute."""
-        return not self.nameless and all(node.done for node in self.told)
+        needed = (*self.told, *(branch.node for branch in self.branches))
+        return not self.nameless and all(node.done for node in needed)
 
     @property
     def last(self) -> Node:

@@ -48,6 +48,8 @@ class Cell:
     error: str | None = None
     at: Point | None = None
     """The point rewound to, in epochs and steps, where more is known of it than the config says."""
+    barrier: float | None = None
+    """Of its dense network at that point, in points (:mod:`lottery.barriers`), if it is known."""
     fresh: bool = False
     """Whether it was trained to confirm a winner, with a seed that had no part in choosing it."""
 

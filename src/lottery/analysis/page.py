@@ -17,6 +17,7 @@ from lottery.analysis import (
     charts,
     deployment_page,
     evidence,
+    gate,
     latencies,
     tables,
     ticket,
@@ -231,6 +232,8 @@ def _figures(drawn: Figures) -> Iterable[str]:
         width = 60 + 7 * max(map(len, heat.grid.rows)) + 46 * len(heat.grid.columns)
         yield f'<div class="scroll"><div id="heat-{number}" style="min-width:{width}px"></div>'
         yield "</div>"
+        if barriers := gate.sentence(heat.grid):
+            yield f'<p class="soft">{escape(barriers)}</p>'
     yield "</section>"
     if drawn.layers:
         what = escape(deployment_page.capital(drawn.layers.title))

@@ -131,12 +131,13 @@ def publish(options: Options) -> str:
 
 def judge(options: Options) -> "tuple[Study, Selection]":
     """The study that the options name, and its winner."""
-    from lottery.analysis import collect, selection
+    from lottery.analysis import collect, gate, selection
 
     folder = Path(options.sweep or options.store or "")
     study = collect.from_sweep(folder) if options.sweep else collect.from_store(folder, _defaults())
     if options.where:
         study = collect.where(study, options.where)
+    study = gate.with_barriers(study)
     tolerance, level = options.tolerance, options.level
     if tolerance is None:
         found = selection.option_values(study.cells, "verdict.tolerance")

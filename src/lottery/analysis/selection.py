@@ -82,6 +82,12 @@ class Point:
         return max((s for s in shares if s is not None), default=None)
 
     @property
+    def barrier(self) -> float | None:
+        """Of the dense networks where they are rewound to: mean in points; None if not known."""
+        found = [c.barrier for c in self.cells if c.barrier is not None]
+        return statistics.fmean(found) if found else None
+
+    @property
     def pairs(self) -> list[Pair]:
         """Results of dense run and ticket, one pair a finished cell."""
         return [c.pair for c in self.done if c.pair]

@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lottery import files
-from lottery.analysis import certificate, evidence, layers, ticket
+from lottery.analysis import certificate, evidence, gate, layers, ticket
 from lottery.analysis.collect import STATUSES, Cell, Study
 from lottery.analysis.grids import Grid, grids
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Selection
 from lottery.analysis.table import show_whole
+from lottery.barriers import STABLE
 from lottery.points import columns
 
 RESULTS = ("val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss")
@@ -77,6 +78,7 @@ def grid(chosen: Selection) -> list[dict[str, Any]]:
             "control": j.point.control,
             "winner": j is chosen.winner,
             "test_top1": _mean(j.point.values("ticket", "test_top1")),
+            "barrier": j.point.barrier,
         }
         for j in chosen.judged
     ]
@@ -247,6 +249,11 @@ def _grid_table(grid: Grid, chosen: Selection) -> Table:
             *(_left(there, measure) for measure in measures),
             *(_entry(j, chosen) for j in row),
         )
+    barriers = gate.of_columns(grid) if grid.of_series else []
+    if any(barrier is not None for barrier in barriers):
+        table.add_section()
+        shown = ("" if barrier is None else f"{barrier:.2f}" for barrier in barriers)
+        table.add_row("barrier", *("" for _ in measures), *shown)
     return table
 
 
@@ -297,6 +304,8 @@ def _legend(chosen: Selection) -> str:
     words.append(f"green: {rule}")
     if any(j.comparison and not j.complete for j in chosen.judged):
         words.append("? fewer seeds than others")
+    if any(j.point.barrier is not None for j in chosen.judged):
+        words.append(f"barrier: in points, stable below {STABLE:g} (stability.py)")
     words.append("x failed  … running or killed  - queued  · no such cell, or not begun")
     if any(c.status == "unneeded" for j in chosen.judged for c in j.point.cells):
         words.append("◦ not needed by the search")

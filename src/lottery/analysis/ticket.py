@@ -263,7 +263,8 @@ def _best(chosen: Selection, judged: Judged) -> dict[str, Any] | None:
 
 
 def _place(point: Point) -> dict[str, Any]:
-    return {"series": point.series, "percentile": point.percentile, **columns(point.rewound)}
+    where = {"series": point.series, "percentile": point.percentile, **columns(point.rewound)}
+    return {**where, "barrier": point.barrier}
 
 
 def _numbers(found: Comparison | None) -> dict[str, Any] | None:
