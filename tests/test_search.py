@@ -554,7 +554,7 @@ def test_order_and_repetition_do_not_matter():
 # Beforehand
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(tables(), st.sampled_from(MODES), st.booleans(), st.integers(0, 2))
 def test_the_outlook_holds_where_rows_are_alike(table, waves, iterative, confirm):
     alike = [table[0]] * len(table)

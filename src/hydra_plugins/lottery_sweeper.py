@@ -130,6 +130,7 @@ class LotterySweeper(BasicSweeper):
 
     def _waves(self, cells: Sequence[Sequence[str]], store: Any, study: Any) -> Any:
         """The waves in which the search asks for cells of this grid."""
+        from lottery.barriers import barriers
         from lottery.sweep import plan
         from lottery.sweep.candidates import candidates
         from lottery.sweep.jobs import Launchers
@@ -140,7 +141,7 @@ class LotterySweeper(BasicSweeper):
         options = [options for _, options in self._composed(cells)]
         grid = plan.cells_of(zip(cells, options, strict=True), store, chain=study.lineage)
         parallel = Launchers.of(self.config, self.config.hydra.sweep.dir).parallel
-        proposer = self._search.proposer(candidates(grid), parallel)
+        proposer = self._search.proposer(candidates(grid, barriers(store)), parallel)
         return Waves(proposer, grid, self._composed, store, study.lineage)
 
     def _composed(self, cells: Sequence[Sequence[str]]) -> list[tuple[DictConfig, Any]]:

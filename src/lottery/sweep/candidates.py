@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lottery import choices
+from lottery.barriers import Line, barrier_of
 from lottery.options import identity
 from lottery.sweep.plan import Cell
 from lottery.sweep.proposers import Candidate
@@ -13,13 +14,13 @@ from lottery.sweep.proposers import Candidate
 OWN = ("mask.percentile", "seed")  # what tells the cells of a row apart
 
 
-def candidates(cells: Sequence[Cell]) -> list[Candidate]:
-    """The cells of a grid, in its order."""
+def candidates(cells: Sequence[Cell], lines: Sequence[Line] = ()) -> list[Candidate]:
+    """The cells of a grid, in its order. ``lines`` tell the barriers of their dense networks."""
     common = set.intersection(*(set(cell.overrides) for cell in cells)) if cells else set()
-    return [_candidate(cell, common) for cell in cells]
+    return [_candidate(cell, common, lines) for cell in cells]
 
 
-def _candidate(cell: Cell, common: set[str]) -> Candidate:
+def _candidate(cell: Cell, common: set[str], lines: Sequence[Line]) -> Candidate:
     config = cell.config
     own = [o for o in cell.overrides if o not in common and o.partition("=")[0] not in OWN]
     if not cell.lineage.rounds or cell.lineage.branches:  # not about a ticket
@@ -37,7 +38,15 @@ def _candidate(cell: Cell, common: set[str]) -> Candidate:
         control=_control(config),
         tolerance=config.verdict.tolerance,
         level=config.verdict.level,
+        barrier=_barrier(cell, lines),
     )
+
+
+def _barrier(cell: Cell, lines: Sequence[Line]) -> float | None:
+    dense = cell.lineage.dense
+    if dense is None or cell.config.rewind.afresh:
+        return None
+    return barrier_of(lines, dense.key, cell.lineage.rounds[-1].first)
 
 
 def _network(config: Any) -> str:

@@ -32,6 +32,11 @@ class Sparsest:
         """
         if self.confirm < 0:
             raise ConfigError(f"search.confirm={self.confirm} must be >= 0")
+        if self.gate and all(c.barrier is None for c in candidates):
+            raise ConfigError(
+                "search.gate=true needs barriers, and the store has none of these dense networks: "
+                "measure them with stability.py, with the same options and rewind.epoch=…, first"
+            )
         grid = networks(candidates, self.gate)
         first = 1 + max((c.seed for c in candidates), default=0)
         fresh = tuple(range(first, first + self.confirm))
