@@ -316,14 +316,18 @@ def _select(found: Sequence[Point], tolerance: float, level: float | None) -> Se
     seeds = max((len(point.pairs) for point in candidates or finished), default=0)
     measure = measure_of(finished)
     best = _best(found)
-    rule = _rule(found, tolerance, level)
+    asked = ((point.row, point.percentile) for point in found if not point.control)
+    rule = Rule.of_grid(tolerance, level, asked)
     complete = {point.place for point in finished if len(point.pairs) >= seeds}
-    compared = rule.judge({p.place: p.pairs for p in finished if p.place in complete})
-    for point in finished:  # each by itself, since nothing is decided by them
-        if point.place not in complete:
+    competing = [point for point in candidates if point.place in complete]
+    compared = rule.judge({p.place: p.pairs for p in competing})
+    for point in finished:  # each of the others by itself, since nothing is decided by them
+        if point.place not in compared:
             compared |= rule.judge({point.place: point.pairs})
-    ended = _ended(found, compared, complete)
-    confirming = replace(rule, level=None, rows=1, rungs=1)
+    confirming = replace(rule, level=None)
+    fresh = {p.place: confirming.judge({0: p.fresh_pairs})[0] for p in found if p.fresh_pairs}
+    refuted = {place for place, comparison in fresh.items() if not comparison.passes}
+    ended = _ended(found, compared, complete, refuted, rule)
     judged = tuple(
         Judged(
             point,
@@ -333,7 +337,7 @@ def _select(found: Sequence[Point], tolerance: float, level: float | None) -> Se
             point.at_chance,
             best.get(point.data),
             point.place not in ended,
-            confirming.judge({0: point.fresh_pairs})[0] if point.fresh_pairs else None,
+            fresh.get(point.place),
         )
         for point in found
     )
@@ -348,17 +352,12 @@ def _select(found: Sequence[Point], tolerance: float, level: float | None) -> Se
     return replace(chosen, nearest=nearest, reason=_why_none(judged, tickets, rule))
 
 
-def _rule(found: Sequence[Point], tolerance: float, level: float | None) -> Rule:
-    """The rule for a grid of these points, whether or not they have results."""
-    rows: dict[tuple[Any, ...], set[float]] = defaultdict(set)
-    for point in found:
-        if not point.control:
-            rows[point.row].add(point.percentile)
-    return Rule(tolerance, level, len(rows), max(map(len, rows.values()), default=1))
-
-
 def _ended(
-    found: Sequence[Point], compared: Mapping[Any, Comparison], complete: Collection[Place]
+    found: Sequence[Point],
+    compared: Mapping[Any, Comparison],
+    complete: Collection[Place],
+    refuted: Collection[Place],
+    rule: Rule,
 ) -> set[Place]:
     """Where points lie, which may pass, beyond the end of their row."""
     rows: dict[tuple[Any, ...], list[Point]] = defaultdict(list)
@@ -367,19 +366,18 @@ def _ended(
     ended: set[Place] = set()
     for row in rows.values():
         ordered = [point.place for point in sorted(row, key=lambda p: p.percentile)]
-        looked = [
-            (rung, place in complete and compared[place].passes)
-            for rung, place in enumerate(ordered)
-            # One with fewer seeds is a failure if it is too far below, else it is not known.
-            if place in compared and (place in complete or not _close(compared[place]))
-        ]
+        looked = []
+        for rung, place in enumerate(ordered):
+            comparison = compared.get(place)
+            if comparison is None:
+                continue
+            if place in complete:
+                looked.append((rung, comparison.passes and place not in refuted))
+            elif comparison.difference < rule.least(comparison.images):
+                looked.append((rung, False))  # more seeds are not known, but would hardly do
         last = walk(looked)
         ended |= set(ordered[0 if last is None else last + 1 :])
     return ended
-
-
-def _close(found: Comparison) -> bool:
-    return found.difference >= -found.tolerance
 
 
 def measure_of(found: Iterable[Point]) -> str:

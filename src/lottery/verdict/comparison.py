@@ -116,7 +116,10 @@ class Comparison:
             error = margin(level, looks, self.spread, self.images.variance(at))
             return side * (at - self.difference) - float(error)
 
-        outermost = self.difference + side * 1000
+        away = 1.0
+        while spare(self.difference + side * away) < 0:
+            away *= 4
+        outermost = self.difference + side * away
         return float(optimize.brentq(spare, self.difference, outermost, xtol=1e-9))
 
     def _level_of(self, above: float, variance: float) -> float:

@@ -89,7 +89,7 @@ def score_variance(n: Any, lost: Any, won: Any, difference: Any) -> Any:
 
     Never below that of a single image that tells the networks apart.
     """
-    delta = np.abs(difference) / 100
+    delta = np.minimum(np.abs(difference) / 100, 1)
     # The side that must be in excess, if that is the true difference.
     more, fewer = np.where(difference <= 0, (lost, won), (won, lost))
     b = (2 * n - more + fewer) * delta - (more + fewer)

@@ -11,11 +11,13 @@ halving and one beyond. So the level is divided by the number of rows times that
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from lottery.verdict.comparison import Comparison, compare, differences
-from lottery.verdict.images import Pair
+from lottery.verdict.comparison import Comparison, compare, differences, margin
+from lottery.verdict.images import Pair, Sampling
 from lottery.verdict.spread import spreads
 
 LITERATURE = 0.2
@@ -36,11 +38,31 @@ class Rule:
     rows: int = 1
     rungs: int = 1
 
+    @classmethod
+    def of_grid(
+        cls, tolerance: float, level: float | None, cells: Iterable[tuple[Hashable, float]]
+    ) -> Self:
+        """The rule for a grid of these cells, each a row and a percentile, looked at or not."""
+        rows: dict[Hashable, set[float]] = defaultdict(set)
+        for row, percentile in cells:
+            rows[row].add(percentile)
+        return cls(tolerance, level, len(rows), max(map(len, rows.values()), default=1))
+
     @property
     def looks(self) -> int:
         """At how many cells that are worse than the tolerance a study may look."""
         halvings = math.ceil(math.log2(self.rungs + 1)) + 1
         return max(self.rows, 1) * max(min(self.rungs, halvings), 1)
+
+    def least(self, images: Sampling) -> float:
+        """The difference in points that a cell must exceed at least, whatever its seeds show.
+
+        A test asks for more than the tolerance, since the validation images are a sample.
+        """
+        if self.level is None:
+            return -self.tolerance
+        error = margin(self.level, self.looks, None, images.variance(-self.tolerance))
+        return float(error) - self.tolerance
 
     def judge(self, cells: Mapping[Hashable, Sequence[Pair]]) -> dict[Hashable, Comparison]:
         """The comparison of each cell, whose ``passes`` says whether it does.

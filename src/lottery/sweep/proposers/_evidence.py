@@ -9,7 +9,7 @@ from typing import Any
 
 from lottery.sweep.proposers._rows import Network, Place
 from lottery.verdict import images
-from lottery.verdict.comparison import Comparison, margin
+from lottery.verdict.comparison import Comparison
 from lottery.verdict.images import Pair
 from lottery.verdict.rule import Rule
 
@@ -64,9 +64,7 @@ class Evidence:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self._rule = Rule(
-            network.tolerance, network.level, len(network.rows), len(network.percentiles)
-        )
+        self._rule = network.rule
         self._judged: dict[Hashable, Comparison] | None = None
 
     def looks(self, told: Told, refuted: Collection[Place] = ()) -> dict[Place, Look]:
@@ -122,12 +120,8 @@ class Evidence:
         """The difference that a cell must have at least to pass, whatever its seeds will be: a test
         asks for more than the tolerance, for the validation images are a sample.
         """  # fmt: skip
-        level, least = self.network.level, -self.network.tolerance
-        if level is None or not pairs:
-            return least
-        samples = (images.sampling(list(own.values())) for own in pairs.values())
-        margins = (margin(level, self._rule.looks, None, s.variance(least)) for s in samples)
-        return least + float(statistics.median(margins))
+        least = [self._rule.least(images.sampling(list(own.values()))) for own in pairs.values()]
+        return float(statistics.median(least)) if least else -self.network.tolerance
 
     def _futile(self, pairs: Sequence[Pair], spread: float, wanted: float) -> bool:
         """Whether the mean over all seeds will hardly reach what is wanted.

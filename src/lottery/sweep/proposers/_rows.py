@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lottery.errors import ConfigError
 from lottery.sweep.proposers import Candidate
+from lottery.verdict.rule import Rule
 
 BARRIER = 2.0
 """Points of error on the line above which a row is unstable (Frankle et al. 2020, section 3)."""
@@ -38,10 +39,20 @@ class Network:
     percentiles: tuple[float, ...]
     rows: tuple[Row, ...]
     seeds: int
-    tolerance: float
-    level: float | None
+    rule: Rule
+    """That of all networks of the sweep: its winner is the winner of the report."""
     controls: tuple[Candidate, ...] = ()
     short: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def tolerance(self) -> float:
+        """Points that a winner may lose."""
+        return self.rule.tolerance
+
+    @property
+    def level(self) -> float | None:
+        """Of the test; None if the mean decides."""
+        return self.rule.level
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -53,7 +64,7 @@ def networks(candidates: Sequence[Candidate], gate: bool = False) -> tuple[Netwo
     """The grid of each network, in the order typed. Equal cells count once.
 
     With ``gate``, rows whose barrier is above :data:`BARRIER` come last. Raises
-    :class:`ConfigError` if nothing could win, or one network has several rules.
+    :class:`ConfigError` if nothing could win, or there are several rules.
     """
     if any(c.percentile is None for c in candidates):
         raise ConfigError("search=sparsest looks for winning tickets, so it is for prune.py")
@@ -63,19 +74,26 @@ def networks(candidates: Sequence[Candidate], gate: bool = False) -> tuple[Netwo
             "search=sparsest has only controls to look at, which cannot win: add tickets, or "
             "leave out search=sparsest"
         )
-    return tuple(_network(n, [c for c in candidates if c.network == n], gate) for n in competing)
+    rule = _rule([c for c in candidates if not c.control])
+    groups = {name: [c for c in candidates if c.network == name] for name in competing}
+    return tuple(_network(name, group, rule, gate) for name, group in groups.items())
 
 
-def _network(name: str, candidates: Sequence[Candidate], gate: bool) -> Network:
+def _rule(tickets: Sequence[Candidate]) -> Rule:
+    for name in ("tolerance", "level"):
+        if len(values := {getattr(c, name) for c in tickets}) > 1:
+            said = ", ".join(sorted("null" if v is None else f"{v:g}" for v in values))
+            raise ConfigError(
+                f"search=sparsest needs one rule for all tickets: do not sweep verdict.{name} "
+                f"({said})"
+            )
+    tolerance, level = (tickets[0].tolerance, tickets[0].level) if tickets else (0.0, None)
+    cells = [((c.network, c.row), c.percentile) for c in tickets if c.percentile is not None]
+    return Rule.of_grid(tolerance, level, cells)
+
+
+def _network(name: str, candidates: Sequence[Candidate], rule: Rule, gate: bool) -> Network:
     own = [c for c in candidates if not c.control]
-    rules = {(c.tolerance, c.level) for c in own}
-    if len(rules) > 1:
-        said = ", ".join(sorted({f"{c.tolerance:g}" for c in own}))
-        raise ConfigError(
-            "search=sparsest needs one rule for all tickets of a network: do not sweep "
-            f"verdict.tolerance ({said})"
-        )
-    ((tolerance, level),) = rules
     percentiles = sorted({c.percentile for c in own if c.percentile is not None})
     rung = {percentile: i for i, percentile in enumerate(percentiles)}
     cells: dict[str, dict[int, dict[int, Candidate]]] = {}
@@ -101,8 +119,7 @@ def _network(name: str, candidates: Sequence[Candidate], gate: bool) -> Network:
         tuple(percentiles),
         tuple(in_order(rows, gate)),
         seeds,
-        tolerance,
-        level,
+        rule,
         tuple(reversed(controls.values())),
         tuple(short),
     )
