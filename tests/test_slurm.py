@@ -484,6 +484,75 @@ def test_detached_cells_depend_on_their_parents(submit, monkeypatch):
     assert [sweep.status(c) for c in (1, 3)] == ["done", "done"]
 
 
+# -- a search ------------------------------------------------------------------------------------
+
+# Digits are few, so that the mean decides; the sparsest cells lose far more than the tolerance.
+SEARCH = (
+    *TINY, "trainer.batch_size=16", "trainer.steps_per_call=4", "optimizer=adam",
+    "optimizer.learning_rate=1e-2", "verdict.level=null", "verdict.tolerance=20",
+    "search=sparsest", "search.waves=few", "search.confirm=1", "mask.percentile=50,80,99.8",
+    "rewind.epoch=0,1",
+)  # fmt: skip
+
+
+def answer(sweep: Sweep) -> dict[str, Any]:
+    """What a search found: nothing before its end."""
+    try:
+        search = read_json(sweep.folder / "sweep.json")["search"]
+    except (FileNotFoundError, ValueError):  # being written
+        return {}
+    if not search.get("ended"):
+        return {}
+    (network,) = search["networks"]
+    assert network["certified"]
+    network["confirmation"].pop("cells")  # whose options name a folder
+    return {name: network[name] for name in ("winner", "confirmation", "certificate")}
+
+
+@pytest.fixture(scope="module")
+def detached_search(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """One that went on alone, to its end."""
+    sweep = started(
+        cluster, tmp_path_factory.mktemp("search"), "prune.py", *SEARCH, "sweep.detach=true",
+    )  # fmt: skip
+    code, said = sweep.end(120)
+    assert code == 0, said
+    assert "detached; the submitted jobs go on" in said
+    assert answer(sweep) == {}  # nobody waits for it
+    cluster.wait_until(lambda: bool(answer(sweep)), 400)
+    return sweep
+
+
+def test_a_detached_search_asks_for_its_waves_by_small_jobs(detached_search):
+    found = answer(detached_search)
+    assert found["winner"]["percentile"] == 80
+    assert found["confirmation"]["finished"] == [1]
+    record = read_json(detached_search.folder / "sweep.json")
+    assert record["search"]["waves"] > 1
+    assert {detached_search.status(cell["num"]) for cell in record["cells"]} == {"done"}
+    assert [cell["num"] for cell in record["cells"] if cell["fresh"]]
+    assert logs(detached_search).count("training dense") == 2  # the grid's seed and the fresh one
+    assert "waiting for" not in logs(detached_search)  # no job that has a node does
+
+
+def test_a_search_that_is_killed_and_preempted_ends_as_if_nothing_had_been(submit, detached_search):
+    sweep = submit("prune.py", *SEARCH)
+
+    def running() -> list[str]:
+        states = ("squeue", "--array", "--noheader", "--states=RUNNING", "--format=%i")
+        cells = {job["job"] for job in jobs_of(sweep) if job["stage"] == "cells"}
+        return [job for job in sweep.cluster.run(*states).split() if job in cells]
+
+    sweep.cluster.wait_until(lambda: bool(running()), 240)
+    sweep.process.kill()
+    sweep.process.communicate()
+    sweep.cluster.run("scontrol", "requeue", running()[0])  # as preemption does
+    again = submit("prune.py", *SEARCH)
+    code, said = again.end()
+    assert code == 0, said
+    assert answer(again) == answer(detached_search)
+
+
 # -- scale, and bad input ------------------------------------------------------------------------
 
 
