@@ -307,14 +307,42 @@ def test_a_ticket_beyond_two_failures_does_not_count():
     assert found.rule.rungs == 5
 
 
-def test_a_cell_of_fewer_seeds_ends_a_row_only_if_it_is_too_far_below():
-    def row(at_90: int) -> list[Cell]:
+def test_a_cell_of_fewer_seeds_ends_a_row_only_if_a_search_gave_it_up():
+    def row(given_up: bool) -> list[Cell]:
         full = {70: 4500, 95: 4000, 99: 4500}
         cells = [cell(p, 4500, hits, seed=s) for p, hits in full.items() for s in range(2)]
-        return [*cells, cell(90, 4500, at_90)]
+        return [*cells, replace(cell(90, 4500, 4000), given_up=given_up)]
 
-    assert percentile(chosen(row(4000)).winner) == 70
-    assert percentile(chosen(row(4500)).winner) == 99
+    assert percentile(chosen(row(True)).winner) == 70
+    assert chosen(row(True)).left_out == ()
+    assert percentile(chosen(row(False)).winner) == 99
+    assert len(chosen(row(False)).left_out) == 1
+
+
+def test_of_equal_tickets_the_confirmed_one_wins():
+    cells = [cell(90, 4500, 4500, epoch=e, seed=s) for e in (0, 2) for s in range(2)]
+    assert chosen(cells).winner.point.rewound == Point(0)
+    cells += [cell(90, 4500, 4490, epoch=2, seed=9, fresh=True)]
+    assert chosen(cells).winner.point.rewound == Point(2)
+
+
+def test_in_a_store_fresh_seeds_disqualify_no_other_ticket():
+    """Nobody knows there which seeds had a part in choosing."""
+    cells = [cell(p, 4500, 4500 - p, seed=s) for p in (80, 90, 95) for s in range(2)]
+    cells += [cell(80, 4500, 4500, seed=s) for s in (5, 6)]
+    study = replace(collect._study(Path("store"), cells), of_store=True)
+    points = selection.points(study)
+    assert selection.seeds_of(study, points) == 2
+    found = selection.select(points, 5.0, LEVEL, seeds=selection.seeds_of(study, points))
+    assert percentile(found.winner) == 95
+
+
+def test_a_part_of_a_grid_is_tested_as_the_whole():
+    cells = [cell(p, 4500, 4500, epoch=e) for p in (80, 90, 95) for e in range(4)]
+    points = selection.points(collect._study(Path("sweep"), cells))
+    some = [p for p in points if p.percentile == 95 and p.rewound == Point(0)]
+    found = selection.select(some, 1.0, LEVEL, grid=points)
+    assert found.rule.looks == selection.select(points, 1.0, LEVEL).rule.looks == 12
 
 
 def with_fresh(*hits: int, at: int = 90) -> list[Cell]:

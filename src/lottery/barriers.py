@@ -105,8 +105,9 @@ def barriers(store: Store) -> list[Line]:
 def barrier_of(lines: Iterable[Line], dense: str, point: Point) -> float | None:
     """The barrier of a dense network rewound to a point, in points of validation top-1.
 
-    ``dense`` is its key. Of several lines the finest counts. None if there is none.
+    ``dense`` is its key. Of several lines the finest counts. None if there is none, or its
+    children have learnt nothing, so that it means nothing.
     """
-    here = [line for line in lines if line.leaves(dense, point)]
+    here = [line for line in lines if line.leaves(dense, point) and not line.at_chance]
     finest = max(here, key=lambda line: (len(line.shares), line.batches or 0), default=None)
     return None if finest is None else finest.barrier

@@ -52,6 +52,8 @@ class Cell:
     """Of its dense network at that point, in points (:mod:`lottery.barriers`), if it is known."""
     fresh: bool = False
     """Whether it was trained to confirm a winner, with a seed that had no part in choosing it."""
+    given_up: bool = False
+    """Whether a search did not ask for its other seeds, since the first had decided."""
 
     @property
     def done(self) -> bool:
@@ -158,6 +160,8 @@ class Study:
     notes: tuple[str, ...] = ()
     search: Mapping[str, Any] = field(default_factory=dict)
     """What a search left in ``sweep.json``; empty for a grid."""
+    of_store: bool = False
+    """Whether these are all tickets of a run store, whoever asked for them."""
 
     @property
     def asked(self) -> tuple[Cell, ...]:
@@ -249,7 +253,7 @@ def from_store(folder: Path, defaults: Flat) -> Study:
             notes.append(f"ticket {run.name} is left out, its folder is damaged: {error!r}")
     if not cells:
         raise LotteryError(f"the store {folder} has no ticket to report on: {notes[0]}")
-    return _study(folder, cells, notes=tuple(notes))
+    return _study(folder, cells, notes=tuple(notes), of_store=True)
 
 
 def where(study: Study, wanted: Mapping[str, Any]) -> Study:
@@ -403,6 +407,7 @@ def _job(
         store=store,
         error=(status or {}).get("error"),
         fresh=bool(planned.get("fresh")),
+        given_up=bool(planned.get("given_up")),
     )
     if cell.status not in STATUSES:
         cell = replace(cell, status="missing", error=f"unknown status {cell.status}")

@@ -31,7 +31,9 @@ def literature(chosen: Selection) -> str:
     """Who would win by the tolerance that papers use."""
     found = chosen.literature
     by_mean = _named(found.by_mean, "no ticket")
-    text = f"By the literature's {LITERATURE:g} points of the mean, untested: {by_mean}"
+    looked = any(c.status == "unneeded" for j in chosen.judged for c in j.point.cells)
+    among = "Among the cells that the search looked at, by" if looked else "By"
+    text = f"{among} the literature's {LITERATURE:g} points of the mean, untested: {by_mean}"
     if chosen.level is not None:
         text += f"; shown as above: {_named(found.shown, 'none')}"
     return f"{text}."

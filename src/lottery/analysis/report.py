@@ -135,18 +135,29 @@ def judge(options: Options) -> "tuple[Study, Selection]":
 
     folder = Path(options.sweep or options.store or "")
     study = collect.from_sweep(folder) if options.sweep else collect.from_store(folder, _defaults())
+    grid = selection.points(study)
     if options.where:
         study = collect.where(study, options.where)
     study = gate.with_barriers(study)
     tolerance, level = options.tolerance, options.level
     if tolerance is None:
-        found = selection.option_values(study.cells, "verdict.tolerance")
-        tolerance = _of_runs(found, "tolerance") or 1.0
+        values = selection.option_values(study.cells, "verdict.tolerance")
+        tolerance = _of_runs(values, "tolerance") or 1.0
     if level is None:
-        found = selection.option_values(study.cells, "verdict.level")
-        level = _of_runs(found, "level") if found else 0.05
+        values = selection.option_values(study.cells, "verdict.level")
+        level = _of_runs(values, "level") if values else 0.05
     level = None if level == MEAN else level
-    return study, selection.select(selection.points(study), tolerance, level)
+    found = selection.points(study)
+    for network in study.search.get("networks", ()):
+        if (network["tolerance"], network["level"]) != (tolerance, level):
+            note = (
+                f"the search was for a loss of at most {network['tolerance']:g} points (level "
+                f"{network['level'] or MEAN}); this is the sparsest of the cells that it looked at"
+            )
+            study = replace(study, search={}, notes=(*study.notes, note))
+            break
+    seeds = selection.seeds_of(study, found)
+    return study, selection.select(found, tolerance, level, grid=grid, seeds=seeds)
 
 
 def _defaults() -> dict[str, Any]:

@@ -10,7 +10,7 @@ accuracy is theirs.
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -156,6 +156,11 @@ class Judged:
         return self.confirmation is not None and not self.confirmation.passes
 
     @property
+    def given_up(self) -> bool:
+        """Whether a search needed no more of its seeds."""
+        return any(cell.given_up for cell in self.point.cells)
+
+    @property
     def share(self) -> float | None:
         """Share of the weights that is left, by ``measure``; None without a result."""
         return self.point.share(self.measure)
@@ -233,7 +238,9 @@ class Selection:
     def left_out(self) -> tuple[Judged, ...]:
         """Candidates with a result that could not be chosen: they have fewer seeds than others."""
         return tuple(
-            j for j in self.judged if j.comparison and not j.complete and not j.point.control
+            j
+            for j in self.judged
+            if j.comparison and not j.complete and not j.point.control and not j.given_up
         )
 
     @property
@@ -298,26 +305,55 @@ def points(study: Study) -> list[Point]:
     return sorted(found, key=lambda p: (p.series, p.percentile, order(p.rewound)))
 
 
-def select(found: Sequence[Point], tolerance: float, level: float | None) -> Selection:
+def select(
+    found: Sequence[Point],
+    tolerance: float,
+    level: float | None,
+    *,
+    grid: Sequence[Point] | None = None,
+    seeds: int | None = None,
+) -> Selection:
     """Judge every point and choose the sparsest that matches dense on validation data.
 
-    Of equally sparse ones the more accurate on validation wins, then the one rewound further back.
+    Of equally sparse ones that which was confirmed wins, then the more accurate on validation, then
+    the one rewound further back. ``grid`` are the points that the level holds over, if those found
+    are a part of them. ``seeds`` is how many a complete point has, if not as many as any other.
     Beside the tolerance that is asked for, that of the literature is looked at.
     """
-    chosen = _select(found, tolerance, level)
-    by_mean = _select(found, LITERATURE, None).winner
-    shown = None if level is None else _select(found, LITERATURE, level).winner
+    chosen = _select(found, _rule(grid or found, tolerance, level), seeds)
+    by_mean = _select(found, _rule(grid or found, LITERATURE, None), seeds).winner
+    shown = None
+    if level is not None:
+        shown = _select(found, _rule(grid or found, LITERATURE, level), seeds).winner
     return replace(chosen, literature=Literature(by_mean, shown))
 
 
-def _select(found: Sequence[Point], tolerance: float, level: float | None) -> Selection:
+def seeds_of(study: Study, found: Sequence[Point]) -> int | None:
+    """How many seeds a complete point of a study has, if that is known otherwise than by the most.
+
+    Of a search as many as were typed. Of a store, which holds what any command left, as many as
+    most points have: a few may have more, to confirm them.
+    """
+    tickets = [point for point in found if not point.control]
+    if study.search:
+        return max((len(point.cells) for point in tickets), default=None)
+    if study.of_store:
+        counts = Counter(len(point.pairs) for point in tickets if point.pairs)
+        return max(counts, key=lambda n: (counts[n], n), default=None)
+    return None
+
+
+def _rule(grid: Sequence[Point], tolerance: float, level: float | None) -> Rule:
+    asked = ((point.row, point.percentile) for point in grid if not point.control)
+    return Rule.of_grid(tolerance, level, asked)
+
+
+def _select(found: Sequence[Point], rule: Rule, needed: int | None) -> Selection:
     finished = [point for point in found if point.pairs]
     candidates = [point for point in finished if not point.control]
-    seeds = max((len(point.pairs) for point in candidates or finished), default=0)
+    seeds = needed or max((len(point.pairs) for point in candidates or finished), default=0)
     measure = measure_of(finished)
     best = _best(found)
-    asked = ((point.row, point.percentile) for point in found if not point.control)
-    rule = Rule.of_grid(tolerance, level, asked)
     complete = {point.place for point in finished if len(point.pairs) >= seeds}
     competing = [point for point in candidates if point.place in complete]
     compared = rule.judge({p.place: p.pairs for p in competing})
@@ -327,7 +363,7 @@ def _select(found: Sequence[Point], tolerance: float, level: float | None) -> Se
     confirming = replace(rule, level=None)
     fresh = {p.place: confirming.judge({0: p.fresh_pairs})[0] for p in found if p.fresh_pairs}
     refuted = {place for place, comparison in fresh.items() if not comparison.passes}
-    ended = _ended(found, compared, complete, refuted, rule)
+    ended = _ended(found, compared, complete, refuted)
     judged = tuple(
         Judged(
             point,
@@ -357,7 +393,6 @@ def _ended(
     compared: Mapping[Any, Comparison],
     complete: Collection[Place],
     refuted: Collection[Place],
-    rule: Rule,
 ) -> set[Place]:
     """Where points lie, which may pass, beyond the end of their row."""
     rows: dict[tuple[Any, ...], list[Point]] = defaultdict(list)
@@ -365,18 +400,15 @@ def _ended(
         rows[point.row].append(point)
     ended: set[Place] = set()
     for row in rows.values():
-        ordered = [point.place for point in sorted(row, key=lambda p: p.percentile)]
-        looked = []
-        for rung, place in enumerate(ordered):
-            comparison = compared.get(place)
-            if comparison is None:
-                continue
-            if place in complete:
-                looked.append((rung, comparison.passes and place not in refuted))
-            elif comparison.difference < rule.least(comparison.images):
-                looked.append((rung, False))  # more seeds are not known, but would hardly do
+        ordered = sorted(row, key=lambda p: p.percentile)
+        looked = [
+            (rung, p.place in complete and compared[p.place].passes and p.place not in refuted)
+            for rung, p in enumerate(ordered)
+            # Of one with fewer seeds nothing is known, unless a search gave it up.
+            if p.place in complete or any(cell.given_up for cell in p.cells)
+        ]
         last = walk(looked)
-        ended |= set(ordered[0 if last is None else last + 1 :])
+        ended |= {p.place for p in ordered[0 if last is None else last + 1 :]}
     return ended
 
 
@@ -415,10 +447,11 @@ def option_values(cells: Iterable[Cell], name: str) -> set[float | None]:
 
 
 def _sparsest(judged: Iterable[Judged]) -> Judged | None:
-    def merit(j: Judged) -> tuple[float, Fraction, int, int]:
+    def merit(j: Judged) -> tuple[float, bool, Fraction, int, int]:
         accuracy = statistics.mean(single.share(ticket) for _, ticket in j.point.pairs)
         later = order(j.point.rewound)
-        return -(j.share or 0.0), accuracy, -later[0], -later[1]
+        confirmed = j.confirmation is not None and not j.refuted
+        return -(j.share or 0.0), confirmed, accuracy, -later[0], -later[1]
 
     return max(judged, key=merit, default=None)
 
@@ -432,7 +465,8 @@ def _why_none(judged: Sequence[Judged], tickets: Sequence[Judged], rule: Rule) -
         return "no cell has a result yet"
     if not tickets:
         return "only controls (random masks, fresh weights) have results, and they cannot win"
-    later = [j for j in judged if j.comparison and not j.complete and not j.point.control]
+    open_ = (j for j in judged if j.comparison and not j.complete and not j.given_up)
+    later = [j for j in open_ if not j.point.control]
     some = len(later) > 1
     left = (
         f"; {len(later)} cell{'s' * some} with results of fewer seeds {'are' if some else 'is'} "

@@ -33,6 +33,7 @@ def _candidate(cell: Cell, common: set[str], lines: Sequence[Line]) -> Candidate
         config.seed,
         cell.epochs,
         network=_network(config),
+        dense=cell.lineage.dense.key if cell.lineage.dense else "",
         position=None if config.rewind.afresh else 1 - behind / config.trainer.epochs,
         iterative=config.mask.rate is not None,
         control=_control(config),

@@ -78,7 +78,9 @@ class Detached:
         """In the small job: submit the rest, or as much as fits."""
         Singleton.set_state(self.state)
         setup_globals()
-        self.sweep.jobs = files.read_json(self.sweep.folder / "sweep.json")["jobs"]
+        record = files.read_json(self.sweep.folder / "sweep.json")
+        self.sweep.jobs = record["jobs"]
+        self._catch_up([cell["overrides"] for cell in record["cells"]])
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -90,6 +92,17 @@ class Detached:
             else:
                 if submitted or not self._next_wave():
                     return
+
+    def _catch_up(self, planned: Sequence[Sequence[str]]) -> None:
+        """Go on where this job was stopped, if it began another wave before it was queued again."""
+        begun = planned[len(self.sweep.cells) :]
+        if self.waves is None or not begun:
+            return
+        self.sweep.take_over()
+        self.waves.tell(self.sweep.results())
+        wave = self.waves.again(begun)
+        self.sweep.go_on(wave.plan, wave.configs)
+        self.sweep.begin()
 
     def _next_wave(self) -> bool:
         """Plan what the search asks for, now that a wave has ended; False at its end."""

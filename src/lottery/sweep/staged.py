@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lottery import cli, files, provenance
 from lottery.errors import LotteryError, StoppedError
 from lottery.interrupts import stoppable
-from lottery.runs import with_answers
 from lottery.store import Node, Store
 from lottery.studies import Study
 from lottery.sweep import claims
@@ -35,7 +34,7 @@ from lottery.sweep.jobs import (
     mark_orphans,
 )
 from lottery.sweep.plan import Cell, Parent, Plan
-from lottery.sweep.waves import Wave, Waves
+from lottery.sweep.waves import Wave, Waves, stored
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +128,7 @@ class StagedSweep:
                         "ticket": c.lineage.rounds[-1].ticket.key if c.lineage.rounds else None,
                         "transfers": [node.key for node in c.lineage.transfers],
                         "fresh": list(c.overrides) in self.search.get("confirm", []),
+                        "given_up": list(c.overrides) in self.search.get("given_up", []),
                     }
                     for c in self.cells
                 ],
@@ -425,21 +425,17 @@ class StagedSweep:
         return about["status"], about.get("error", "")
 
     def results(self) -> Iterator[tuple[Cell, Mapping[str, Any] | None]]:
-        """The cells of the current wave with what ``result.json`` has; None if there is none.
+        """The cells of the current wave with what there is to tell of them; None if they failed.
 
-        With which validation images the networks got right, where that was kept.
+        Of tickets that is what the store has, else what ``result.json`` has.
         """
         for cell in self.plan.cells:
             path = self._folder(cell) / "result.json"
-            done = self.state(cell)[0] == "done" and path.exists()
-            yield cell, self._answered(files.read_json(path)) if done else None
-
-    def _answered(self, result: dict[str, Any]) -> dict[str, Any]:
-        told = {kind: result[kind] for kind in ("dense", "ticket") if kind in result}
-        return result | {
-            kind: with_answers(about, self.store.root / kind / str(about["key"]))
-            for kind, about in told.items()
-        }
+            if cell.done and cell.lineage.rounds:
+                yield cell, stored(cell)
+            else:
+                done = self.state(cell)[0] == "done" and path.exists()
+                yield cell, files.read_json(path) if done else None
 
     def _folder(self, cell: Cell) -> Path:
         return self.folder / str(cell.number)

@@ -60,7 +60,7 @@ class Waves:
         if self.proposer.adaptive:
             there = [c for c in self.grid if c.overrides not in self._seen and c.done]
             for cell in there:
-                self.proposer.tell(cell.overrides, _stored(cell))
+                self.proposer.tell(cell.overrides, stored(cell))
             if there:
                 return self._wave([cell.overrides for cell in there], asked=False)
         asked = self.proposer.ask()
@@ -73,6 +73,22 @@ class Waves:
         for cell, result in results:
             if cell.overrides in asked:
                 self.proposer.tell(cell.overrides, result)
+            if result is None:
+                self._give_up_with(cell)
+
+    def _give_up_with(self, failed: Cell) -> None:
+        """Tell that all cells of a dense network that could not be trained have failed with it."""
+        dense = failed.lineage.dense
+        if not self.proposer.adaptive or dense is None or dense.done:
+            return
+        for cell in self.grid:
+            if cell.lineage.dense == dense and cell.overrides not in self._seen:
+                self._seen.add(cell.overrides)
+                self.proposer.tell(cell.overrides, None)
+
+    def again(self, cells: Sequence[Overrides]) -> Wave:
+        """A wave that was planned before, by a process that is gone."""
+        return self._wave(cells, asked=True)
 
     def record(self) -> dict[str, Any]:
         """What there is to keep of the search in ``sweep.json``; nothing of a mere grid."""
@@ -137,7 +153,7 @@ class ComposedBefore:
         return config
 
 
-def _stored(cell: Cell) -> dict[str, Any]:
+def stored(cell: Cell) -> dict[str, Any]:
     """What the store has of a cell that is done."""
     dense, ticket = cell.lineage.dense, cell.lineage.last
     found: dict[str, Any] = {

@@ -13,7 +13,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from lottery.verdict.comparison import Comparison, compare, differences, margin
@@ -37,6 +37,8 @@ class Rule:
     level: float | None = 0.05
     rows: int = 1
     rungs: int = 1
+    freedom: int = 0
+    """Degrees of freedom that the spread between seeds has at least: 0 of a verdict."""
 
     @classmethod
     def of_grid(
@@ -76,6 +78,11 @@ class Rule:
         found = spreads(close)
         for place in told.keys() - close.keys():
             found |= spreads({place: told[place]})
+        if self.freedom:
+            found = {
+                place: spread and replace(spread, freedom=max(spread.freedom, self.freedom))
+                for place, spread in found.items()
+            }
         return {
             place: compare(pairs, self.tolerance, self.level, found[place], self.looks)
             for place, pairs in cells.items()

@@ -18,7 +18,8 @@ class Candidate:
     ``row`` is what it is besides percentile and seed, as typed: ``rewind.epoch=5``. ``epochs`` are
     those to be trained for it from nothing, by the key of each run: its dense network, the rounds
     on the way, its ticket. Runs that cells have in common have one key. Rows of one ``network``
-    keep equal shares of the same weights at equal percentiles. ``position`` is the point rewound to
+    keep equal shares of the same weights at equal percentiles. ``dense`` is the key of the dense
+    network that it is compared with. ``position`` is the point rewound to
     as a share of the training, None if that does not matter; ``control`` is one that cannot win.
     ``percentile`` is None in a study that has no masks of its own. ``barrier`` is the error, in
     points, on the line between two children of the state rewound to; None if nobody measured it.
@@ -30,6 +31,7 @@ class Candidate:
     seed: int
     epochs: Mapping[str, float]
     network: str = ""
+    dense: str = ""
     position: float | None = None
     iterative: bool = False
     control: bool = False

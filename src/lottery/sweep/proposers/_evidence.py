@@ -4,7 +4,7 @@ import enum
 import math
 import statistics
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lottery.sweep.proposers._rows import Network, Place
@@ -65,10 +65,16 @@ class Evidence:
     def __init__(self, network: Network) -> None:
         self.network = network
         self._rule = network.rule
-        self._judged: dict[Hashable, Comparison] | None = None
+        self._judged: dict[bool, dict[Hashable, Comparison]] = {}
 
-    def looks(self, told: Told, refuted: Collection[Place] = ()) -> dict[Place, Look]:
-        """Every cell of which something was told; those that fresh seeds refuted do not pass."""
+    def looks(
+        self, told: Told, refuted: Collection[Place] = (), *, patient: bool = False
+    ) -> dict[Place, Look]:
+        """Every cell of which something was told; those that fresh seeds refuted do not pass.
+
+        With ``patient`` the spread between seeds counts as known as well as it will be when each
+        row has shown its end.
+        """
         pairs: dict[Place, dict[int, Pair]] = {}
         lost: set[Place] = set()
         for row in self.network.rows:
@@ -79,7 +85,7 @@ class Evidence:
                         lost.add(place)
                     elif result is not ...:
                         pairs.setdefault(place, {})[seed] = result["dense"], result["ticket"]
-        judged = self._judge(pairs)
+        judged = self._judge(pairs, patient)
         wanted = self._wanted(pairs)
         spread = _spread(list(pairs.values()))
         found = {}
@@ -105,16 +111,21 @@ class Evidence:
         rule = Rule(self.network.tolerance, level=None)
         return rule.judge({0: pairs})[0].passes
 
-    def _judge(self, pairs: Mapping[Place, Mapping[int, Pair]]) -> dict[Hashable, Comparison]:
+    def _judge(
+        self, pairs: Mapping[Place, Mapping[int, Pair]], patient: bool
+    ) -> dict[Hashable, Comparison]:
         """The rule's verdict on the complete cells."""
         complete: dict[Hashable, list[Pair]] = {
             place: list(own.values())
             for place, own in pairs.items()
             if len(own) == self.network.seeds
         }
-        if self._judged is None or self._judged.keys() != complete.keys():
-            self._judged = self._rule.judge(complete)
-        return self._judged
+        before = self._judged.get(patient)
+        if before is None or before.keys() != complete.keys():
+            expected = (len(self.network.rows) + 1) * (self.network.seeds - 1) if patient else 0
+            rule = replace(self._rule, freedom=expected)
+            self._judged[patient] = before = rule.judge(complete)
+        return before
 
     def _wanted(self, pairs: Mapping[Place, Mapping[int, Pair]]) -> float:
         """The difference that a cell must have at least to pass, whatever its seeds will be: a test

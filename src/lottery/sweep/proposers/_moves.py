@@ -65,6 +65,17 @@ class Standing:
             and _reached({**known, rung: True}) > best
         ]
 
+    @property
+    def hidden(self) -> list[Place]:
+        """Cells that cannot be judged, and whose passing would beat all others."""
+        best = self.best
+        return [
+            (row.name, rung)
+            for row in self.network.rows
+            for rung in row.cells
+            if self.unknown(row, rung) and _reached({**self.known(row), rung: True}) > best
+        ]
+
     def guess(self, row: Row) -> dict[int, bool]:
         """Whether cells of a row pass, by rung, if their other seeds are like those there."""
         return {rung: look.hopeful for rung, look in self.of(row).items()}
@@ -152,6 +163,7 @@ def all_rows(standing: Standing, slots: int) -> list[Candidate]:
     Empty if nothing is useful.
     """
     rows = [(row, useful) for row in standing.network.rows if (useful := standing.useful(row))]
+    rows = [(row, useful) for row, useful in rows if not row.unstable] or rows
     guesses = {row.name: standing.guess(row) for row, _ in rows}
     goal = max([standing.best, *map(_reached, guesses.values())])
     wave: list[Candidate] = []

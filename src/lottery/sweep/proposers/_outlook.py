@@ -49,7 +49,9 @@ class _MadeUp:
     real: Mapping[Place, Look]
     sure: bool
 
-    def looks(self, told: Told, refuted: Collection[Place] = ()) -> dict[Place, Look]:
+    def looks(
+        self, told: Told, refuted: Collection[Place] = (), *, patient: bool = False
+    ) -> dict[Place, Look]:
         found = {}
         real = Standing(self.network, self.real)
         for row in self.network.rows:

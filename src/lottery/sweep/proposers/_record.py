@@ -53,12 +53,18 @@ def _text(network: Network, outcome: Outcome, unknown: int) -> str:
             f"{_name(network, refuted.place)} passed, but fresh seeds do not confirm it "
             f"({_points(refuted.difference)})."
         )
-    if not outcome.certified:
+    hidden = len(outcome.standing.hidden)
+    if not outcome.certified and not hidden:
         said.append("The search has not ended.")
+    elif not outcome.certified:
+        found = "No cell passes" if outcome.winner is None else (
+            f"{_name(network, outcome.winner)} passes")  # fmt: skip
+        sparser = "1 cell that ended with an error" if hidden == 1 else (
+            f"{hidden} cells that ended with errors")  # fmt: skip
+        said.append(f"{found}, but {sparser} might be sparser tickets: no certificate.")
+        said.append(_said(outcome) if outcome.winner else "")
     elif outcome.winner is None:
-        decided = any(look.passed is not None for look in outcome.standing.looks.values())
-        nothing = "No cell passes: in every row the densest fail."
-        said.append(nothing if decided else "No cell could be judged.")
+        said.append("No cell passes: in every row the densest fail.")
     else:
         said.append(
             f"{_name(network, outcome.winner)} is the sparsest that passes: in every row the next "

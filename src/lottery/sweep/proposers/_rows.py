@@ -1,5 +1,6 @@
 """The grid of a search: networks, their rows, and on each row its cells from dense to sparse."""
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ class Row:
     cells: Mapping[int, Mapping[int, Candidate]]
     position: float | None = None
     iterative: bool = False
-    barrier: float | None = None
+    unstable: bool = False
+    """Whether it is to go last: its barrier is above :data:`BARRIER`."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,37 @@ def networks(candidates: Sequence[Candidate], gate: bool = False) -> tuple[Netwo
     """
     if any(c.percentile is None for c in candidates):
         raise ConfigError("search=sparsest looks for winning tickets, so it is for prune.py")
-    competing = {c.network: None for c in candidates if not c.control}
+    candidates = _distinct(candidates)
+    rivals = _rivals(candidates)
+    competing = {rivals[c.overrides]: None for c in candidates if not c.control}
     if candidates and not competing:
         raise ConfigError(
             "search=sparsest has only controls to look at, which cannot win: add tickets, or "
             "leave out search=sparsest"
         )
     rule = _rule([c for c in candidates if not c.control])
-    groups = {name: [c for c in candidates if c.network == name] for name in competing}
-    return tuple(_network(name, group, rule, gate) for name, group in groups.items())
+    groups = {name: [c for c in candidates if rivals[c.overrides] == name] for name in competing}
+    return tuple(_network(name[0], group, rule, gate) for name, group in groups.items())
+
+
+def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Without those that are the same runs as one before: what differs changes nothing."""
+    found = {(frozenset(c.epochs), c.percentile, c.seed): c for c in reversed(candidates)}
+    return [c for c in candidates if found[frozenset(c.epochs), c.percentile, c.seed] is c]
+
+
+def _rivals(candidates: Sequence[Candidate]) -> dict[tuple[str, ...], tuple[str, str]]:
+    """By overrides the network, and the dense network of the row's first seed.
+
+    Rows that are compared with other dense networks do not compete: each would be the sparsest of
+    its own.
+    """
+    first: dict[tuple[str, str], Candidate] = {}
+    for c in candidates:
+        row = c.network, c.row
+        if row not in first or c.seed < first[row].seed:
+            first[row] = c
+    return {c.overrides: (c.network, first[c.network, c.row].dense) for c in candidates}
 
 
 def _rule(tickets: Sequence[Candidate]) -> Rule:
@@ -111,13 +135,15 @@ def _network(name: str, candidates: Sequence[Candidate], rule: Rule, gate: bool)
     for row, typed in cells.items():
         whole = {r: typed[r] for r in sorted(typed) if len(typed[r]) == seeds}
         if whole:
-            some = next(iter(next(iter(whole.values())).values()))
-            rows.append(Row(row, whole, some.position, some.iterative, some.barrier))
+            every = [c for cell in whole.values() for c in cell.values()]
+            barriers = [c.barrier for c in every if c.barrier is not None]
+            unstable = gate and bool(barriers) and statistics.fmean(barriers) > BARRIER
+            rows.append(Row(row, whole, every[0].position, every[0].iterative, unstable))
     controls = {(c.row, c.percentile, c.seed): c for c in reversed(candidates) if c.control}
     return Network(
         name,
         tuple(percentiles),
-        tuple(in_order(rows, gate)),
+        tuple(in_order(rows)),
         seeds,
         rule,
         tuple(reversed(controls.values())),
@@ -125,12 +151,11 @@ def _network(name: str, candidates: Sequence[Candidate], rule: Rule, gate: bool)
     )
 
 
-def in_order(rows: Iterable[Row], gate: bool) -> list[Row]:
-    """The most promising first; those without a position last, as typed."""
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """The most promising first; those without a position late, as typed; unstable ones last."""
 
     def key(row: Row) -> tuple[bool, bool, float]:
-        unstable = gate and row.barrier is not None and row.barrier > BARRIER
         away = 0.0 if row.position is None else abs(row.position - LIKELY)
-        return unstable, row.position is None, round(away, 9)
+        return row.unstable, row.position is None, round(away, 9)
 
     return sorted(rows, key=key)

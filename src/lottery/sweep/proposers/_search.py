@@ -1,5 +1,6 @@
 """The search of one network: its cells, then fresh seeds of its winner, and its controls."""
 
+import functools
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,9 @@ REFUTATIONS = 3
 class Judge(Protocol):
     """What tells which cells pass."""
 
-    def looks(self, told: Told, refuted: Collection[Place] = ()) -> Mapping[Place, Look]:
+    def looks(
+        self, told: Told, refuted: Collection[Place] = (), *, patient: bool = False
+    ) -> Mapping[Place, Look]:
         """Every cell of which something was told."""
         ...
 
@@ -45,7 +48,8 @@ class Confirmation:
 class Outcome:
     """How a search stands: ``jobs`` are what it asks for next; empty at its end.
 
-    ``certified`` says that no single further look could change the winner.
+    ``certified`` says that no single further look could change the winner, whether or not it was
+    tried.
     """
 
     standing: Standing
@@ -70,32 +74,44 @@ class NetworkSearch:
 
     def outcome(self, told: Told, slots: int | None) -> Outcome:
         """What was found, and what to ask next: of all rows in ``slots`` jobs, or of one cell."""
-        refuted: list[Confirmation] = []
-        while True:
-            places = [confirmation.place for confirmation in refuted]
-            standing = Standing(self.network, self.judge.looks(told, places))
+        refuted = self._refuted(told)
+        places = [confirmation.place for confirmation in refuted]
+        # First as if the spread between seeds were known as well as it will be in the end: the
+        # first cells alone would know so little of it that none could pass.
+        for patient in (True, False):
+            standing = Standing(self.network, self.judge.looks(told, places, patient=patient))
             jobs = one_cell(standing) if slots is None else all_rows(standing, slots)
             if jobs:
-                return Outcome(standing, tuple(jobs), False, refuted=tuple(refuted))
-            winner, confirmation = standing.winner, None
-            if winner is None:
-                return Outcome(standing, (), True, refuted=tuple(refuted))
-            if self.fresh and len(refuted) < REFUTATIONS:
-                confirmation = self._confirmation(winner, told)
-                if confirmation.passed is False:
-                    refuted.append(confirmation)
-                    continue
-            controls = self._controls(winner)
-            asked = (*(confirmation.cells if confirmation else ()), *controls)
-            left = tuple(c for c in asked if c.overrides not in told)
-            return Outcome(
-                standing, left, True, winner, confirmation, tuple(refuted), controls
-            )  # fmt: skip
+                return Outcome(standing, tuple(jobs), False, refuted=refuted)
+        winner, confirmation = standing.winner, None
+        if winner is None:
+            return Outcome(standing, (), not standing.hidden, refuted=refuted)
+        if self.fresh and len(refuted) < REFUTATIONS:
+            confirmation = self._confirmation(winner, told)
+        controls = self._controls(winner)
+        asked = (*(confirmation.cells if confirmation else ()), *controls)
+        left = tuple(c for c in asked if c.overrides not in told)
+        certified = not standing.hidden
+        return Outcome(standing, left, certified, winner, confirmation, refuted, controls)
+
+    def _refuted(self, told: Told) -> tuple[Confirmation, ...]:
+        """All cells whose fresh seeds lost too much, whichever was the winner since."""
+        told_of = (p for p, cells in self._fresh_cells.items() if cells[-1].overrides in told)
+        found = (self._confirmation(place, told) for place in told_of)
+        return tuple(confirmation for confirmation in found if confirmation.passed is False)
+
+    @functools.cached_property
+    def _fresh_cells(self) -> dict[Place, tuple[Candidate, ...]]:
+        """The cells that would confirm each place; none without fresh seeds."""
+        return {
+            (row.name, rung): tuple(_with_seed(next(iter(cell.values())), s) for s in self.fresh)
+            for row in self.network.rows
+            for rung, cell in row.cells.items()
+            if self.fresh
+        }
 
     def _confirmation(self, place: Place, told: Told) -> Confirmation:
-        (row,) = (row for row in self.network.rows if row.name == place[0])
-        typed = next(iter(row.cells[place[1]].values()))
-        cells = tuple(_with_seed(typed, seed) for seed in self.fresh)
+        cells = self._fresh_cells[place]
         if not all(cell.overrides in told for cell in cells):
             return Confirmation(place, cells)
         results = {cell.seed: told[cell.overrides] for cell in cells}

@@ -8,9 +8,9 @@ from lottery import choices
 from lottery.errors import ConfigError
 from lottery.options import option
 from lottery.sweep.proposers import Candidate, Outlook, Overrides, _outlook, _record
-from lottery.sweep.proposers._evidence import Evidence
+from lottery.sweep.proposers._evidence import Evidence, State
 from lottery.sweep.proposers._rows import networks
-from lottery.sweep.proposers._search import NetworkSearch
+from lottery.sweep.proposers._search import NetworkSearch, Outcome
 
 
 @choices.search("sparsest")
@@ -103,14 +103,19 @@ class Proposal:
     def record(self) -> dict[str, Any]:
         """What was found, as plain JSON, by network; :mod:`._record` has the parts.
 
-        ``waves`` are those that this object asked for, ``confirm`` the cells of fresh seeds.
+        ``waves`` are those that this object asked for, ``confirm`` the cells of fresh seeds, and
+        ``given_up`` those of which other seeds were not asked for.
         """
         outcomes = [search.outcome(self._told, self._slots) for search in self._searches]
-        confirming = [c for o in outcomes for c in (*o.refuted, o.confirmation) if c is not None]
+        typed = {candidate.overrides for candidate in self._candidates}
+        given_up = [
+            c for s, o in zip(self._searches, outcomes, strict=True) for c in _given_up(s, o)
+        ]
         return {
             "search": "sparsest",
             "waves": self._waves,
-            "confirm": [list(cell.overrides) for c in confirming for cell in c.cells],
+            "confirm": [list(cell) for cell in sorted(self._asked - typed)],
+            "given_up": [list(cell) for cell in given_up],
             "networks": [
                 _record.of_network(search.network, outcome)
                 for search, outcome in zip(self._searches, outcomes, strict=True)
@@ -129,3 +134,15 @@ class Proposal:
             share = max(share // max(len(searches), 1), 1)
         jobs = [job for s in searches for job in s.outcome(told, share).jobs]
         return list({job.overrides: job for job in jobs}.values())
+
+
+def _given_up(search: NetworkSearch, outcome: Outcome) -> list[tuple[str, ...]]:
+    """The cells of places that the first seeds have decided."""
+    places = {p for p, look in outcome.standing.looks.items() if look.state is State.GIVEN_UP}
+    return [
+        candidate.overrides
+        for row in search.network.rows
+        for rung, cell in row.cells.items()
+        for candidate in cell.values()
+        if (row.name, rung) in places
+    ]
