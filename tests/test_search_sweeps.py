@@ -1,5 +1,6 @@
 """search=sparsest as a sweep: waves, what the store has, failures, interruptions, the report."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -10,12 +11,14 @@ import pytest
 from conftest import TINY
 from test_sweep import sweeper_of
 
-from lottery import experiment
+from lottery import experiment, studies
 from lottery.analysis import collect, report, ticket
 from lottery.errors import LotteryError
 from lottery.files import read_json
 from lottery.runs import Run
-from lottery.sweep import staged
+from lottery.store import Store
+from lottery.sweep import plan, staged, waves
+from lottery.sweep.detached import Detached
 
 # Digits are few, so that the mean decides; the sparsest cells lose far more than the tolerance.
 GRID = ("mask.percentile=50,80,99,99.8", "rewind.epoch=0,1", "seed=0,1")
@@ -140,13 +143,13 @@ def test_a_store_that_holds_half_of_it_leads_to_the_same_end(whole, tmp_path):
 
 def test_a_search_that_was_killed_between_waves_goes_on(whole, tmp_path, monkeypatch):
     """What the killed one has trained is used, and nothing twice."""
-    waves, trained = [], []
+    begun, trained = [], []
     real, retrain = staged.next_wave, experiment.retrain
 
     def dies(sweep, of):
         wave = real(sweep, of)
-        waves.append(wave)
-        if len(waves) == 2:
+        begun.append(wave)
+        if len(begun) == 2:
             raise SystemExit(137)
         return wave
 
@@ -216,6 +219,49 @@ def test_the_plan_says_beforehand_what_the_search_will_take(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "of the grid's 16" in said
     assert not (tmp_path / "store" / "dense").exists()
+
+
+def test_a_small_job_that_is_queued_again_goes_on_where_it_was(tmp_path, monkeypatch):
+    """It is started as it was submitted, before the wave that it then began."""
+    done: set[tuple[str, ...]] = set()
+    monkeypatch.setattr(plan.Cell, "done", property(lambda cell: cell.overrides in done))
+
+    def shown(cell):
+        accuracies = {"dense": 0.9, "ticket": 0.9 if cell.config.mask.percentile <= 80 else 0.5}
+        return {
+            kind: {"key": f"{kind} {cell.config.seed}", "val_top1": top1, "val_examples": 1000}
+            for kind, top1 in accuracies.items()
+        }
+
+    for module in (waves, staged):
+        monkeypatch.setattr(module, "stored", shown)
+    monkeypatch.setattr(staged.StagedSweep, "_tell", lambda sweep, cells: None)
+    overrides = [*OPTIONS, "search=sparsest", "search.waves=2", f"paths.outputs={tmp_path}"]
+    with sweeper_of("prune", *QUIET, *overrides) as (sweeper, _):
+        study = studies.of_script(sweeper.task_function)
+        asked = sweeper._cells([*overrides, "mask.percentile=50,60,70,80,90,95,97,99", *GRID[1:]])
+        sweeper._composed(asked)
+        of = sweeper._waves(asked, Store(tmp_path / "store"), study)
+    first = of.next()
+    sweep = staged.StagedSweep(
+        tmp_path, of.store, first.plan, first.configs, main=str, study=study, launcher=None,
+        callbacks=None, search=of.record(),
+    )  # fmt: skip
+    pickled = Detached(copy.copy(sweep), copy.copy(of))
+    pickled.sweep.cells = list(sweep.cells)
+    pickled.waves.proposer = copy.deepcopy(of.proposer)
+    pickled.waves._seen, pickled.waves._asked = set(of._seen), list(of._asked)
+    done |= {cell.overrides for cell in first.plan.cells}
+    second = staged.next_wave(sweep, of)
+    sweep.begin()
+    done.add(second.plan.cells[-1].overrides)  # has ended when the job starts anew
+    pickled._catch_up([cell["overrides"] for cell in read_json(tmp_path / "sweep.json")["cells"]])
+    numbers = [(cell.number, cell.overrides) for cell in sweep.cells]
+    assert [(cell.number, cell.overrides) for cell in pickled.sweep.cells] == numbers
+    done |= {cell.overrides for cell in second.plan.cells}
+    third, other = staged.next_wave(sweep, of), staged.next_wave(pickled.sweep, pickled.waves)
+    assert third.asked
+    assert [c.overrides for c in other.plan.cells] == [c.overrides for c in third.plan.cells]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def networks(candidates: Sequence[Candidate], gate: bool = False) -> tuple[Netwo
     """
     if any(c.percentile is None for c in candidates):
         raise ConfigError("search=sparsest looks for winning tickets, so it is for prune.py")
+    _refuse_several_rules([c for c in candidates if not c.control])
     candidates = _distinct(candidates)
     rivals = _rivals(candidates)
     competing = {rivals[c.overrides]: None for c in candidates if not c.control}
@@ -103,7 +104,7 @@ def _rivals(candidates: Sequence[Candidate]) -> dict[tuple[str, ...], tuple[str,
     return {c.overrides: (c.network, first[c.network, c.row].dense) for c in candidates}
 
 
-def _rule(tickets: Sequence[Candidate]) -> Rule:
+def _refuse_several_rules(tickets: Sequence[Candidate]) -> None:
     for name in ("tolerance", "level"):
         if len(values := {getattr(c, name) for c in tickets}) > 1:
             said = ", ".join(sorted("null" if v is None else f"{v:g}" for v in values))
@@ -111,6 +112,9 @@ def _rule(tickets: Sequence[Candidate]) -> Rule:
                 f"search=sparsest needs one rule for all tickets: do not sweep verdict.{name} "
                 f"({said})"
             )
+
+
+def _rule(tickets: Sequence[Candidate]) -> Rule:
     tolerance, level = (tickets[0].tolerance, tickets[0].level) if tickets else (0.0, None)
     cells = [((c.network, c.row), c.percentile) for c in tickets if c.percentile is not None]
     return Rule.of_grid(tolerance, level, cells)
