@@ -451,8 +451,8 @@ MUTANTS = [
     ),
     Mutant(
         "accuracy before density", "analysis/selection.py",
-        "return -(j.share or 0.0), accuracy,",
-        "return accuracy, -(j.share or 0.0),",
+        "return -(j.share or 0.0), confirmed, accuracy,",
+        "return confirmed, accuracy, -(j.share or 0.0),",
         "the best matching ticket, not the sparsest",
         ("test_verdict.py",),
     ),
@@ -599,9 +599,34 @@ MUTANTS = [
     ),
     Mutant(
         "seeds that failed refute", "sweep/proposers/_search.py",
-        "if confirmation.passed is False:", "if not confirmation.passed:",
+        "if confirmation.passed is False)", "if not confirmation.passed)",
         "None is not False: nothing was shown",
         ("test_search.py",),
+    ),
+    Mutant(
+        "only the last winner can be refuted", "sweep/proposers/_search.py",
+        "refuted = self._refuted(told)", "refuted = self._refuted(told)[-1:]",
+        "right for a search whose first winner holds",
+        ("test_search.py",),
+    ),
+    Mutant(
+        "what crashed counts as having failed", "sweep/proposers/_search.py",
+        "certified = not standing.hidden", "certified = True",
+        "right where nothing crashes",
+        ("test_search.py",),
+    ),
+    Mutant(
+        "what a search gave up is not known", "analysis/selection.py",
+        "if p.place in complete or any(cell.given_up for cell in p.cells)",
+        "if p.place in complete",
+        "right for a grid",
+        ("test_verdict.py",),
+    ),
+    Mutant(
+        "a requeued small job begins anew", "sweep/detached.py",
+        "if self.waves is None or not begun:", "if True:",
+        "right where no small job is stopped",
+        ("test_search_sweeps.py",),
     ),
     Mutant(
         "a search asks again for what it lacks", "sweep/proposers/_evidence.py",
