@@ -98,8 +98,8 @@ class LotterySweeper(BasicSweeper):
         if first.sweep.detach:
             configs = [config for config, _ in composed]
             waves.compose = ComposedBefore(dict(zip(map(tuple, cells), configs, strict=True)))
-            detached.Detached(sweep, waves=waves if waves.proposer.adaptive else None).start()
-            print(sweep.farewell("detached"))
+            if detached.Detached(sweep, waves if waves.proposer.adaptive else None).start():
+                print(sweep.farewell("detached"))
             return
         sweep.run()
         while wave := staged.next_wave(sweep, waves):

@@ -52,12 +52,15 @@ class Detached:
     sweep: StagedSweep
     waves: Waves | None = None
     state: Any = None  # Hydra's singletons, for a process that Hydra has not started
+    _failed: LotteryError | None = None  # what a search that has ended has to say of its cells
 
-    def start(self) -> None:
-        """Write what the sweep is, and submit the first round.
+    def start(self) -> bool:
+        """Write what the sweep is, and submit the first round; whether there is more to come.
 
-        Raises :class:`LotteryError` if SLURM takes nothing or refuses the jobs. Signals end it as
-        they end :meth:`StagedSweep.run`.
+        There is not if all that a search needs is in the store.
+
+        Raises :class:`LotteryError` if SLURM takes nothing or refuses the jobs, and if a search has
+        ended with failed cells. Signals end it as they end :meth:`StagedSweep.run`.
         """
         if not hasattr(self.sweep.launcher_of(_nothing, []), "submit_call"):
             raise ConfigError("sweep.detach=true needs hydra/launcher=submitit_slurm")
@@ -73,6 +76,9 @@ class Detached:
             ) from full
         if place:
             self.sweep.elsewhere.add(place)
+        if self._failed:
+            raise self._failed
+        return self.waves is None or place is not None
 
     def __call__(self) -> None:
         """In the small job: submit the rest, or as much as fits."""
@@ -91,7 +97,9 @@ class Detached:
                 time.sleep(PAUSE)
             else:
                 if submitted or not self._next_wave():
-                    return
+                    break
+        if self._failed:
+            raise self._failed
 
     def _catch_up(self, planned: Sequence[Sequence[str]]) -> None:
         """Go on where this job was stopped, if it began another wave before it was queued again."""
@@ -112,8 +120,7 @@ class Detached:
         self.waves.apart = os.environ.get("SLURM_JOB_ID")
         wave = next_wave(self.sweep, self.waves)
         if wave is None:
-            if error := self.sweep.end():
-                log.warning("%s", error)
+            self._failed = self.sweep.end()
             return False
         show_wave(wave, self.waves, self.sweep.launcher)
         self.sweep.begin()
