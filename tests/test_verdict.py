@@ -413,6 +413,13 @@ def test_one_seed_is_about_its_ticket_and_several_about_the_recipe():
     assert "Nothing was tested: a loss of more than 1 point is judged by the mean" in untested
 
 
+def test_a_loss_that_is_larger_for_sure_is_said_to_be():
+    assert "So it loses more than 1 point." in printed([cell(80, 4500, 4000)])
+    worse = {**report(result(4500), result(4000)), "interval": [-11.0, -9.0]}
+    assert "(95 %), so it loses more" in shown(worse)
+    assert "so a larger loss is not ruled out" in shown(report(result(4500), result(4500)))
+
+
 def test_what_a_decision_would_take_is_said_where_power_is_low():
     text = printed([cell(80, 200, 199, images=216)])
     assert "cannot be ruled out" in text

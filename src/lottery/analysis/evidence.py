@@ -92,6 +92,9 @@ def _rule(chosen: Selection, found: Comparison) -> Iterator[str]:
     )
     if found.passes:
         yield f"So {loss} is ruled out ({holds})."
+    elif found.interval[1] < -chosen.tolerance:
+        yield f"So it loses more than {_points(chosen.tolerance)}."
+        return
     else:
         yield f"So {loss} cannot be ruled out ({holds})."
     yield (

@@ -241,6 +241,8 @@ def _sure(result: Mapping[str, Any]) -> str:
     text = f" One seed: its true difference lies between {low:+.2f} and {high:+.2f} points ({sure})"
     if result["shown"] is None:
         return text
+    if high < -result["tolerance"]:
+        return f"{text}, so it loses more"
     ruled = "ruled out" if result["shown"] else "not ruled out"
     return f"{text}, so a larger loss is {ruled}"
 
