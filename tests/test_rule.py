@@ -221,7 +221,7 @@ def test_one_cell_on_endless_images_is_tested_by_students(differences, tolerance
     assert found.p_value == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-9)
     bound = expected.confidence_interval(1 - level).low
     assert found.lower == pytest.approx(bound, rel=1e-5, abs=1e-5)
-    both = stats.ttest_1samp(differences, 0).confidence_interval(1 - level)
+    both = stats.ttest_1samp(differences, 0).confidence_interval(1 - 2 * level)
     assert found.interval == pytest.approx((both.low, both.high), rel=1e-5, abs=1e-5)
 
 

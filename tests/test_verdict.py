@@ -397,7 +397,7 @@ def test_one_seed_is_about_its_ticket_and_several_about_the_recipe():
     text = printed(one)
     assert "One seed, so this is about that very ticket" in text
     assert "Of 5,000 validation images it lost 10 that dense got right, and won 0 others" in text
-    assert "(95 % confidence)" in text
+    assert "(90 % confidence)" in text
     assert "So a loss of more than 1 point is ruled out" in text
     about = ticket.verdict(*judged(one))
     assert about["selection"]["about"] == "that very ticket"
@@ -416,7 +416,7 @@ def test_one_seed_is_about_its_ticket_and_several_about_the_recipe():
 def test_a_loss_that_is_larger_for_sure_is_said_to_be():
     assert "So it loses more than 1 point." in printed([cell(80, 4500, 4000)])
     worse = {**report(result(4500), result(4000)), "interval": [-11.0, -9.0]}
-    assert "(95 %), so it loses more" in shown(worse)
+    assert "(90 %), so it loses more" in shown(worse)
     assert "so a larger loss is not ruled out" in shown(report(result(4500), result(4500)))
 
 

@@ -54,7 +54,7 @@ def confirmation(judged: Judged) -> str:
 
 def _claim(found: Comparison) -> Iterator[str]:
     low, high = found.interval
-    sure = f"{100 * (1 - (found.level or 0.05)):g} % confidence"
+    sure = f"{100 * (1 - 2 * (found.level or 0.05)):g} % confidence"
     between = f"lies between {low:+.2f} and {high:+.2f} points"
     images = f"{found.images.n:,} validation images"
     if isinstance(found.images, Paired) and found.n == 1:

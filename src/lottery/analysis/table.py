@@ -237,7 +237,7 @@ def _verdict(result: Mapping[str, Any]) -> Text:
 def _sure(result: Mapping[str, Any]) -> str:
     """What one seed and these validation images can tell."""
     low, high = result["interval"]
-    sure = f"{100 * (1 - (result['level'] or 0.05)):g} %"
+    sure = f"{100 * (1 - 2 * (result['level'] or 0.05)):g} %"
     text = f" One seed: its true difference lies between {low:+.2f} and {high:+.2f} points ({sure})"
     if result["shown"] is None:
         return text

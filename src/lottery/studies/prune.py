@@ -30,7 +30,7 @@ class Pruned(Result):
     epoch or step, and optimizer; what does not matter is None, and what starts afresh has epoch 0.
     ``matched`` is by validation top-1 within ``tolerance`` points; ``doubt`` says why that is worth
     little, if so. ``interval`` is the confidence interval of this ticket's true difference from
-    dense, in points, at 1 - ``level``; ``shown`` is whether a loss of more than the tolerance is
+    dense, in points, at 1 - 2 ``level``; ``shown`` is whether a loss of more than the tolerance is
     ruled out by this run alone, None if nothing is tested (``level`` None).
     """
 

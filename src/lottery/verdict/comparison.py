@@ -65,8 +65,11 @@ class Comparison:
 
     @functools.cached_property
     def interval(self) -> tuple[float, float]:
-        """Interval of the true difference of this cell alone, confidence 1 - level (or 95 %)."""
-        each = (self.level or 0.05) / 2
+        """Interval of the true difference of this cell alone, confidence 1 - 2 level (or 90 %).
+
+        Its lower end is above -tolerance where the one-sided test of this cell alone passes.
+        """
+        each = self.level or 0.05
         return self._bound(-1, each, 1), self._bound(1, each, 1)
 
     @functools.cached_property
