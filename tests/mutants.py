@@ -677,8 +677,7 @@ MUTANTS = [
     ),
     Mutant(
         "fresh seeds change nothing", "analysis/selection.py",
-        "return bool(passes and self.counts and not self.refuted)",
-        "return bool(passes and self.counts)",
+        "return self.confirmation is not None and not self.confirmation.passes", "return False",
         "they are reported all the same",
         ("test_verdict.py",),
     ),
