@@ -192,7 +192,8 @@ def problems(study: Study, chosen: Selection) -> list[str]:
         shown = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
         lines.append(f"{len(study.asked)} cells: {shown}")
     if unneeded:
-        lines.append(f"{unneeded} of {len(study.cells)} cells were never needed")
+        typed = sum(not cell.fresh for cell in study.cells)
+        lines.append(f"{unneeded} of the grid's {typed} cells were never needed")
     errors: dict[str, list[str]] = {}
     for cell in study.cells:
         if cell.status == "failed":

@@ -123,7 +123,7 @@ def command(study: Study, point: Point) -> str:
     """What to type to compute a point again, all its seeds, quoted for the shell."""
     first = point.done[0] if point.done else point.cells[0]
     seeds = [c.seed for c in (point.done or point.cells)]
-    overrides = list(first.overrides)
+    overrides = [o for o in first.overrides if not o.startswith(("search=", "search."))]
     if len(seeds) > 1:
         own = [o for o in overrides if not o.startswith("seed=")]
         overrides = ["-m", *own, f"seed={','.join(map(str, seeds))}"]
