@@ -188,7 +188,7 @@ def _neighbours(chosen: Selection, judged: Judged) -> Iterable[str]:
         cells = (
             [_mean_sd(j.point.values("ticket", "val_top1")), f"{found.difference:+.2f}",
              _answer(j, found)]
-            if found else ["", "", j.point.cells[0].status]
+            if found else ["", "", j.point.cells[0].status.replace("unneeded", "not needed")]
         )  # fmt: skip
         yield f'<tr><td>{direction}</td><td class="words">{escape(place(j))}</td>'
         yield "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>"
