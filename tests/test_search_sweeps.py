@@ -104,7 +104,7 @@ def test_the_report_has_the_certificate_and_what_was_not_needed(searched, capsys
     assert "the cells that show it" in said
     assert "where the grid has 16" in said
     assert "of the grid's 16 cells were never needed" in said
-    assert "search" not in verdict(searched)["winner"]["command"]
+    assert "search=" not in verdict(searched)["winner"]["command"]
     study = collect.from_sweep(searched)
     unneeded = [c for c in study.cells if c.status == "unneeded"]
     assert len(unneeded) == 16 - sum(not c.fresh for c in study.asked)
