@@ -74,6 +74,7 @@ def searched(tmp_path_factory) -> Path:
     return swept(tmp_path_factory.mktemp("searched"))
 
 
+@pytest.mark.slow
 def test_a_search_finds_what_the_grid_finds_for_less(whole, searched):
     assert place(verdict(searched))[0] == place(verdict(whole))[0]
     assert place(verdict(searched))[0] == 80
@@ -84,6 +85,7 @@ def test_a_search_finds_what_the_grid_finds_for_less(whole, searched):
     assert len(record["cells"]) == record["search"]["asked"]["cells"]
 
 
+@pytest.mark.slow
 def test_fresh_seeds_say_how_accurate_the_winner_is(searched):
     record = read_json(searched / "sweep.json")
     fresh = [cell for cell in record["cells"] if cell["fresh"]]
@@ -97,6 +99,7 @@ def test_fresh_seeds_say_how_accurate_the_winner_is(searched):
     )
 
 
+@pytest.mark.slow
 def test_the_report_has_the_certificate_and_what_was_not_needed(searched, capsys):
     report.publish(report.Options(sweep=str(searched), logger=report.Wandb(mode="disabled")))
     said = capsys.readouterr().out
@@ -115,12 +118,14 @@ def test_the_report_has_the_certificate_and_what_was_not_needed(searched, capsys
     assert certificate["networks"][0]["certified"]
 
 
+@pytest.mark.slow
 def test_a_dense_network_keeps_what_later_waves_rewind_to(searched):
     """Else each of their cells would train a part of it again."""
     store = searched.parent / "store"
     assert not list(store.glob("state/*"))
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(searched):
     before = sorted(p.name for p in (searched.parent / "store" / "ticket").iterdir())
     again = swept(searched.parent)
@@ -129,6 +134,7 @@ def test_the_same_command_again_trains_nothing(searched):
     assert read_json(again / "sweep.json")["plan"]["jobs"] == 0
 
 
+@pytest.mark.slow
 def test_a_store_that_holds_the_grid_is_searched_without_training(whole):
     folder = swept(whole.parent, "search.confirm=0")
     assert place(verdict(folder))[0] == place(verdict(whole))[0]
@@ -136,6 +142,7 @@ def test_a_store_that_holds_the_grid_is_searched_without_training(whole):
     assert verdict(folder)["winner"]["confirmation"] is None
 
 
+@pytest.mark.slow
 def test_a_store_that_holds_half_of_it_leads_to_the_same_end(whole, tmp_path):
     copied(whole, tmp_path, lambda config: place_of(config)[0] in (80, 99.8))
     folder = swept(tmp_path, "search.confirm=0")
@@ -143,6 +150,7 @@ def test_a_store_that_holds_half_of_it_leads_to_the_same_end(whole, tmp_path):
     assert read_json(folder / "sweep.json")["plan"]["jobs"] > 0
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_between_waves_goes_on(whole, tmp_path, monkeypatch):
     """What the killed one has trained is used, and nothing twice."""
     begun, trained = [], []
@@ -179,6 +187,7 @@ def fails(config, lab, dense, ranked, step, mask):
     return Run(step.ticket.path)
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_in_mid_search_never_wins_and_is_said(whole, tmp_path, monkeypatch):
     best, _ = place(verdict(whole))
     copied(whole, tmp_path, lambda config: place_of(config)[0] == best)
@@ -192,6 +201,7 @@ def test_a_cell_that_fails_in_mid_search_never_wins_and_is_said(whole, tmp_path,
     assert "ended with errors" in found["search"]["networks"][0]["text"]
 
 
+@pytest.mark.slow
 def test_where_every_cell_fails_there_is_no_winner(whole, tmp_path, monkeypatch):
     copied(whole, tmp_path, lambda config: True)
 
@@ -202,6 +212,7 @@ def test_where_every_cell_fails_there_is_no_winner(whole, tmp_path, monkeypatch)
     assert verdict(folder)["winner"] is None
 
 
+@pytest.mark.slow
 def test_rounds_on_the_way_are_read_and_not_trained_again(tmp_path):
     """An iterative chain: the rungs are its rounds, so a sparse cell tells the denser ones."""
     rounds = ("mask.percentile=50,75,87.5,93.75", "rewind.epoch=1", "seed=0")

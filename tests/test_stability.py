@@ -88,6 +88,7 @@ def test_children_of_the_last_epoch_are_one_network_without_a_barrier(lab):
     assert all(len(set(e)) == 1 for kind in result.measured.errors.values() for e in kind.values())
 
 
+@pytest.mark.slow
 def test_a_child_that_was_interrupted_ends_as_the_unbroken_one(lab, tmp_path, monkeypatch):
     from lottery.training.loop import Loop
 
@@ -113,6 +114,7 @@ def test_a_child_that_was_interrupted_ends_as_the_unbroken_one(lab, tmp_path, mo
     assert resumed.line == whole.line
 
 
+@pytest.mark.slow
 def test_what_is_measured_once_is_never_computed_again(lab, monkeypatch):
     before = measured(lab)
 
@@ -335,6 +337,7 @@ def test_parents_leave_every_state_and_mask_that_children_begin_with(tmp_path):
     assert made.epochs == 2 * 2 + 2 * (2 - 3 / 4)
 
 
+@pytest.mark.slow
 def test_the_command_sweeps_without_being_told_to(tmp_path):
     arguments = ("stability.py", *QUICK, "rewind.epoch=0,2", f"paths.outputs={tmp_path}")
     process = run(*arguments)
