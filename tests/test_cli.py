@@ -154,7 +154,7 @@ def test_a_run_leaves_exactly_the_contracts_files_and_fields(finished):
     assert result["matched"] == (100 * loss <= result["tolerance"] == 1.0)
     low, high = result["interval"]
     assert low < -100 * loss < high
-    assert result["shown"] in (True, False)
+    assert result["shown"] == (low > -result["tolerance"])
 
     status = read_json(folder / "status.json")
     assert status["status"] == "done"
