@@ -711,6 +711,13 @@ def test_answers_that_are_gone_or_damaged_are_not_needed(sweep: Sweep) -> None:
     assert verdict(sweep.folder, level=0.5)["winner"]["comparison"]["paired_by_image"] is False
 
 
+def test_a_tolerance_of_nothing_is_one(sweep: Sweep) -> None:
+    sweep.add(50, 0, 0.899, **{"verdict.tolerance": 0.0})
+    found = verdict(sweep.folder)
+    assert found["selection"]["tolerance_points"] == 0
+    assert found["winner"] is None
+
+
 def test_untested_the_mean_decides(sweep: Sweep) -> None:
     sweep.add(50, 0, 0.89)
     assert verdict(sweep.folder)["winner"] is None

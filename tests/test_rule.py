@@ -310,6 +310,8 @@ def test_without_a_level_the_mean_decides_in_whole_images():
     lost[:10] = -1  # exactly a point
     rule = Rule(1.0, None)
     assert rule.judge({0: [pair(lost)]})[0].passes
+    grid = Rule(1.0, None, ROWS, RUNGS).judge({0: [pair(lost)]})[0]
+    assert grid.lower == pytest.approx(grid.difference)
     lost[10] = -1
     assert not rule.judge({0: [pair(lost)]})[0].passes
     assert rule.judge({0: [pair(lost), pair(np.abs(lost), 1)]})[0].passes

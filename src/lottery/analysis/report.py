@@ -142,7 +142,8 @@ def judge(options: Options) -> "tuple[Study, Selection]":
     tolerance, level = options.tolerance, options.level
     if tolerance is None:
         values = selection.option_values(study.cells, "verdict.tolerance")
-        tolerance = _of_runs(values, "tolerance") or 1.0
+        tolerance = _of_runs(values, "tolerance") if values else None
+        tolerance = 1.0 if tolerance is None else tolerance
     if level is None:
         values = selection.option_values(study.cells, "verdict.level")
         level = _of_runs(values, "level") if values else 0.05
