@@ -20,9 +20,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from lottery import choices, models, tickets
+from lottery.compaction.folding import fold
+from lottery.compaction.inference import compact
 from lottery.export import latency, litert
-from lottery.export.compaction import compact
-from lottery.export.folding import fold
 from lottery.models import cost
 from lottery.models.kernels import kernels
 from lottery.pruning import masks

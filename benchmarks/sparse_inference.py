@@ -27,10 +27,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from lottery import models
+from lottery.compaction.folding import fold
+from lottery.compaction.inference import compact
 from lottery.data.sources.digits import Digits
 from lottery.export import browser, latency, litert, memory
-from lottery.export.compaction import compact
-from lottery.export.folding import fold
 from lottery.models import cost
 from lottery.models.kernels import flat_layers, layer_kernels
 

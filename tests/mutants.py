@@ -127,7 +127,7 @@ MUTANTS = [
         ("test_pruning_masks.py",),
     ),
     Mutant(
-        "ties without what must stay", "export/ties.py",
+        "ties without what must stay", "compaction/ties.py",
         "free = used[~fixed[used]]", "free = used",
         "the ties are right, and the head goes too",
     ),
@@ -793,7 +793,7 @@ MUTANTS = [
         ("test_data.py", "test_preprocess.py"),
     ),
     Mutant(
-        "folded without epsilon", "export/folding.py",
+        "folded without epsilon", "compaction/folding.py",
         'arrays["moving_variance"] + node.config["epsilon"]', 'arrays["moving_variance"]',
         "small beside most variances",
         ("test_compaction.py",),

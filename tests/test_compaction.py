@@ -11,12 +11,12 @@ from keras import layers
 from sklearn.datasets import load_digits, load_sample_images
 
 from lottery import models
+from lottery.compaction.basis import basis, coefficients
+from lottery.compaction.folding import fold
+from lottery.compaction.graph import values
+from lottery.compaction.inference import compact, compacted, removed
+from lottery.compaction.reading import read
 from lottery.errors import ConfigError
-from lottery.export.basis import basis, coefficients
-from lottery.export.compaction import compact, compacted, removed
-from lottery.export.folding import fold
-from lottery.export.graph import values
-from lottery.export.reading import read
 from lottery.models import cost, kernels
 
 OWN = {

@@ -10,8 +10,8 @@ from conftest import TINY, composed
 from keras import layers
 
 from lottery import choices, experiment, models, tickets
+from lottery.compaction.inference import compact, removed
 from lottery.errors import ConfigError
-from lottery.export.compaction import compact, removed
 from lottery.files import read_json
 from lottery.masking import prunable
 from lottery.models import cost, kernels

@@ -9,8 +9,8 @@ import pytest
 from keras import layers
 
 from lottery import choices, models
-from lottery.export.compaction import compact, removed
-from lottery.export.ties import ties
+from lottery.compaction.inference import compact, removed
+from lottery.compaction.ties import ties
 from lottery.models.kernels import kernels
 from lottery.pruning import masks
 from lottery.pruning.units import Ties

@@ -140,7 +140,7 @@ def sources(config: Config, lab: Laboratory, dense: Run) -> Sources:
 
     def tied() -> Ties:
         run = training_module(config)
-        from lottery.export.ties import ties
+        from lottery.compaction.ties import ties
 
         return ties(run.network(config, describe(config.data)))
 

@@ -318,7 +318,7 @@ def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
         check_fit(network, variant.mask, ticket, but=new)
         mask, pattern = variant.mask, ticket.pattern
         if variant.shuffled:
-            from lottery.export.ties import ties  # which imports Keras
+            from lottery.compaction.ties import ties  # which imports Keras
 
             tied = ties(network) if needs_ties(pattern) else None
             mask = masks.shuffle(mask, variant.config.seed, pattern=pattern, ties=tied)

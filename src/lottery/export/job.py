@@ -136,9 +136,9 @@ def export(ticket: Ticket, options: Options, folder: Path) -> dict[str, Any]:
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")  # it warns of every compiled network after the fourth
+    from lottery.compaction.folding import fold
+    from lottery.compaction.inference import compact, removed
     from lottery.export import accuracy, formats, summary
-    from lottery.export.compaction import compact, removed
-    from lottery.export.folding import fold
 
     found = _images(ticket, options)
     small = compact(sparse) if options.compact else fold(sparse)
@@ -309,7 +309,7 @@ def _dense(ticket: Ticket, options: Options) -> "tuple[keras.Model, bool]":
     Its weights are those of the dense parent; where the store has none, random ones stand in for
     those that the mask removed: good for measuring time and size.
     """
-    from lottery.export.folding import fold
+    from lottery.compaction.folding import fold
     from lottery.runs import Run
 
     network = ticket.model()

@@ -13,8 +13,8 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from lottery.export.graph import Array, Graph, Kind, Node, build
-from lottery.export.reading import read
+from lottery.compaction.graph import Array, Graph, Kind, Node, build
+from lottery.compaction.reading import read
 
 _ZERO = -1  # in a layout: a new channel
 _SPARSE = 2 / 3  # share of zeros above which XNNPACK computes sparsely

@@ -11,7 +11,7 @@ from keras.src.applications.convnext import LayerScale
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.ops import nn, numpy
 
-from lottery.export.graph import Kind, Node, Slot, elements
+from lottery.compaction.graph import Kind, Node, Slot, elements
 
 Shape = tuple[int, ...]
 

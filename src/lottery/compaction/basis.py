@@ -8,7 +8,7 @@ corners, four edges, the interior), so at most nine channels of any number have 
 
 import numpy as np
 
-from lottery.export.graph import Array
+from lottery.compaction.graph import Array
 
 _TOLERANCE = 1e-7  # of the largest value: what float32 resolves
 

@@ -1,21 +1,21 @@
-"""Physical removal of what a mask has disconnected, exactly.
+"""Physical removal, for inference, of what a mask has disconnected, exactly.
 
 A channel can go if nothing that is needed reads it, or if it is constant and what it contributes
 can be moved elsewhere: to the bias of the layer that reads it, or to the weights that read other
-constant channels (see :mod:`lottery.export.basis`). Which channels these are follows from the zeros
-of the kernels alone.
+constant channels (see :mod:`lottery.compaction.basis`). Which channels these are follows from the
+zeros of the kernels alone.
 """
 
 import keras
 import numpy as np
 
-from lottery.export.branches import without_constant_branches
-from lottery.export.constants import constants
-from lottery.export.folding import folded
-from lottery.export.graph import Graph, build
-from lottery.export.liveness import survivors
-from lottery.export.reading import read
-from lottery.export.slicing import sliced
+from lottery.compaction.branches import without_constant_branches
+from lottery.compaction.constants import constants
+from lottery.compaction.folding import folded
+from lottery.compaction.graph import Graph, build
+from lottery.compaction.liveness import survivors
+from lottery.compaction.reading import read
+from lottery.compaction.slicing import sliced
 from lottery.models.kernels import flat_layers, layer_kernels
 
 
@@ -23,9 +23,9 @@ def compact(model: keras.Model) -> keras.Model:
     """A smaller float32 network that computes what ``model`` does in inference mode.
 
     ``model`` is functional and its pruned weights are exact zeros: they are the mask. BatchNorm is
-    folded (:func:`lottery.export.folding.fold`); channels that the zeros have left without varying
-    inputs or without readers are removed, with their constant contribution moved to what reads
-    them; branches that add nothing disappear. Inputs and outputs keep their shapes, layers that
+    folded (:func:`lottery.compaction.folding.fold`); channels that the zeros have left without
+    varying inputs or without readers are removed, with their constant contribution moved to what
+    reads them; branches that add nothing disappear. Inputs and outputs keep their shapes, layers that
     remain their names. A layer keeps one channel at least. What is no convolution, dense layer,
     or layer that treats channels one by one keeps all its inputs and outputs. ``model`` is not
     changed.

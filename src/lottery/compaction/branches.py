@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 from keras import layers
 
-from lottery.export.constants import Constants
-from lottery.export.folding import after, as_affine, is_linear
-from lottery.export.graph import Array, Graph, Kind, Node, Slot
-from lottery.export.liveness import is_unpadded
+from lottery.compaction.constants import Constants
+from lottery.compaction.folding import after, as_affine, is_linear
+from lottery.compaction.graph import Array, Graph, Kind, Node, Slot
+from lottery.compaction.liveness import is_unpadded
 
 
 def without_constant_branches(graph: Graph, known: Constants) -> Graph:

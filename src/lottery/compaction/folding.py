@@ -7,8 +7,8 @@ import numpy as np
 from keras import layers
 from keras.src.applications.convnext import StochasticDepth
 
-from lottery.export.graph import Array, Graph, Kind, Node, build
-from lottery.export.reading import read
+from lottery.compaction.graph import Array, Graph, Kind, Node, build
+from lottery.compaction.reading import read
 
 _IDLE_IN_INFERENCE = (
     layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D,

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lottery.export.graph import Array, Graph, Kind
+from lottery.compaction.graph import Array, Graph, Kind
 
 
 @dataclass(frozen=True)

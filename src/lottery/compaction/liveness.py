@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lottery.export.basis import basis
-from lottery.export.channels import Classes, classes
-from lottery.export.constants import Constants, reads
-from lottery.export.graph import Array, Graph, Kind, Node, elements
+from lottery.compaction.basis import basis
+from lottery.compaction.channels import Classes, classes
+from lottery.compaction.constants import Constants, reads
+from lottery.compaction.graph import Array, Graph, Kind, Node, elements
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from keras import layers
 
-from lottery.export.graph import Array, Graph, Kind, Node, values
+from lottery.compaction.graph import Array, Graph, Kind, Node, values
 
 
 @dataclass(frozen=True)

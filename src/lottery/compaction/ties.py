@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lottery.export.channels import classes
-from lottery.export.folding import folded
-from lottery.export.graph import Array, Kind, Node
-from lottery.export.reading import read
+from lottery.compaction.channels import classes
+from lottery.compaction.folding import folded
+from lottery.compaction.graph import Array, Kind, Node
+from lottery.compaction.reading import read
 from lottery.pruning.units import Ties
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from lottery.export.basis import basis, coefficients
-from lottery.export.constants import Constants, reads
-from lottery.export.folding import with_arrays
-from lottery.export.graph import Array, Graph, Kind, Node, Slot
-from lottery.export.liveness import Survivors, absorbs_all, is_unpadded
+from lottery.compaction.basis import basis, coefficients
+from lottery.compaction.constants import Constants, reads
+from lottery.compaction.folding import with_arrays
+from lottery.compaction.graph import Array, Graph, Kind, Node, Slot
+from lottery.compaction.liveness import Survivors, absorbs_all, is_unpadded
 
 
 def sliced(graph: Graph, known: Constants, survivors: Survivors) -> Graph:

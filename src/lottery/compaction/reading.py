@@ -7,9 +7,9 @@ import numpy as np
 from keras import layers
 from keras.src.models.functional import Functional
 
+from lottery.compaction.graph import Graph, Kind, Node, Slot
+from lottery.compaction.rules import normalised
 from lottery.errors import ConfigError
-from lottery.export.graph import Graph, Kind, Node, Slot
-from lottery.export.rules import normalised
 
 
 def read(model: keras.Model) -> Graph:
