@@ -138,6 +138,12 @@ class Trainer:
         "left in validation.csv, with the step of the lowest loss in the result",
         ge=1,
     )  # fmt: skip
+    compact: bool | None = option(
+        None,
+        "train a network without what the mask has cut off, a smaller one that computes the same; "
+        "null: where that pays",
+        identity=False,
+    )
     checkpoint_epochs: int = option(
         1, "epochs between checkpoints to resume from", identity=False, ge=1
     )

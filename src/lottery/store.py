@@ -37,7 +37,7 @@ from lottery.leases import LOOK, POLL, Lease
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 HEARTBEAT = 5.0  # seconds between signs of life of an owner
 LEASE_TIMEOUT = 60.0  # seconds without one after which the owner counts as dead
 

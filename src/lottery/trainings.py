@@ -20,6 +20,7 @@ from lottery.lineage import (
     epoch_steps,
 )
 from lottery.pruning import masks
+from lottery.pruning.units import prunes_channels
 from lottery.quiet import import_tensorflow
 from lottery.rewinding import Start
 from lottery.runs import Run
@@ -105,8 +106,11 @@ def trained(
         files.write_json(
             work / "start.json", {"point": str(start.point), "pristine": start.pristine}
         )
-        mask = sparse.mask if sparse is not None else None
-        recipe = prepared(work, this.recipe, state=start.state, weights=start.weights, mask=mask)
+        mask, recipe = None, this.recipe
+        if sparse is not None:
+            mask, pattern = sparse.mask, choices.pattern.of(sparse.summary["pattern"])
+            recipe = replace(recipe, whole_channels=prunes_channels(pattern))
+        recipe = prepared(work, recipe, state=start.state, weights=start.weights, mask=mask)
         with StopSignals() as signals, lab.tracker.run(node.key, kind, this.tags) as track:
             chief = run.Chief(signals, work, track.callbacks, this.noted, this.compared)
             run.train(recipe, load_data(config.data), chief)

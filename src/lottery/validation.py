@@ -7,7 +7,7 @@ from typing import Any
 from lottery.config import Config, Mask, Training
 from lottery.errors import ConfigError, LotteryError
 from lottery.lineage import epoch_steps, scored
-from lottery.options import bound_errors
+from lottery.options import acting, bound_errors
 from lottery.points import START
 from lottery.pruning.allocation import rounds
 from lottery.pruning.allocations.lamp import Lamp
@@ -71,11 +71,35 @@ def _bad_points(config: Config, epochs: int) -> list[str]:
     return []
 
 
+def _bad_compaction(config: Training) -> list[str]:
+    """What ``trainer.compact=true`` does not go with."""
+    reasons = []
+    if not config.optimizer.elementwise:
+        reasons.append(
+            f"optimizer={config.optimizer.name} may update a weight by what others are, so without "
+            "those that are cut off it would train otherwise"
+        )
+    if isinstance(config, Config) and config.mask.during is not None:
+        reasons.append(
+            f"mask.during={config.mask.during.name} lets weights grow again, so none is cut off "
+            "for good"
+        )
+    if acts := acting(config.callback):
+        names = ", ".join(choice.name for choice in acts)
+        reasons.append(f"callback={names} may change any variable, so all must be there")
+    return [
+        f"trainer.compact=true does not go with that: {reason}; leave one of the two out"
+        for reason in reasons
+    ]
+
+
 def _contradictions(config: Training) -> list[str]:
     errors, data, epochs = [], config.data, config.trainer.epochs
     if isinstance(config, Config):
         errors += _bad_points(config, epochs)
     errors += config.schedule.contradictions()
+    if config.trainer.compact:
+        errors += _bad_compaction(config)
     if isinstance(config, Config) and config.mask.during is not None:
         errors += _bad_dynamics(config.mask)
     elif isinstance(config, Config) and config.mask.at != "end" and config.mask.rate is not None:

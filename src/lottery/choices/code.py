@@ -19,7 +19,7 @@ VERSIONS: Mapping[str, Mapping[str, int]] = {
     "augmentation": {"cutout": 1},
     "data": {"digits": 1, "folder": 1, "records": 1, "tfds": 1},
     "mask/during": {"gradual": 1, "rigl": 1, "set": 1},
-    "mask/pattern": {"block": 1, "channel": 2, "n_of_m": 1, "weight": 1},
+    "mask/pattern": {"block": 1, "channel": 3, "n_of_m": 1, "weight": 1},
     "mask/scope": {"erk": 1, "global": 1, "lamp": 1, "layer": 1, "rates": 1},
     "mask/score": {
         "grasp": 1,

@@ -72,6 +72,8 @@ class Node:
     """What Keras builds a layer with weights and several inputs from."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """Paths of the layer's variables in the Keras model, by the names that the layer gave them."""
+    source: Any = field(default=None, compare=False, repr=False)
+    """The layer or operation of the Keras model that this was read from."""
 
     @property
     def channels(self) -> int:
@@ -166,6 +168,13 @@ def _run(graph: Graph, inputs: Iterator[Any], dtype: str) -> Iterator[tuple[str,
         left.subtract(node.inputs)
         for done in {i for i in node.inputs if not left[i]}:
             del tensors[done]
+
+
+def called(node: Node, inputs: Any) -> Any:
+    """What a node of one input makes of an array (batch, *positions, channels), in float64."""
+    tensor = keras.ops.convert_to_tensor(inputs, dtype="float64")
+    with _precision("float64"):
+        return _call(node, [tensor], [tuple(inputs.shape[1:])], "float64")
 
 
 @contextmanager

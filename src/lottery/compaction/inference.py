@@ -25,10 +25,10 @@ def compact(model: keras.Model) -> keras.Model:
     ``model`` is functional and its pruned weights are exact zeros: they are the mask. BatchNorm is
     folded (:func:`lottery.compaction.folding.fold`); channels that the zeros have left without
     varying inputs or without readers are removed, with their constant contribution moved to what
-    reads them; branches that add nothing disappear. Inputs and outputs keep their shapes, layers that
-    remain their names. A layer keeps one channel at least. What is no convolution, dense layer,
-    or layer that treats channels one by one keeps all its inputs and outputs. ``model`` is not
-    changed.
+    reads them; branches that add nothing disappear. Inputs and outputs keep their shapes, layers
+    that remain their names. A layer keeps one channel at least. What is no convolution, dense
+    layer, or layer that treats channels one by one keeps all its inputs and outputs. ``model`` is
+    not changed.
 
     Raises :class:`ConfigError` where ``model`` cannot be exported.
     """

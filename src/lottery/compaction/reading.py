@@ -83,7 +83,7 @@ class _Reader:
         node = Node(
             self._free(operation.name), Kind.OPAQUE, type(operation), operation.get_config(),
             tuple(inputs), tuple(call.outputs[0].shape[1:]), arrays, args, kwargs, built,
-            _paths(operation),
+            _paths(operation), operation,
         )  # fmt: skip
         shapes = [self.nodes[i].shape for i in inputs]
         for part in normalised(node, shapes):

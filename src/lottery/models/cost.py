@@ -4,9 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lottery.models.kernels import flat_layers, kernels, layer_kernels, left_out
+from lottery.models.kernels import Kernel, flat_layers, kernels, layer_kernels, left_out
 from lottery.pruning.masks import Whole
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ def _uses(model: "keras.Model", layers: list[Any]) -> Counter[int]:
     uses: Counter[int] = Counter()
     inner = []
     for layer in layers:
-        if layer._inbound_nodes and None not in layer.output.shape[1:]:
+        if len(layer._inbound_nodes) == 1 and None not in layer.output.shape[1:]:
             uses[id(layer)] = _positions(layer, layer.input.shape, layer.output.shape)
-        else:  # called by another layer, for shapes that only a call tells
+        else:  # called several times, or by another layer for shapes that only a call tells
             inner.append(layer)
     if inner:
         uses.update(_seen(model, inner))
@@ -116,6 +117,21 @@ def whole(model: "keras.Model") -> Whole:
     others = left_out(model)
     matrices = {k.path: k.size for k in [*kernels(model), *others]}
     return Whole(parameters(model), sum(matrices.values()), tuple(k.path for k in others))
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a network consists of, and what it costs."""
+
+    whole: Whole
+    kernels: tuple[Kernel, ...]
+    multiply_adds: int
+    """Of the network for one image."""
+
+    @classmethod
+    def of(cls, model: "keras.Model") -> "Anatomy":
+        """That of ``model``."""
+        return cls(whole(model), tuple(kernels(model)), multiply_adds(model))
 
 
 def _positions(layer: Any, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> int:

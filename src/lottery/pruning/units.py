@@ -42,8 +42,10 @@ class Target:
 class Pattern(Protocol):
     """What a choice of ``mask.pattern`` is: it says which weights can go together.
 
-    A class variable ``needs_ties`` says that it must know which channels are tied, and
-    ``of_matrices`` that it takes kernels alone whose last axes are inputs and outputs.
+    A class variable ``needs_ties`` says that it must know which channels are tied, ``of_matrices``
+    that it takes kernels alone whose last axes are inputs and outputs, and ``whole_channels`` that
+    a channel which has no weight left is meant to be gone: its bias, and its scale and shift in
+    BatchNorm, are then zero in training, too.
     """
 
     def check(self, target: Target) -> None:
@@ -66,6 +68,11 @@ class Pattern(Protocol):
 def needs_ties(pattern: Pattern) -> bool:
     """Whether a pattern must know which channels of the network are tied."""
     return bool(getattr(pattern, "needs_ties", False))
+
+
+def prunes_channels(pattern: Pattern) -> bool:
+    """Whether a pattern prunes channels as a whole."""
+    return bool(getattr(pattern, "whole_channels", False))
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from lottery.data import Chunk, Split, Splits
 from lottery.data.preprocessing import Preprocessing, compiled_augmentation
 from lottery.errors import CheckpointError, ConfigError
 from lottery.interrupts import StopSignals
+from lottery.models.cost import Anatomy
 from lottery.pruning.dynamics import Course
-from lottery.training import devices, optimizers
+from lottery.training import devices, optimizers, severance
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
 from lottery.training.evaluation import Evaluation
 from lottery.training.feeding import Feed
@@ -37,6 +38,7 @@ from lottery.training.length import Length
 from lottery.training.masking import Masking
 from lottery.training.metrics import Metrics, sums_of
 from lottery.training.setting import Setting
+from lottery.training.severance import Severance
 from lottery.training.tally import Tally, refuse_divergence
 from lottery.training.telemetry import GpuSampler
 
@@ -56,8 +58,12 @@ class Loop:
     exactly zero after every step; ``course`` changes it between steps. The head learns at
     ``head_rate`` times the learning rate.
 
-    Raises :class:`ConfigError` if ``batch_size`` does not divide over the replicas, or two
-    variables have the same name in a state.
+    What a mask that does not change has cut off is zero, too, or with ``compact`` not even there:
+    see :mod:`lottery.training.severance`. With ``whole_channels`` the mask prunes channels. States
+    have the shapes of the whole network in any case.
+
+    Raises :class:`ConfigError` if ``batch_size`` does not divide over the replicas, two variables
+    have the same name in a state, or ``compact`` cannot be had.
     """
 
     network: Callable[[], Any]
@@ -71,6 +77,8 @@ class Loop:
     jit_compile: bool = False
     mask: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     course: Course | None = None
+    whole_channels: bool = False
+    compact: bool | None = False
     head_rate: float = 1.0
     sync_batch_norm: bool = False
 
@@ -80,8 +88,10 @@ class Loop:
         pairs = self.preprocessing.mixup > 0
         devices.check_batch(self.batch_size, self.replicas, in_pairs=pairs)
         with self.strategy.scope():
-            self.model = self.network()
+            network = self.network()
+            self.anatomy = Anatomy.of(network)
             optimizer = self.optimizer()
+            self.severance, self.model = self._severed(network, optimizer)
             if keras.config.dtype_policy().name == "mixed_float16":
                 optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer, name="loss_scale")
             optimizer.build(self.model.trainable_variables)
@@ -95,11 +105,16 @@ class Loop:
                 optimizers.accelerate(inner, head, self.head_rate)
             self._optimizer = optimizer
             self._refuse_equal_names()
-            self.masking = Masking(self.model, optimizer, self.mask, self.course)
+            own = self.mask if self.course else self.severance.mask_of_part()
+            self.masking = Masking(self.model, optimizer, own, self.course)
         others = self.model.non_trainable_variables
         self._statistics = [v for v in others if keras.backend.is_float_dtype(v.dtype)]
         self._seeds = [v for v in others if "seed_generator" in v.path]
-        self._part_seeds()
+        if self.severance.compact:  # which was initialised by other random numbers
+            initial = {f"model/{v.path}": np.array(v.value) for v in network.variables}
+            self.load({**self.state(), **initial})
+        else:
+            self._part_seeds()
         self._loss = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=self.label_smoothing, reduction="none"
         )
@@ -115,6 +130,13 @@ class Loop:
             tf.function(self._gradients, autograph=False, jit_compile=True)
             if self.jit_compile
             else self._gradients
+        )
+
+    def _severed(self, network: Any, optimizer: Any) -> tuple[Severance, Any]:
+        if self.course is not None or not self.mask:
+            return severance.nothing(network), network
+        return severance.severed(
+            network, self.mask, whole_channels=self.whole_channels, compact=self.compact
         )
 
     @property
@@ -152,13 +174,11 @@ class Loop:
     def state(self) -> State:
         """A copy of all variables as arrays, and of a mask that changes."""
         arrays = {name: np.array(v.value) for name, v in self.variables().items()}
-        return {**arrays, **self.masking.state()}
+        return {**self.severance.whole(arrays), **self.masking.state()}
 
     def load(self, state: State) -> None:
         """Set all variables. Raises :class:`CheckpointError` if names or shapes differ."""
-        variables = self.variables()
-        shapes = {n: tuple(v.shape) for n, v in variables.items()}
-        shapes |= {n: m.shape for n, m in self.masking.state().items()}
+        shapes = {name: array.shape for name, array in self.state().items()}
         if odd := sorted(set(state) ^ set(shapes)):
             raise CheckpointError(f"the state does not fit the network: {', '.join(odd[:3])} …")
         for name, shape in shapes.items():
@@ -166,8 +186,9 @@ class Loop:
                 raise CheckpointError(
                     f"{name} has shape {state[name].shape} in the state and {shape} here"
                 )
-        for name, v in variables.items():
-            v.assign(state[name])
+        own = self.severance.part(self.severance.closed(state))
+        for name, v in self.variables().items():
+            v.assign(own[name])
         self.masking.load(state)
         self._part_seeds()
 

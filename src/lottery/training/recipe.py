@@ -55,6 +55,8 @@ class Recipe:
     """File of the weights, by variable path, that replace the initial ones of all but the head."""
     mask: str | None = None
     """File of the survivors; None: all."""
+    whole_channels: bool = False
+    """Whether the mask prunes channels, with their biases and BatchNorm."""
     course: Course | None = None
     """How the mask changes, which begins as that of ``mask``; None: not at all."""
 

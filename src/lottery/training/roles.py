@@ -13,8 +13,6 @@ from lottery.data import EncodedSplit, Splits
 from lottery.data.splits import steps_per_epoch
 from lottery.files import read_json, write_json
 from lottery.interrupts import StopSignals
-from lottery.models.cost import whole
-from lottery.models.kernels import kernels
 from lottery.options import acting
 from lottery.pruning import masks
 from lottery.training import setting
@@ -93,11 +91,11 @@ class Chief(Follower):
             self.work / "network.json",
             {
                 "steps_per_epoch": spe,
-                "whole": asdict(whole(loop.model)),
+                "whole": asdict(loop.anatomy.whole),
                 "input_shape": data.description.input_shape,
                 "classes": data.description.classes,
                 "data": data.description.fingerprint,
-                "kernels": [asdict(k) for k in kernels(loop.model)],
+                "kernels": [asdict(k) for k in loop.anatomy.kernels],
             },
         )
         metrics_file = MetricsFile(self.work / "metrics.csv", complete_epochs=progress.step // spe)
@@ -121,7 +119,7 @@ class Chief(Follower):
             masks.write(mask, self.work / MASK)
             # By single weights, as it began.
             about = {"percentile": recipe.course.percentile, "pattern": {"name": "weight"}}
-            summary = masks.summary(mask, whole(loop.model))
+            summary = masks.summary(mask, loop.anatomy.whole)
             write_json(self.work / "mask.json", {**about, **summary})
 
     def end(

@@ -150,6 +150,11 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
         jit_compile=trainer.jit_compile,
         mask=mask,
         course=recipe.course,
+        whole_channels=recipe.whole_channels,
+        # Callbacks that act may look at any variable, and expect the network as it was built.
+        compact=trainer.compact
+        if config.optimizer.elementwise and not acting(config.callback)
+        else False,
         head_rate=recipe.head_rate,
         sync_batch_norm=trainer.sync_batch_norm,
     )

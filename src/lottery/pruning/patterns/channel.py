@@ -19,9 +19,14 @@ log = logging.getLogger(__name__)
 @choices.pattern("channel")
 @dataclass(frozen=True)
 class Channel(UnitPattern):
-    """Output channels of convolutions and dense layers, tied ones in all their kernels."""
+    """Output channels of convolutions and dense layers, tied ones in all their kernels.
+
+    In training, a channel that is pruned is zero: its bias, and BatchNorm's scale and shift of it,
+    are pruned with its weights.
+    """
 
     needs_ties: ClassVar[bool] = True
+    whole_channels: ClassVar[bool] = True
 
     alive: int = option(1, "channels that every kernel keeps, whatever they score", ge=0)
 

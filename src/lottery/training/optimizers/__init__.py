@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lottery.errors import ConfigError
 from lottery.options import option
@@ -19,6 +19,11 @@ SPARED = ("bias", "gamma", "beta")
 @dataclass(frozen=True)
 class Optimizer:
     """What all optimizers have. Weight decay is decoupled and spares biases and BatchNorm."""
+
+    elementwise: ClassVar[bool] = False
+    """Whether the update of a weight depends on no other one, or on sums to which zeros add nothing
+    (norms). If so, a network without the weights that a mask has cut off trains as one with them.
+    """
 
     learning_rate: float = option(0.1, "peak learning rate", gt=0)
     weight_decay: float = option(0.0, "decay per step, times the learning rate", ge=0)

@@ -18,6 +18,8 @@ _DECIDED = {
 }  # fmt: skip
 _NO_CHOICES = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
 
+_OF_MATRICES = {"Muon"}  # whose update of a weight depends on others of its kernel
+
 # Masks and rewinding need slots that have the shapes of their weights and may be set to zero:
 # without a gradient such a weight must stay as it is.
 EXCLUDED = {
@@ -70,6 +72,7 @@ def _made(class_name: str) -> type:
         defaults=common,
     )
     made.keras_class = keras_class  # type: ignore[attr-defined]
+    made.elementwise = class_name not in _OF_MATRICES  # type: ignore[attr-defined]
     return made
 
 

@@ -1,7 +1,7 @@
 """Stochastic gradient descent, with momentum (Sutskever et al. 2013)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lottery import choices
 from lottery.options import option
@@ -12,6 +12,8 @@ from lottery.training.optimizers import Optimizer
 @dataclass(frozen=True)
 class Sgd(Optimizer):
     """Stochastic gradient descent."""
+
+    elementwise: ClassVar[bool] = True
 
     momentum: float = option(0.9, "momentum", ge=0, lt=1)
     nesterov: bool = option(False, "Nesterov momentum", only=lambda o: o.momentum > 0)

@@ -1,0 +1,234 @@
+"""What a mask cuts off: a smaller network trains as the masked one does, whatever it is."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import resnet_4
+from keras import layers
+from keras.src.utils.naming import reset_uids
+
+from lottery import models
+from lottery.compaction import severed as cutting
+from lottery.compaction.reading import read
+from lottery.data.preprocessing import Preprocessing
+from lottery.models.cost import multiply_adds
+from lottery.models.kernels import kernels
+from lottery.rewinding import masked
+from lottery.training import devices, severance
+from lottery.training.loop import Loop
+
+STEPS, BATCH, SIDE = 20, 8, 16
+
+
+@pytest.fixture(autouse=True)
+def precise():
+    devices.configure(precision="float64", deterministic=True)
+
+
+def mask_of(network, kind, share, seed=0):
+    """Random weights, or random whole channels, of all kernels that are not depthwise."""
+    generator = np.random.default_rng(seed)
+    found = {}
+    for kernel in kernels(network)[:-1]:
+        if kernel.kind == "depthwise":
+            continue
+        kept = generator.random(kernel.shape) >= share
+        if kind == "channels":
+            kept = np.broadcast_to(generator.random(kernel.shape[-1]) >= share, kernel.shape)
+        found[kernel.path] = np.array(kept)
+    return found
+
+
+def sgd():
+    return keras.optimizers.SGD(1e-4, momentum=0.9, weight_decay=1e-3, name="optimizer")
+
+
+def loop(build, mask, *, compact, whole_channels=False, strategy="one", optimizer=None, **options):
+    keras.utils.set_random_seed(0)
+    return Loop(
+        network=build,
+        optimizer=optimizer or sgd,
+        preprocessing=Preprocessing((SIDE, SIDE, 3), 0, False, (0.5,), (0.5,)),
+        batch_size=BATCH, eval_batch_size=BATCH, seed=0, strategy=devices.strategy(strategy),
+        mask=mask, compact=compact, whole_channels=whole_channels, **options,
+    )  # fmt: skip
+
+
+def batch(step, side=SIDE):
+    generator = np.random.default_rng(step)
+    images = generator.integers(0, 256, (1, BATCH, side, side, 3)).astype(np.uint8)
+    return tf.constant(images), tf.constant(generator.integers(0, 10, (1, BATCH)), tf.int32)
+
+
+def trained(own, first=0, last=STEPS):
+    """Losses of the steps, and the state after them."""
+    losses = []
+    for step in range(first, last):
+        losses.append(own.train(*batch(step), step).numpy()[0] / BATCH)
+    return losses, own.state()
+
+
+def assert_same(a, b, within=1e-5):
+    (losses_a, state_a), (losses_b, state_b) = a, b
+    np.testing.assert_allclose(losses_a, losses_b, rtol=within, atol=within)
+    assert set(state_a) == set(state_b)
+    for name, array in state_a.items():
+        np.testing.assert_allclose(array, state_b[name], rtol=0, atol=within, err_msg=name)
+
+
+def randomised(state, seed=1):
+    """A state in which nothing is at its default: as one that a dense network was rewound to."""
+    generator = np.random.default_rng(seed)
+    changed = {}
+    for name, array in state.items():
+        if array.dtype.kind != "f" or array.ndim == 0:
+            changed[name] = array
+        elif name.endswith(("moving_variance", "gamma")) or "velocity" in name:
+            changed[name] = (array + generator.uniform(0.5, 1.5, array.shape)).astype(array.dtype)
+        elif name.endswith(("beta", "bias", "moving_mean")):
+            changed[name] = (array + 0.1 * generator.normal(size=array.shape)).astype(array.dtype)
+        elif name.endswith("momentum"):
+            changed[name] = (array + 1e-3 * generator.normal(size=array.shape)).astype(array.dtype)
+        else:
+            changed[name] = array
+    return changed
+
+
+def small_mobilenet():
+    """Three inverted residual blocks, one of them with a shortcut, instead of seventeen."""
+    with pytest.MonkeyPatch.context() as patch:
+        stages = ((1, 8, 1, 1), (4, 16, 2, 2))
+        patch.setattr("lottery.models.networks._mobilenet_v2._STAGES", stages)
+        patch.setattr("lottery.models.networks._mobilenet_v2._HALVINGS", 2)
+        return models.build("mobilenet_v2", (SIDE, SIDE, 3), 10, width=0.35, dropout=0.1)
+
+
+def small_resnet():
+    with resnet_4():
+        return models.build("resnet20", (SIDE, SIDE, 3), 10, dropout=0.2)
+
+
+def bottlenecks():
+    """1x1 convolutions whose BatchNorm subtracts what constant channels contribute."""
+    reset_uids()
+    x = image = keras.Input((SIDE, SIDE, 3), name="image")
+    for name in ("a", "b"):
+        x = layers.Conv2D(12, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
+        x = layers.BatchNormalization(name=f"{name}_norm")(x)
+        x = layers.ReLU(name=f"{name}_relu")(x)
+        x = layers.Conv2D(12, 1, name=f"{name}_point")(x)
+        x = layers.BatchNormalization(name=f"{name}_point_norm")(x)
+        x = layers.Activation("swish", name=f"{name}_swish")(x)
+    return keras.Model(image, ended(x))
+
+
+def gates_and_branches():
+    """Squeeze and excitation, concatenation, separable and grouped convolutions, other layers."""
+    reset_uids()
+    x = image = keras.Input((SIDE, SIDE, 3), name="image")
+    x = layers.SeparableConv2D(16, 3, depth_multiplier=2, name="separable")(x)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.PReLU(name="prelu")(x)
+    gate = layers.GlobalAveragePooling2D(name="squeeze")(x)
+    gate = layers.Reshape((1, 1, 16), name="reshape")(gate)
+    gate = layers.Conv2D(8, 1, activation="relu", name="reduce")(gate)
+    gate = layers.Conv2D(16, 1, activation="sigmoid", name="excite")(gate)
+    x = layers.Multiply(name="gated")([x, gate])
+    left = layers.Conv2D(16, 3, groups=16, padding="same", name="grouped")(x)
+    left = layers.SpatialDropout2D(0.2, name="spatial")(left)
+    right = layers.Conv2D(8, 3, padding="same", name="right")(x)
+    right = layers.GaussianDropout(0.2, name="gaussian")(right)
+    x = layers.Concatenate(name="both")([left, right])
+    x = layers.AveragePooling2D(2, name="pool")(layers.ReLU(name="relu")(x))
+    x = layers.Conv2D(10, 3, padding="same", use_bias=False, name="conv")(x)
+    x = layers.LayerNormalization(name="opaque")(x)
+    return keras.Model(image, ended(x))
+
+
+def ended(x):
+    x = layers.GlobalAveragePooling2D(name="average")(x)
+    x = layers.Dropout(0.3, name="drop")(x)
+    return layers.Dense(10, name="head")(x)
+
+
+OWN = {
+    "lenet": lambda: models.build("lenet_300_100", (SIDE, SIDE, 3), 10, width=0.2),
+    "conv_2": lambda: models.build("conv_2", (SIDE, SIDE, 3), 10, width=0.25, dropout=0.3),
+    "resnet": small_resnet,
+    "mobilenet": small_mobilenet,
+    "bottlenecks": bottlenecks,
+    "gates": gates_and_branches,
+}
+LARGE = {
+    "conv_6": {"width": 0.25},
+    "resnet20": {"width": 0.5},
+    "mobilenet_v2": {"width": 0.35, "dropout": 0.1},
+    "densenet121": {},
+    "efficientnetb0": {},
+    "mobilenet": {},
+    "mobilenetv3small": {},
+    "resnet50": {},
+    "resnet50v2": {},
+    "vgg11": {},
+    "xception": {},
+}
+
+
+def large(name):
+    side = 32 if name in ("conv_6", "resnet20", "mobilenet_v2") else 75
+    return lambda: models.build(name, (side, side, 3), 10, **LARGE[name])
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize(("kind", "share"), [("channels", 0.5), ("weights", 0.97)])
+def test_a_smaller_network_trains_as_the_masked_one(name, kind, share):
+    build = OWN[name]
+    mask = mask_of(build(), kind, share)
+    whole_channels = kind == "channels"
+    full = loop(build, mask, compact=False, whole_channels=whole_channels)
+    compact = loop(build, mask, compact=True, whole_channels=whole_channels)
+    start = randomised(full.state())
+    for own in (full, compact):
+        own.load(start)
+    if whole_channels:
+        assert multiply_adds(compact.model) < 0.6 * multiply_adds(full.model)
+    assert_same(trained(full), trained(compact))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_is_cut_off_never_mattered(name, monkeypatch):
+    build = OWN[name]
+    mask = mask_of(build(), "weights", 0.97)
+    closed = loop(build, mask, compact=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            severance, "severed",
+            lambda model, mask, **_: (replace(severance.nothing(model), mask=mask), model),
+        )  # fmt: skip
+        plain = loop(build, mask, compact=False)
+    start = masked(randomised(plain.state()), mask)
+    for own in (closed, plain):
+        own.load(start)
+    images = np.float32(batch(0)[0].numpy()[0] / 255)
+    answers = [np.asarray(own.model(images, training=False)) for own in (closed, plain)]
+    np.testing.assert_allclose(*answers, rtol=0, atol=1e-5)
+    (losses, after), (expected, state) = trained(closed), trained(plain)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
+    if name in ("bottlenecks", "gates", "mobilenet", "lenet"):
+        assert closed.severance.cut.gone.any()
+    assert after.keys() == state.keys()
+
+
+def test_a_constant_that_batch_norm_subtracts_is_cut_off():
+    mask = {k.path: np.ones(k.shape, bool) for k in kernels(bottlenecks())}
+    mask["b_conv/kernel"][..., :5] = False  # what BatchNorm puts there is read by b_point alone
+    mask["a_point/kernel"][..., 3] = False  # b_conv pads it, so what it holds differs at borders
+    cut = cutting.severed(read(bottlenecks()), mask, whole_channels=False)
+    assert cut.lost("b_relu").tolist() == [True] * 5 + [False] * 7
+    assert not cut.lost("a_swish").any()
+    assert cut.cancelled["b_point"].tolist() == [True] * 5 + [False] * 7
+    cut = cutting.severed(read(bottlenecks()), mask, whole_channels=True)
+    assert cut.lost("a_swish").tolist() == [i == 3 for i in range(12)]
