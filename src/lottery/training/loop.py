@@ -89,7 +89,6 @@ class Loop:
         devices.check_batch(self.batch_size, self.replicas, in_pairs=pairs)
         with self.strategy.scope():
             network = self.network()
-            self.anatomy = Anatomy.of(network)
             optimizer = self.optimizer()
             self.severance, self.model = self._severed(network, optimizer)
             if keras.config.dtype_policy().name == "mixed_float16":
@@ -105,6 +104,7 @@ class Loop:
                 optimizers.accelerate(inner, head, self.head_rate)
             self._optimizer = optimizer
             self._refuse_equal_names()
+            self.anatomy = Anatomy.of(network)
             own = self.mask if self.course else self.severance.mask_of_part()
             self.masking = Masking(self.model, optimizer, own, self.course)
         others = self.model.non_trainable_variables
