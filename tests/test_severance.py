@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import resnet_4
+from conftest import composed, resnet_4
 from keras import layers
 from keras.src.utils.naming import reset_uids
 
@@ -14,11 +14,13 @@ from lottery import models
 from lottery.compaction import severed as cutting
 from lottery.compaction.reading import read
 from lottery.data.preprocessing import Preprocessing
+from lottery.errors import ConfigError
 from lottery.models.cost import multiply_adds
 from lottery.models.kernels import kernels
 from lottery.rewinding import masked
 from lottery.training import devices, severance
 from lottery.training.loop import Loop
+from lottery.validation import range_errors
 
 STEPS, BATCH, SIDE = 20, 8, 16
 
@@ -177,15 +179,21 @@ LARGE = {
 }
 
 
+OURS = ("conv_6", "resnet20", "mobilenet_v2")
+
+
 def large(name):
-    side = 32 if name in ("conv_6", "resnet20", "mobilenet_v2") else 75
+    side = SIDE if name in OURS else 75
     return lambda: models.build(name, (side, side, 3), 10, **LARGE[name])
 
 
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize(("kind", "share"), [("channels", 0.5), ("weights", 0.97)])
 def test_a_smaller_network_trains_as_the_masked_one(name, kind, share):
-    build = OWN[name]
+    assert_trains_the_same(OWN[name], kind, share)
+
+
+def assert_trains_the_same(build, kind, share, steps=STEPS):
     mask = mask_of(build(), kind, share)
     whole_channels = kind == "channels"
     full = loop(build, mask, compact=False, whole_channels=whole_channels)
@@ -195,7 +203,7 @@ def test_a_smaller_network_trains_as_the_masked_one(name, kind, share):
         own.load(start)
     if whole_channels:
         assert multiply_adds(compact.model) < 0.6 * multiply_adds(full.model)
-    assert_same(trained(full), trained(compact))
+    assert_same(trained(full, 0, steps), trained(compact, 0, steps))
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -232,3 +240,150 @@ def test_a_constant_that_batch_norm_subtracts_is_cut_off():
     assert cut.cancelled["b_point"].tolist() == [True] * 5 + [False] * 7
     cut = cutting.severed(read(bottlenecks()), mask, whole_channels=True)
     assert cut.lost("a_swish").tolist() == [i == 3 for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.AdamW(
+            1e-4, weight_decay=0.1, global_clipnorm=1.0, name="optimizer"
+        ),
+        lambda: keras.optimizers.RMSprop(1e-4, centered=True, momentum=0.5, name="optimizer"),
+        lambda: keras.optimizers.Adagrad(1e-3, name="optimizer"),
+        lambda: keras.optimizers.Lamb(1e-4, name="optimizer"),
+    ],
+    ids=["adamw", "rmsprop", "adagrad", "lamb"],
+)
+def test_checkpoints_are_interchangeable_in_the_middle(optimizer):
+    mask = mask_of(bottlenecks(), "channels", 0.5)
+
+    def made(compact):
+        return loop(bottlenecks, mask, compact=compact, whole_channels=True, optimizer=optimizer)
+
+    ways = {True: made(True), False: made(False)}
+    start = ways[False].severance.closed(ways[False].state())
+    ends = {}
+    for first, second in ((False, False), (False, True), (True, False)):
+        ways[first].load(start)
+        _, half = trained(ways[first], 0, 5)
+        ways[second].load(half)
+        ends[first, second] = trained(ways[second], 5, 10)
+    assert_same(ends[False, False], ends[False, True])
+    assert_same(ends[False, False], ends[True, False])
+
+
+def test_a_state_has_full_shapes_and_zeros_where_channels_are_gone():
+    mask = mask_of(bottlenecks(), "channels", 0.5)
+    own = loop(bottlenecks, mask, compact=True, whole_channels=True)
+    own.load(randomised(own.state()))
+    _, state = trained(own, 0, 2)
+    kept = mask["a_conv/kernel"].any(axis=(0, 1, 2))
+    network = bottlenecks()
+    assert {n: a.shape for n, a in state.items() if n.startswith("model/")} == {
+        f"model/{v.path}": tuple(v.shape) for v in network.variables
+    }
+    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+        array = state[f"model/a_norm/{name}"]
+        assert ((array != 0) == kept).all(), name
+    for name in ("model/a_point/kernel", "optimizer/a_point_kernel_momentum"):
+        assert not state[name][..., ~kept, :].any()
+        assert state[name][..., kept, :].any()
+    network = own.model
+    for v in network.variables:
+        assert np.isfinite(np.asarray(v)).all()
+    assert network.get_layer("a_conv").filters == kept.sum()
+
+
+def test_it_is_done_where_it_pays(caplog, monkeypatch):
+    mask = mask_of(bottlenecks(), "channels", 0.5)
+    with caplog.at_level("INFO"):
+        assert loop(bottlenecks, mask, compact=None, whole_channels=True).severance.compact
+    assert "of the multiply-adds are left" in caplog.text
+    one = {k.path: np.ones(k.shape, bool) for k in kernels(bottlenecks())}
+    one["b_conv/kernel"][..., 0] = False  # 1 of 12 channels of one of four convolutions
+    monkeypatch.setattr(severance, "PAYS", 0.9)
+    for compact, done in ((None, False), (True, True), (False, False)):
+        own = loop(bottlenecks, one, compact=compact, whole_channels=True)
+        assert own.severance.compact == done
+        assert own.severance.cut.gone.any()
+    all_of_it = {path: np.ones_like(m) for path, m in mask.items()}
+    assert loop(bottlenecks, all_of_it, compact=True).model.count_params() == (
+        bottlenecks().count_params()
+    )
+
+
+def test_what_nothing_is_known_of_keeps_its_channels(caplog):
+    mask = mask_of(gates_and_branches(), "channels", 0.5)
+    with caplog.at_level("INFO"):
+        own = loop(gates_and_branches, mask, compact=True, whole_channels=True)
+    empty = int((~mask["conv/kernel"].any(axis=(0, 1, 2))).sum())
+    assert f"opaque ({empty})" in caplog.text
+    assert own.model.get_layer("conv").filters == 10
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__(name="mine")
+        self.flat, self.head = layers.Flatten(), layers.Dense(10, name="head")
+
+    def call(self, images, training=False):
+        return self.head(self.flat(images))
+
+
+def test_a_network_that_cannot_be_taken_apart(caplog):
+    def build():
+        network = Subclassed()
+        network(np.zeros((1, SIDE, SIDE, 3)))
+        return network
+
+    mask = {k.path: np.random.default_rng(0).random(k.shape) < 0.5 for k in kernels(build())}
+    with caplog.at_level("INFO"):
+        found, _ = severance.severed(build(), mask, whole_channels=False, compact=None)
+    assert "trained at its full size: mine is not a functional Keras model" in caplog.text
+    assert not found.compact
+    assert found.mask.keys() == mask.keys()
+    with pytest.raises(ConfigError, match=r"^trainer\.compact=true cannot be had: mine is"):
+        severance.severed(build(), mask, whole_channels=False, compact=True)
+
+
+def test_a_mask_that_empties_a_stage_says_so(caplog):
+    build = OWN["resnet"]
+    mask = {k.path: np.ones(k.shape, bool) for k in kernels(build())}
+    for path in mask:
+        if not path.startswith("classifier"):
+            mask[path][...] = False
+    own = loop(build, mask, compact=True, whole_channels=True)
+    assert "no way from the image to the output" in caplog.text
+    losses, _ = trained(own, 0, 2)
+    assert np.isfinite(losses).all()
+    caplog.clear()
+    mask = {k.path: np.ones(k.shape, bool) for k in kernels(build())}
+    inner = next(path for path in mask if "block_0_a" in path)
+    mask[inner][...] = False
+    loop(build, mask, compact=True, whole_channels=True)
+    assert f"no channel in {inner.partition('/')[0]}: nothing of the image passes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("mask.during=gradual", "mask.during=gradual lets weights grow again"),
+        ("optimizer=muon", "optimizer=muon may update a weight by what others are"),
+    ],
+)
+def test_options_that_contradict(override, reason):
+    config = composed("mask.percentile=50", "trainer.compact=true", override)
+    (error,) = range_errors(config)
+    assert (
+        error
+        == f"trainer.compact=true does not go with that: {reason}"
+        + error[error.index(reason) + len(reason) :]
+    )
+    assert not range_errors(composed("mask.percentile=50", override))
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize(("kind", "share"), [("channels", 0.5), ("weights", 0.97)])
+def test_large_networks(name, kind, share):
+    assert_trains_the_same(large(name), kind, share, steps=20 if name in OURS else 3)

@@ -40,6 +40,7 @@ data = trainings.load_data(composed().data)
 shape = data.description.input_shape
 cutout = choices.augmentation.of({"name": "cutout", "size": 3})
 mask = np.random.default_rng(0).random((3, 3, 1, 8)) < 0.5
+of_channels = np.broadcast_to(np.arange(8) % 2 == 0, mask.shape)
 
 
 def network(dropout, sync):
@@ -53,7 +54,9 @@ def network(dropout, sync):
     return keras.Model(image, layers.Dense(10, dtype="float32", name="classifier")(x), name="small")
 
 
-def loop(strategy, augment=True, precision="float32", dropout=0.0, sync=True, course=None):
+def loop(
+    strategy, augment=True, precision="float32", dropout=0.0, sync=True, course=None, **channels
+):
     devices.configure(precision=precision, deterministic=None)
     keras.utils.set_random_seed(0)
     rate = keras.optimizers.schedules.CosineDecay(0.05, 20)
@@ -67,7 +70,8 @@ def loop(strategy, augment=True, precision="float32", dropout=0.0, sync=True, co
             shape, int(augment), augment, (0.5,), (0.5,), further=(cutout,) if augment else ()
         ),
         batch_size=32, eval_batch_size=64, seed=0, strategy=devices.strategy(strategy),
-        mask={"conv/kernel": mask}, course=course, head_rate=2.0,
+        mask={"conv/kernel": of_channels if channels else mask}, course=course, head_rate=2.0,
+        whole_channels=bool(channels), **channels,
     )
 
 
@@ -126,6 +130,15 @@ facts["correct"] = [
 
 plain = [fit(s, augment=False)[1] for s in ("one", "mirrored")]
 facts["plain"] = float(np.abs(np.subtract(*plain)).max())
+
+compact, masked = (
+    [fit(s, compact=c, dropout=0.2)[0] for s in ("mirrored", "one")] for c in (True, False)
+)
+facts["compact"] = {
+    "channels": [m.model.get_layer("conv").filters for m in (*compact, *masked)],
+    "apart": [apart(a.state(), b.state()) for a, b in zip(compact, masked)],
+    "cut_off": float(np.abs(compact[0].state()["model/conv/kernel"][~of_channels]).max()),
+}
 
 by_four = fit("mirrored", per_call=4)[0]
 facts["steps_per_call"] = equal(by_four.state(), two.state())
@@ -196,6 +209,13 @@ def facts() -> dict[str, Any]:
 
 
 @pytest.mark.slow
+def test_a_smaller_network_trains_as_the_masked_one(facts: dict[str, Any]) -> None:
+    found = facts["compact"]
+    assert found["channels"] == [4, 4, 8, 8]
+    assert max(found["apart"]) < 1e-5
+    assert found["cut_off"] == 0
+
+
 def test_two_replicas_agree_with_one_device(facts):
     """Augmentation, synchronised BatchNorm, clipping and weight decay included, over 20 steps."""
     assert facts["replicas"] == 2
