@@ -1,13 +1,13 @@
-"""What a network costs: multiplications and parameters."""
+"""What a network costs, to use and to train: multiplications and parameters."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lottery.models.kernels import flat_layers, kernels, layer_kernels, left_out
-from lottery.pruning.masks import Whole
+from lottery.pruning.masks import Mask, Whole
 
 if TYPE_CHECKING:
     import keras
@@ -22,27 +22,77 @@ def multiply_adds(model: "keras.Model") -> int:
     nor do biases, normalisation, activations, pooling and residual additions. One multiplication
     and the addition that goes with it count once, as in the MobileNet papers; FLOPs are about twice
     that. Weights that fall on padding count like the others. ``model`` must have a fixed image
-    size, and use a layer that it calls by itself once.
+    size.
     """
-    return _multiplications(model, lambda kernel: math.prod(kernel.shape))
+    return sum(work for _, work in _by_kernel(model, _size))
 
 
-def surviving_multiply_adds(model: "keras.Model") -> int:
+def surviving_multiply_adds(model: "keras.Model", mask: Mask | None = None) -> int:
     """:func:`multiply_adds` of the weights that are not exactly zero.
 
+    Or, with a ``mask``, of those that survive in it and of those of kernels that it does not name.
     What a computer would do that skips every pruned weight; see its conditions.
     """
     import numpy as np
 
-    return _multiplications(model, lambda kernel: int(np.count_nonzero(kernel)))
+    def weights(kernel: Any) -> int:
+        if mask is None:
+            return int(np.count_nonzero(kernel))
+        return int(np.count_nonzero(mask[kernel.path])) if kernel.path in mask else _size(kernel)
+
+    return sum(work for _, work in _by_kernel(model, weights))
 
 
-def _multiplications(model: "keras.Model", weights: Callable[[Any], int]) -> int:
+def training_multiply_adds(model: "keras.Model") -> int:
+    """:func:`multiply_adds` of one image in training: forward, and backward to what is trained.
+
+    The gradient of a kernel and that of its layer's input take as many as the layer itself, so a
+    training step takes about three times the forward pass: the convention of Evci et al. 2020
+    (RigL, arXiv:1911.11134), appendix H. The first trained layer needs no gradient of its input,
+    and what lies before it no gradient at all, which are left out here. All weights count that the
+    kernels of a dense computation multiply, zeros too; the optimizer's own work does not.
+    """
+    kernels = _by_kernel(model, _size)
+    first = next((i for i, (kernel, _) in enumerate(kernels) if kernel.trainable), len(kernels))
+    backward = sum(
+        (bool(kernel.trainable) + (i > first)) * work
+        for i, (kernel, work) in enumerate(kernels)
+        if i >= first
+    )
+    return sum(work for _, work in kernels) + backward
+
+
+def of_training(
+    network: "keras.Model", mask: Mapping[str, Any], computed: "keras.Model"
+) -> dict[str, int]:
+    """What one image costs where ``network``, pruned by ``mask``, is trained as ``computed``.
+
+    That is the network itself, or a smaller one that computes the same. Multiply-adds of a forward
+    pass: ``network`` with all its weights, ``surviving`` without the pruned ones, ``computed`` with
+    the dense kernels that really run; and of forward and backward pass of these, ``training``
+    (:func:`training_multiply_adds`).
+    """
+    return {
+        "network": multiply_adds(network),
+        "surviving": surviving_multiply_adds(network, mask),
+        "computed": multiply_adds(computed),
+        "training": training_multiply_adds(computed),
+    }
+
+
+def _size(kernel: Any) -> int:
+    return math.prod(kernel.shape)
+
+
+def _by_kernel(model: "keras.Model", weights: Callable[[Any], int]) -> list[tuple[Any, int]]:
+    """The kernels in order, and multiply-adds of each for one image, if it has ``weights``."""
     layers = [layer for layer in flat_layers(model) if layer_kernels(layer)]
     uses = _uses(model, layers)
-    return sum(
-        weights(kernel) * uses[id(layer)] for layer in layers for kernel, _ in layer_kernels(layer)
-    )
+    return [
+        (kernel, weights(kernel) * uses[id(layer)])
+        for layer in layers
+        for kernel, _ in layer_kernels(layer)
+    ]
 
 
 def _uses(model: "keras.Model", layers: list[Any]) -> Counter[int]:
@@ -50,9 +100,9 @@ def _uses(model: "keras.Model", layers: list[Any]) -> Counter[int]:
     uses: Counter[int] = Counter()
     inner = []
     for layer in layers:
-        if layer._inbound_nodes and None not in layer.output.shape[1:]:
+        if len(layer._inbound_nodes) == 1 and None not in layer.output.shape[1:]:
             uses[id(layer)] = _positions(layer, layer.input.shape, layer.output.shape)
-        else:  # called by another layer, for shapes that only a call tells
+        else:  # called by another layer, for shapes that only a call tells, or several times
             inner.append(layer)
     if inner:
         uses.update(_seen(model, inner))
