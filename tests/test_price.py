@@ -6,6 +6,8 @@ import pytest
 from conftest import TINY, composed, laboratory
 
 from lottery import experiment
+from lottery.analysis import collect, price
+from lottery.analysis.collect import Cell
 from lottery.runs import Run, runs_of
 from lottery.training import loop, telemetry, timing
 from lottery.training.checkpoints import Progress, equal
@@ -119,6 +121,25 @@ def test_timing_never_takes_as_long_as_the_training_unless_asked_for(asked, seco
 def test_a_ratio_is_the_median_of_those_of_the_rounds():
     seconds = {"own": [1.0, 8.0, 3.0], "dense": [2.0, 2.0, 2.0]}
     assert timing.ratios(seconds, "dense") == {"own": 1.5, "dense": 1.0}
+
+
+def test_rounds_on_the_way_are_part_of_a_studys_cost_each_counted_once(tmp_path):
+    """Dense and two rounds of iterative pruning, in a report on the last and one on all."""
+    lab = laboratory(tmp_path)
+    config = composed(*TINY, "mask=iterative", "mask.rate=50", "mask.percentile=75")
+    result = experiment.find_ticket(config, lab)
+    done = [Run(path.parent).result for path in lab.store.root.glob("*/*/metrics.csv")]
+    assert len(done) == 3
+    images = sum(run["images_trained"] for run in done)
+    last = Cell(
+        "0", "done", {}, store=lab.store.root, dense=result["dense"], ticket=result["ticket"]
+    )
+    every = collect.from_store(lab.store.root, {})
+    for cells, alone in (((last,), 3), (every.cells, 2 + 3)):
+        cost, unshared = price.of_study(replace(every, cells=cells))
+        assert (cost.trainings, cost.images) == (3, images)
+        assert cost.seconds == pytest.approx(sum(run["seconds"] for run in done))
+        assert unshared.trainings == alone
 
 
 def test_energy_adds_up_over_attempts_and_is_none_where_a_part_is_unknown():
