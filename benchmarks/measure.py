@@ -2,30 +2,9 @@
 
 import json
 import statistics
-import time
-from collections.abc import Callable
 
-
-def alternating(variants: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each variant in each round; one round runs every variant once, after a warm-up."""
-    for run in variants.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(repeats):
-        for name, run in variants.items():
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
-def ratios(seconds: dict[str, list[float]], baseline: str) -> dict[str, float]:
-    """Median over the rounds of each variant's time over the baseline's in the same round."""
-    base = seconds[baseline]
-    return {
-        name: round(statistics.median(a / b for a, b in zip(own, base, strict=True)), 4)
-        for name, own in seconds.items()
-    }
+from lottery.training.timing import alternating as alternating
+from lottery.training.timing import ratios
 
 
 def report(benchmark: str, baseline: str, seconds: dict[str, list[float]], **facts: object) -> None:
@@ -34,7 +13,7 @@ def report(benchmark: str, baseline: str, seconds: dict[str, list[float]], **fac
     line = {
         "benchmark": benchmark,
         "ratio_to": baseline,
-        "ratios": ratios(seconds, baseline),
+        "ratios": {n: round(r, 4) for n, r in ratios(seconds, baseline).items()},
         "median_seconds": medians,
         "rounds": len(next(iter(seconds.values()))),
         **facts,

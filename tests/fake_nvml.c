@@ -1,7 +1,9 @@
 /* Two GPUs for telemetry that asks NVML: what nvidia-ml-py calls, with made-up answers.
 
-   FAKE_NVML=broken: nvmlInit fails; FAKE_NVML=no_power: power is not supported. Every question is a
-   line "<process> <question> <device>" in the file FAKE_NVML_LOG. */
+   FAKE_NVML=broken: nvmlInit fails; FAKE_NVML=no_power: neither power nor energy is supported;
+   FAKE_NVML=no_energy: energy is not. A GPU's counter of energy grows by its power for a second, in
+   joules, whenever it is asked. Every question is a line "<process> <question> <device>" in the file
+   FAKE_NVML_LOG. */
 
 #include <stdint.h>
 #include <stdio.h>
@@ -69,6 +71,13 @@ int nvmlDeviceGetPowerUsage(Gpu *gpu, unsigned *milliwatts) {
     note("power", gpu);
     *milliwatts = gpu->milliwatts;
     return mode("no_power") ? NOT_SUPPORTED : SUCCESS;
+}
+
+int nvmlDeviceGetTotalEnergyConsumption(Gpu *gpu, unsigned long long *millijoules) {
+    static unsigned long long spent[2] = {7000000, 9000000};
+    note("energy", gpu);
+    *millijoules = spent[gpu - gpus] += gpu->milliwatts;
+    return mode("no_power") || mode("no_energy") ? NOT_SUPPORTED : SUCCESS;
 }
 
 const char *nvmlErrorString(int code) {

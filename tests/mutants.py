@@ -226,7 +226,7 @@ MUTANTS = [
     ),
     Mutant(
         "a mask forgets how its state was replayed", "masking.py",
-        'noted = {"replayed": replayed} if replayed else {}', "noted = {}",
+        'noted: dict[str, Any] = {"replayed": replayed} if replayed else {}', "noted = {}",
         "right for all states that were kept or replayed exactly",
         ("test_setting.py",),
     ),
@@ -730,6 +730,44 @@ MUTANTS = [
         "if version != cls.version:", "if version > cls.version:",
         "it is the newer ones that nobody can know",
         ("test_studies.py",),
+    ),
+    # -- prices
+    Mutant(
+        "the image has a gradient", "models/cost.py",
+        "+ (i > first)) * work", "+ (i >= first)) * work",
+        "the convention counts three times the forward pass",
+        ("test_models.py",),
+    ),
+    Mutant(
+        "energy of the last attempt", "training/tally.py",
+        "else before + joules", "else joules",
+        "right for a run that was never interrupted",
+        ("test_price.py",),
+    ),
+    Mutant(
+        "a network is timed by itself", "training/roles.py",
+        "sparse = recipe.mask is not None or recipe.course is not None", "sparse = True",
+        "a dense network takes as long as itself",
+        ("test_price.py",),
+    ),
+    Mutant(
+        "what cells share costs each of them", "analysis/price.py",
+        "return Cost.of(shared.values()),",
+        "return Cost.of(r for runs in by_cell for r in runs.values()),",
+        "right for a single ticket",
+        ("test_report_price.py", "test_price.py"),
+    ),
+    Mutant(
+        "channels lose outputs alone", "sweep/shares.py",
+        "(1 - step.percentile / 100) ** 2", "(1 - step.percentile / 100)",
+        "density is the price",
+        ("test_sweep.py",),
+    ),
+    Mutant(
+        "a fresh seed computes all", "sweep/proposers/_search.py",
+        "seed=seed, epochs=epochs, shares=shares)", "seed=seed, epochs=epochs)",
+        "the keys of its runs are others",
+        ("test_sweep.py",),
     ),
     # -- input and optimizers
     Mutant(

@@ -400,7 +400,7 @@ def test_what_is_plumbing():
         "data.memory_limit",
         "trainer.strategy", "trainer.jit_compile", "trainer.steps_per_call",
         "trainer.deterministic", "trainer.eval_batch_size", "trainer.checkpoint_epochs",
-        "trainer.compact",
+        "trainer.compact", "trainer.measure_step",
         "rewind.keep",
     }  # fmt: skip
     assert all(name in plumbing for name, _, _ in options(Config()) if name.startswith(whole))

@@ -350,6 +350,38 @@ def test_multiply_adds_of_every_kind_of_layer():
     )
 
 
+def test_a_training_step_has_a_gradient_of_each_kernel_and_of_each_input_but_the_image():
+    model = models.build("lenet_300_100", (28, 28, 1), 10)
+    first, second, head = 784 * 300, 300 * 100, 100 * 10
+    whole = first + second + head
+    assert cost.training_multiply_adds(model) == 2 * first + 3 * second + 3 * head
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    assert cost.training_multiply_adds(model) == whole + head
+    model.layers[-1].trainable = False
+    assert cost.training_multiply_adds(model) == whole
+
+
+def test_a_masks_survivors_are_used_as_often_as_their_kernels():
+    model = awkward()
+    mask = {
+        "dense/kernel": np.zeros((3, 3, 2, 6), bool), "conv/kernel": np.ones((3, 3, 6, 2), bool)
+    }  # fmt: skip
+    mask["dense/kernel"][0, 1, 1, :5] = True
+    whole = cost.multiply_adds(model)
+    assert cost.of_training(cost.Anatomy.of(model), mask, model) == {
+        "network": whole, "surviving": whole - 8 * 8 * (9 * 2 * 6 - 5), "computed": whole,
+        "training": cost.training_multiply_adds(model),
+    }  # fmt: skip
+
+
+def test_a_layer_that_is_called_twice_multiplies_twice():
+    image = keras.Input((5,), name="image")
+    shared = keras.layers.Dense(5, name="shared")
+    model = keras.Model(image, keras.layers.Dense(3, name="head")(shared(shared(image))))
+    assert cost.multiply_adds(model) == 2 * 5 * 5 + 5 * 3
+
+
 def test_kernels_leave_out_biases_and_batch_norm():
     model = network("mobilenet_v2")
     found = kernels.kernels(model)

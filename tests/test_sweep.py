@@ -30,6 +30,7 @@ from lottery.files import read_json
 from lottery.points import Point
 from lottery.store import Store
 from lottery.sweep import claims, plan
+from lottery.sweep.candidates import candidates
 
 LAUNCHERS = {
     "basic": (),
@@ -205,6 +206,97 @@ def test_an_estimate_comes_from_runs_of_the_same_work(tmp_path):
     assert (beside.seconds, beside.wall) == (2 * (2 + 6) * 30, 2 * 30)
     wide = [(o, composed(*TINY, *o, "model.width=0.2")) for o in (("mask.percentile=50",),)]
     assert plan.estimate(plan.make(wide, store), store, 2) is None
+
+
+# -- prices ----------------------------------------------------------------------------------------
+
+
+def of_channels(store: Store, *overrides: str) -> plan.Plan:
+    """A plan of two cells, of 50 and of 80 %, rewound to the start: 90 epochs."""
+    cells = grid("mask=channel", *overrides, mask_percentile=[50, 80], rewind_epoch=[0])
+    made = plan.make(cells, store)
+    assert made.epochs == 90
+    return made
+
+
+def test_without_its_channels_a_network_costs_less_an_epoch(tmp_path):
+    store = Store(tmp_path / "store")
+    made = of_channels(store)
+    assert made.price == pytest.approx(30 + 30 * 0.5**2 + 30 * 0.2**2)
+    assert made.guessed
+    for overrides in (("mask.pattern=weight",), ("trainer.compact=false",), ("mask=rigl",)):
+        dense = of_channels(store, *overrides)
+        assert (dense.price, dense.guessed) == (90, False)
+
+
+def test_each_round_is_priced_by_what_it_has_removed(tmp_path):
+    cells = grid("mask=channel", "mask.rate=50", mask_percentile=[75], rewind_epoch=[0])
+    made = plan.make(cells, Store(tmp_path / "store"))
+    assert made.epochs == 90
+    assert made.price == pytest.approx(30 * (1 + 0.5**2 + 0.25**2))
+
+
+def test_what_a_mask_cuts_off_is_known_once_it_is_made(tmp_path):
+    store = Store(tmp_path / "store")
+    first, second = (cell.lineage for cell in of_channels(store).cells)
+    finish(store, first.rounds[0].mask, second.rounds[0].mask)
+    (first.rounds[0].mask.path / "result.json").write_text('{"computed_share": 0.3}')
+    (second.rounds[0].mask.path / "result.json").write_text("{}")
+    made = of_channels(store)
+    assert made.price == pytest.approx(30 * (1 + 0.3 + 0.2**2))
+    assert made.guessed
+    # Or by another ticket of the same mask, which was asked to be as small.
+    for name, compact, computed in (("small", None, 100), ("whole", False, 1000)):
+        ticket = store.root / "ticket" / name
+        ticket.mkdir(parents=True)
+        about = {"identity": {"dense": "d", "mask": second.rounds[0].mask.key}}
+        (ticket / "done.json").write_text(json.dumps(about))
+        work = {"multiply_adds": {"network": 1000, "computed": computed}}
+        (ticket / "result.json").write_text(json.dumps(work))
+        (ticket / "config.json").write_text(json.dumps({"trainer": {"compact": compact}}))
+    made = of_channels(store)
+    assert made.price == pytest.approx(30 * (1 + 0.3 + 0.1))
+    assert not made.guessed
+    assert of_channels(store, "trainer.compact=false").price == 90
+
+
+def test_time_and_opening_lines_follow_the_price(tmp_path, monkeypatch):
+    store = Store(tmp_path / "store")
+    made = of_channels(store)
+    timed = store.root / "dense" / "another"
+    timed.mkdir(parents=True)
+    (timed / "config.json").write_text(json.dumps(asdict(made.cells[0].config)))
+    (timed / "result.json").write_text(json.dumps({"epochs": 10, "seconds": 20.0}))
+    guess = plan.estimate(made, store, 1)
+    assert guess.seconds == guess.wall == pytest.approx(2 * made.price)
+    console = table.terminal(record=True, file=io.StringIO())
+    monkeypatch.setattr(overview, "terminal", lambda: console)
+    overview.show_plan(made, guess, 0, 1)
+    overview.show_plan(of_channels(store, "mask.pattern=weight"), guess, 0, 1)
+    (said,) = (line for line in console.export_text().splitlines() if "at the price of" in line)
+    assert "38.7 epochs of the dense network" in said
+    assert said.endswith("an estimate, made of mask.percentile")
+
+
+def test_a_search_expects_to_pay_what_compact_cells_cost(tmp_path, monkeypatch):
+    cells = grid("mask=channel", mask_percentile=[50, 80, 90], rewind_epoch=[0], seed=[0, 1])
+    made = plan.make(cells, Store(tmp_path / "store"))
+    search = choices.search.of({"name": "sparsest", "confirm": 1})
+    expected = search.proposer(candidates(made.cells), 1).outlook()
+    assert expected.grid_epochs == made.epochs == 2 * 4 * 30
+    assert expected.grid_price == pytest.approx(made.price)
+    # Of one dense network and its ticket at least, and never more than all with a fresh seed's.
+    assert 30 < expected.price_from < expected.price_to
+    assert expected.price_to < expected.epochs_to
+    assert expected.price_to <= made.price + 30 * 1.25
+    console = table.terminal(record=True, file=io.StringIO())
+    monkeypatch.setattr(overview, "terminal", lambda: console)
+    overview._show_outlook(expected)
+    said = console.export_text().splitlines()[-1]
+    assert said.startswith("  at the price of")
+    assert said.endswith(
+        f"of the grid's {made.price:.4g} epochs of the dense network; what it asks for first:"
+    )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """GPU telemetry through the real NVML client, against a library of two made-up GPUs."""
 
 import ast
+import itertools
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 from test_tracking import GPU_METRICS, tracked
 
 from lottery.experiment import train_dense
-from lottery.files import read_csv
+from lottery.files import read_csv, read_json
 from lottery.training import callbacks, telemetry
 from lottery.training.callbacks import InputBound
 
@@ -53,6 +54,7 @@ class Trained:
         (records,) = output.glob("wandb/offline-run-*/*.wandb")
         self.tracked = tracked(records).history
         self.rows = read_csv(output / "metrics.csv")
+        self.result = read_json(output / "result.json")["dense"]
         assert len(self.rows) == len(self.tracked) == 2
 
     def questions(self) -> list[tuple[str, int]]:
@@ -72,6 +74,21 @@ def test_a_run_reports_the_gpus_it_may_use_and_no_others(library, tmp_path):
     asked = trained.questions()
     assert [device for question, device in asked if question == "init"] == [-1]  # once
     assert {device for question, device in asked if question != "init"} == {1}
+    # The counter has 150 J more at each question, and the first one of an epoch is where it starts.
+    counted = [question for question, _ in asked].count("energy")
+    joules = [float(row["gpu_energy_joules"]) for row in trained.rows]
+    assert min(joules) >= 150
+    assert sum(joules) == trained.result["gpu_energy_joules"] == 150 * (counted - 2)
+    assert [record["gpu_energy_joules"] for record in trained.tracked] == joules
+
+
+@pytest.mark.slow
+def test_energy_is_power_over_time_where_a_gpu_does_not_count_it(library, tmp_path):
+    trained = Trained(library, tmp_path, devices="1", mode="no_energy")
+    joules = [float(row["gpu_energy_joules"]) for row in trained.rows]
+    assert sum(joules) == trained.result["gpu_energy_joules"]
+    # At 150 W all the time, of which validation is left out.
+    assert 0 < sum(joules) / 150 < trained.result["seconds"]
 
 
 @pytest.mark.slow
@@ -80,8 +97,10 @@ def test_what_a_gpu_does_not_tell_stays_empty(library, tmp_path):
     for row, record in zip(trained.rows, trained.tracked, strict=True):
         assert float(row["gpu_utilisation"]) == record["gpu_utilisation"] == 65
         assert float(row["gpu_memory_gib"]) == record["gpu_memory_gib"] == 5
-        assert row["gpu_power_watts"] == ""
-        assert "gpu_power_watts" not in record
+        for name in ("gpu_power_watts", "gpu_energy_joules"):
+            assert row[name] == ""
+            assert name not in record
+    assert "gpu_energy_joules" not in trained.result
     assert trained.said.count("  GPU 65 %, 5.0 GiB\n") == 2
 
 
@@ -123,8 +142,11 @@ def test_an_epochs_figure_is_the_mean_of_its_samples(monkeypatch):
     monkeypatch.setattr(telemetry, "SECONDS", 0.001)
     monkeypatch.setattr(telemetry, "sample", sample)
     monkeypatch.setattr(telemetry, "gpus", lambda: ("a GPU",))
+    counter = itertools.count(5000, 3)
+    monkeypatch.setattr(telemetry, "energy", lambda: next(counter))
     with telemetry.GpuSampler() as sampler:
         assert enough.wait(60)
+    assert sampler.joules() == next(counter) - 3 - 5000
     means = sampler.means()
     assert means == {"gpu_utilisation": (next(values) - 1) / 2, "gpu_power_watts": 7}
 
@@ -135,6 +157,7 @@ def test_without_a_gpu_there_is_no_thread(monkeypatch):
     with telemetry.GpuSampler() as sampler:
         assert threading.active_count() == before
     assert sampler.means() == {}
+    assert sampler.joules() is None
 
 
 # -- input-bound runs -----------------------------------------------------------------------------
@@ -201,13 +224,16 @@ def test_a_training_is_judged_by_how_its_images_are_read(
     assert 0 < total[0] < total[1]
 
 
-def test_power_and_memory_of_several_gpus_are_sums_and_utilisation_is_a_mean(library, tmp_path):
+def test_power_energy_and_memory_of_several_gpus_are_sums_and_utilisation_is_a_mean(
+    library, tmp_path
+):
     found = subprocess.run(
-        [sys.executable, "-c", "from lottery.training import telemetry; print(telemetry.sample())"],
+        [sys.executable, "-c", "from lottery.training import telemetry as t; "
+         "print((t.sample(), t.energy() - t.energy()))"],
         env=environment(LD_LIBRARY_PATH=str(library), FAKE_NVML_LOG=str(tmp_path / "log"))
         | {"CUDA_VISIBLE_DEVICES": "0,1"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert ast.literal_eval(found.stdout) == {
-        "gpu_utilisation": 65, "gpu_memory_gib": 5, "gpu_power_watts": 450,
-    }  # fmt: skip
+    assert ast.literal_eval(found.stdout) == (
+        {"gpu_utilisation": 65, "gpu_memory_gib": 5, "gpu_power_watts": 450}, -450,
+    )  # fmt: skip

@@ -147,6 +147,12 @@ class Trainer:
     checkpoint_epochs: int = option(
         1, "epochs between checkpoints to resume from", identity=False, ge=1
     )
+    measure_step: bool | None = option(
+        None,
+        "time a ticket's training step against the dense network's, after its training; null: "
+        "after trainings of more than a minute",
+        identity=False,
+    )
 
 
 def _removes_any(mask: "Mask") -> bool:

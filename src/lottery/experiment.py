@@ -144,7 +144,13 @@ def sources(config: Config, lab: Laboratory, dense: Run) -> Sources:
 
         return ties(run.network(config, describe(config.data)))
 
-    return Sources(weights, passes, tied)
+    def share(mask: masks.Mask) -> float:
+        run = training_module(config)
+        from lottery.training.severance import share_of_channels
+
+        return share_of_channels(run.network(config, describe(config.data)), mask)
+
+    return Sources(weights, passes, tied, share)
 
 
 def retrain(

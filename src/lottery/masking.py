@@ -17,7 +17,7 @@ from lottery.points import START, Point
 from lottery.pruning import masks
 from lottery.pruning.evidence import Evidence, Passes
 from lottery.pruning.scores import needs, scored
-from lottery.pruning.units import Ties, needs_ties
+from lottery.pruning.units import Ties, needs_ties, prunes_channels
 from lottery.runs import Run
 from lottery.store import Node, Store
 
@@ -38,6 +38,9 @@ class Sources:
     """Passes through the network; files that other processes need may lie in the folder."""
     ties: Callable[[], Ties]
     """Which channels of the network stand or fall together."""
+    computed_share: Callable[[masks.Mask], float]
+    """Of the network's multiply-adds, those that are left without the channels that a mask
+    prunes."""
 
 
 def make_mask(
@@ -130,7 +133,9 @@ def _produce(
     else:  # as quick as reading them
         found = made(scores(work), step.percentile)
     found = _in_order(found, dense)
-    noted = {"replayed": replayed} if replayed else {}
+    noted: dict[str, Any] = {"replayed": replayed} if replayed else {}
+    if prunes_channels(options.pattern):
+        noted["computed_share"] = sources.computed_share(found)
     _write(work, found, {"percentile": step.percentile, **noted}, options.pattern, dense.whole)
 
 

@@ -55,7 +55,7 @@ class Run:
         """Final metrics and, for a ticket, the counts of its mask: one flat dictionary."""
         mask = files.read_json(self.path / "mask.json") if self.mask else {}
         counts = {f"mask_{k}": v for k, v in mask.items() if not isinstance(v, dict | list)}
-        return {**self.result, **counts}
+        return {**_flat(self.result), **counts}
 
     @property
     def metrics(self) -> list[dict[str, float]]:
@@ -196,6 +196,13 @@ class Run:
     def _network(self) -> dict[str, Any]:
         network: dict[str, Any] = files.read_json(self.path / "network.json")
         return network
+
+
+def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
+    """With the values of dictionaries in it by both names: ``multiply_adds_computed``."""
+    parts = ({f"{k}_{n}": v for n, v in value.items()} if isinstance(value, dict) else {k: value}
+             for k, value in result.items())  # fmt: skip
+    return {name: value for part in parts for name, value in part.items()}
 
 
 @dataclass(frozen=True)

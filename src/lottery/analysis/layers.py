@@ -56,11 +56,9 @@ def table(chosen: Selection, focus: Judged) -> Table | None:
     """
     percentile = focus.point.percentile
     shown = []
-    for judged in _beside(chosen, focus):
+    for judged in beside(chosen, focus):
         if shares := _mean(judged):
-            own = judged.point.percentile
-            name = label(judged) if own == percentile else f"{label(judged)}, {own:g} % pruned"
-            shown.append((name, shares))
+            shown.append((named(judged, focus), shares))
     if not shown:
         return None
     made = Table(
@@ -78,7 +76,8 @@ def table(chosen: Selection, focus: Judged) -> Table | None:
     return made
 
 
-def _beside(chosen: Selection, focus: Judged) -> list[Judged]:
+def beside(chosen: Selection, focus: Judged) -> list[Judged]:
+    """``focus``, and the point of each other series that is about as sparse."""
     wanted = focus.point
     return [
         min(
@@ -90,6 +89,12 @@ def _beside(chosen: Selection, focus: Judged) -> list[Judged]:
         )
         for members in by_series(j for j in chosen.judged if j.point.done).values()
     ]
+
+
+def named(judged: Judged, focus: Judged) -> str:
+    """A point of :func:`beside`: with its percentile, if that is not the one of ``focus``."""
+    own = judged.point.percentile
+    return label(judged) if own == focus.point.percentile else f"{label(judged)}, {own:g} % pruned"
 
 
 def _mean(judged: Judged) -> dict[str, float]:

@@ -41,6 +41,8 @@ def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -
                 f", each dense network and mask shared; {plan.epochs_unshared:,.6g} without sharing"
             )
         rows.append(("epochs to train", shared))
+        if plan.price < plan.epochs:
+            rows.append(("at the price of", _price(plan)))
         rows.append(("expected", _expected(estimate, gpus, parallel)))
     for name, text in rows:
         console.print(Text.assemble((f"  {name:<16}", "bold"), text))
@@ -72,10 +74,26 @@ def _show_outlook(expected: Outlook) -> None:
         "search": f"{_range(expected.cells_from, expected.cells_to)} cells of the grid's "
         f"{expected.grid_cells:,}, in {_range(expected.waves_from, expected.waves_to)} waves",
         "its epochs": f"{_range(expected.epochs_from, expected.epochs_to)} of the grid's "
-        f"{expected.grid_epochs:,.6g}; what it asks for first:",
+        f"{expected.grid_epochs:,.6g}",
     }
+    if expected.grid_price < expected.grid_epochs:
+        low, high = (float(f"{p:.4g}") for p in (expected.price_from, expected.price_to))
+        rows["at the price of"] = (
+            f"{_range(low, high)} of the grid's {expected.grid_price:,.4g} epochs of the dense "
+            "network"
+        )
+    *_, last = rows
+    rows[last] += "; what it asks for first:"
     for name, text in rows.items():
         terminal().print(Text.assemble((f"  {name:<16}", "bold"), text))
+
+
+def _price(plan: Plan) -> str:
+    how = "; an estimate, made of mask.percentile" if plan.guessed else ""
+    return (
+        f"{plan.price:,.4g} epochs of the dense network: what a mask has cut off is not "
+        f"computed{how}"
+    )
 
 
 def _range(low: float, high: float) -> str:

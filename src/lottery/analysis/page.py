@@ -19,6 +19,7 @@ from lottery.analysis import (
     evidence,
     gate,
     latencies,
+    price,
     tables,
     ticket,
 )
@@ -98,6 +99,7 @@ def _body(
         yield f'<section class="notes"><h2>Missing or left out</h2><ul>{items}</ul></section>'
     if drawn.accuracy:
         yield from _figures(drawn)
+    yield from _price(chosen)
     yield from deployment_page.transfers_of(deployed, chosen.winner)
     yield from deployment_page.latencies_of(panels, chosen.winner)
     yield from _cells(study, chosen, folder)
@@ -141,6 +143,8 @@ def _verdict(study: Study, chosen: Selection, carried: Written) -> Iterable[str]
             yield f'<a href="{name}">{name}</a>{seed}.</p>'
         yield from _neighbours(chosen, judged)
     yield from _certificate(study)
+    for text in price.study_lines(study):
+        yield f'<p class="soft">{escape(text)}</p>'
     yield "</section>"
 
 
@@ -168,6 +172,8 @@ def _facts(judged: Judged) -> Iterable[str]:
     yield fact(f"{100 * (point.density or 0):.4g} %", "of the prunable weights left")
     if point.rewound is not None:
         yield fact(point.rewound.words, "rewound to")
+    for name, shares in price.of_points([judged]).items():
+        yield fact(f"{100 * statistics.fmean(shares):.3g} %", f"of dense: {price.SHARES[name]}")
     fresh = judged.confirmation is not None
     for split, word in (("val_top1", "validation"), ("test_top1", "test")):
         values = (point.values(kind, split, fresh=fresh) for kind in ("ticket", "dense"))
@@ -253,6 +259,24 @@ def _figures(drawn: Figures) -> Iterable[str]:
         yield '<div id="curves"></div></section>'
     yield '<section><h2>Time and throughput</h2><p class="soft">Of every retraining.</p>'
     yield '<div class="plots"><div id="minutes"></div><div id="throughput"></div></div></section>'
+
+
+def _price(chosen: Selection) -> Iterable[str]:
+    shown = price.rows(chosen.judged)
+    if not (names := price.columns(shown)):
+        return
+    several = len({row.series for row in shown}) > 1
+    yield f"<section><h2>{escape(deployment_page.capital(price.TITLE))}</h2>"
+    yield f'<p class="soft">{escape(deployment_page.capital("; ".join(price.legend(names))))}.</p>'
+    heads = ["pruned %", "left %", *names]
+    yield '<div class="scroll tall"><table><thead><tr>'
+    yield "".join(f"<th>{h}</th>" for h in ([""] if several else []) + heads)
+    yield "</tr></thead><tbody>"
+    for row in shown:
+        texts = [f"{row.percentile:g}", f"{100 * row.left:.4g}", *row.texts(names)]
+        cells = [row.series, *texts] if several else texts
+        yield "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in cells) + "</tr>"
+    yield "</tbody></table></div></section>"
 
 
 def _cells(study: Study, chosen: Selection, folder: Path) -> Iterable[str]:

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from lottery.analysis import layers
+from lottery.analysis import layers, price
 from lottery.quiet import discard_output
 from lottery.verdict.single import at_chance
 
@@ -40,6 +40,8 @@ def show(result: Mapping[str, Any], path: Path, console: Console | None = None) 
         console.print(of_kernels, style="dim")
     if by_layer := layers.sentence(result.get("mask")):
         console.print(by_layer, style="dim")
+    if "ticket" in result and (priced := price.sentence(result["dense"], result["ticket"])):
+        console.print(priced, style="dim")
     for line in _trained_on(result):
         console.print(line)
     if "ticket" in result:

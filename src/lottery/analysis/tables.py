@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lottery import files
-from lottery.analysis import certificate, evidence, gate, layers, ticket
+from lottery.analysis import certificate, evidence, gate, layers, price, ticket
 from lottery.analysis.collect import STATUSES, Cell, Study
 from lottery.analysis.grids import Grid, grids
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Selection
@@ -22,6 +22,7 @@ from lottery.barriers import STABLE
 from lottery.points import columns
 
 RESULTS = ("val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss")
+WORK = ("network", "surviving", "computed")  # multiply-adds of an image
 COSTS = ("epochs", "seconds", "images_per_second")
 MARKS = {"running": "…", "queued": "-", "failed": "x", "missing": "·", "unneeded": "◦"}
 
@@ -78,6 +79,7 @@ def grid(chosen: Selection) -> list[dict[str, Any]]:
             "control": j.point.control,
             "winner": j is chosen.winner,
             "test_top1": _mean(j.point.values("ticket", "test_top1")),
+            **_shares(j),
             "barrier": j.point.barrier,
         }
         for j in chosen.judged
@@ -86,7 +88,7 @@ def grid(chosen: Selection) -> list[dict[str, Any]]:
 
 def _row(study: Study, cell: Cell) -> dict[str, Any]:
     dense, own, mask = cell.dense or {}, cell.ticket or {}, cell.mask or {}
-    rows = cell.curve("ticket") if cell.done else []
+    rows, work = cell.curve("ticket") if cell.done else [], own.get("multiply_adds", {})
     return {
         "cell": cell.name,
         "status": cell.status,
@@ -103,6 +105,12 @@ def _row(study: Study, cell: Cell) -> dict[str, Any]:
         **{f"dense_{m}": dense.get(m) for m in RESULTS},
         **{m: own.get(m) for m in (*RESULTS, *COSTS)},
         "dense_seconds": dense.get("seconds"),
+        **{f"{name}_multiply_adds": work.get(name) for name in WORK},
+        "training_multiply_adds": own.get("training_multiply_adds"),
+        "dense_training_multiply_adds": dense.get("training_multiply_adds"),
+        "step_ratio": own.get("step_time", {}).get("ratio"),
+        "gpu_energy_joules": own.get("gpu_energy_joules"),
+        "dense_gpu_energy_joules": dense.get("gpu_energy_joules"),
         "input_wait": _column_mean(rows, "input_wait"),
         "gpu_utilisation": _column_mean(rows, "gpu_utilisation"),
         "dense": dense.get("key"),
@@ -111,6 +119,12 @@ def _row(study: Study, cell: Cell) -> dict[str, Any]:
         "overrides": " ".join(cell.overrides),
         "error": cell.error,
     }
+
+
+def _shares(judged: Judged) -> dict[str, float | None]:
+    """What its tickets take as shares of dense, means over seeds."""
+    told = price.of_points([judged])
+    return {f"{name}_share": _mean(told.get(name, ())) for name in price.SHARES}
 
 
 def _plain(value: Any) -> Any:
@@ -156,6 +170,8 @@ def show(study: Study, chosen: Selection, console: Console) -> None:
     focus = chosen.focus
     if focus and (by_layer := layers.table(chosen, focus)):
         show_whole(by_layer, console)
+    if priced := price.table(chosen):
+        show_whole(priced, console)
     certain = chosen.winner and not list(ticket.doubts(chosen))
     colour = "bold green" if certain else "bold yellow"
     console.print(ticket.summary(chosen), style=colour)
@@ -169,6 +185,8 @@ def show(study: Study, chosen: Selection, console: Console) -> None:
         console.print(
             _test_line(chosen.winner), ticket.command(study, chosen.winner.point), sep="\n"
         )
+    for text in price.study_lines(study):
+        console.print(text)
 
 
 def show_end(study: Study, chosen: Selection, written: Sequence[Path], console: Console) -> None:

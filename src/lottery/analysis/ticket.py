@@ -3,10 +3,12 @@
 import shlex
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lottery import files
+from lottery.analysis import price
 from lottery.analysis.collect import Study
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Point, Selection
 from lottery.points import columns
@@ -14,7 +16,7 @@ from lottery.verdict.comparison import Comparison
 from lottery.verdict.rule import LITERATURE
 from lottery.verdict.single import one_image
 
-VERSION = 2
+VERSION = 3
 MEASURES = {
     DENSITY: "share of the prunable weights that is left",
     OF_KERNELS: (
@@ -70,6 +72,7 @@ def verdict(
             "all": len(study.asked),
             "not_needed": len(study.cells) - len(study.asked),
         },
+        "cost": _cost(study),
         "search": {name: v for name, v in study.search.items() if name != "candidates"} or None,
         "revision": study.revision,
         "notes": list(study.notes),
@@ -212,6 +215,7 @@ def _about(study: Study, chosen: Selection, judged: Judged) -> dict[str, Any]:
         "prunable": mask.get("prunable"),
         "kernels": mask.get("kernels"),
         "density_of_all": mask.get("density_of_all"),
+        "shares_of_dense": {n: spread(v) for n, v in price.of_points([judged]).items()},
         "seeds": [c.seed for c in point.done],
         "validation_top1": spread(point.values("ticket", "val_top1")),
         "test_top1": spread(point.values("ticket", "test_top1")),
@@ -248,6 +252,12 @@ def _about(study: Study, chosen: Selection, judged: Judged) -> dict[str, Any]:
             for c in point.done
         ],
     }
+
+
+def _cost(study: Study) -> dict[str, Any]:
+    """Of all trainings, each once; and what they would have cost if cells shared nothing."""
+    cost, alone = price.of_study(study)
+    return {**asdict(cost), "without_sharing": asdict(alone)}
 
 
 def _best(chosen: Selection, judged: Judged) -> dict[str, Any] | None:

@@ -1,14 +1,14 @@
-"""What a network costs: multiplications and parameters."""
+"""What a network costs, to use and to train: multiplications and parameters."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lottery.models.kernels import Kernel, flat_layers, kernels, layer_kernels, left_out
-from lottery.pruning.masks import Whole
+from lottery.pruning.masks import Mask, Whole
 
 if TYPE_CHECKING:
     import keras
@@ -23,9 +23,9 @@ def multiply_adds(model: "keras.Model") -> int:
     nor do biases, normalisation, activations, pooling and residual additions. One multiplication
     and the addition that goes with it count once, as in the MobileNet papers; FLOPs are about twice
     that. Weights that fall on padding count like the others. ``model`` must have a fixed image
-    size, and use a layer that it calls by itself once.
+    size.
     """
-    return _multiplications(model, lambda kernel: math.prod(kernel.shape))
+    return sum(work for _, work in _by_kernel(model, _size))
 
 
 def surviving_multiply_adds(model: "keras.Model") -> int:
@@ -35,15 +35,77 @@ def surviving_multiply_adds(model: "keras.Model") -> int:
     """
     import numpy as np
 
-    return _multiplications(model, lambda kernel: int(np.count_nonzero(kernel)))
+    return sum(work for _, work in _by_kernel(model, lambda k: int(np.count_nonzero(k))))
 
 
-def _multiplications(model: "keras.Model", weights: Callable[[Any], int]) -> int:
+def training_multiply_adds(model: "keras.Model") -> int:
+    """:func:`multiply_adds` of one image in training: forward, and backward to what is trained.
+
+    The gradient of a kernel and that of its layer's input take as many as the layer itself, so a
+    training step takes about three times the forward pass: the convention of Evci et al. 2020
+    (RigL, arXiv:1911.11134), appendix H. The first trained layer needs no gradient of its input,
+    and what lies before it no gradient at all, which are left out here. All weights count that the
+    kernels of a dense computation multiply, zeros too; the optimizer's own work does not.
+    """
+    kernels = _by_kernel(model, _size)
+    first = next((i for i, (kernel, _) in enumerate(kernels) if kernel.trainable), len(kernels))
+    backward = sum(
+        (bool(kernel.trainable) + (i > first)) * work
+        for i, (kernel, work) in enumerate(kernels)
+        if i >= first
+    )
+    return sum(work for _, work in kernels) + backward
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a network consists of."""
+
+    whole: Whole
+    kernels: tuple[Kernel, ...]
+    multiply_adds: Mapping[str, int]
+    """For one image, by the path of the kernel that takes part in them."""
+
+    @classmethod
+    def of(cls, model: "keras.Model") -> "Anatomy":
+        """That of ``model``."""
+        work = {kernel.path: work for kernel, work in _by_kernel(model, _size)}
+        return cls(whole(model), tuple(kernels(model)), work)
+
+
+def of_training(network: Anatomy, mask: Mask, computed: "keras.Model") -> dict[str, int]:
+    """What one image costs where ``network``, pruned by ``mask``, is trained as ``computed``.
+
+    That is the network itself, or a smaller one that computes the same. Multiply-adds of a forward
+    pass: ``network`` with all its weights, ``surviving`` without the pruned ones, ``computed`` with
+    the dense kernels that really run; and of forward and backward pass of these, ``training``
+    (:func:`training_multiply_adds`).
+    """
+
+    def kept(path: str, work: int) -> int:
+        return work // mask[path].size * int(mask[path].sum()) if path in mask else work
+
+    return {
+        "network": sum(network.multiply_adds.values()),
+        "surviving": sum(kept(path, work) for path, work in network.multiply_adds.items()),
+        "computed": multiply_adds(computed),
+        "training": training_multiply_adds(computed),
+    }
+
+
+def _size(kernel: Any) -> int:
+    return math.prod(kernel.shape)
+
+
+def _by_kernel(model: "keras.Model", weights: Callable[[Any], int]) -> list[tuple[Any, int]]:
+    """The kernels in order, and multiply-adds of each for one image, if it has ``weights``."""
     layers = [layer for layer in flat_layers(model) if layer_kernels(layer)]
     uses = _uses(model, layers)
-    return sum(
-        weights(kernel) * uses[id(layer)] for layer in layers for kernel, _ in layer_kernels(layer)
-    )
+    return [
+        (kernel, weights(kernel) * uses[id(layer)])
+        for layer in layers
+        for kernel, _ in layer_kernels(layer)
+    ]
 
 
 def _uses(model: "keras.Model", layers: list[Any]) -> Counter[int]:
@@ -117,21 +179,6 @@ def whole(model: "keras.Model") -> Whole:
     others = left_out(model)
     matrices = {k.path: k.size for k in [*kernels(model), *others]}
     return Whole(parameters(model), sum(matrices.values()), tuple(k.path for k in others))
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """What a network consists of, and what it costs."""
-
-    whole: Whole
-    kernels: tuple[Kernel, ...]
-    multiply_adds: int
-    """Of the network for one image."""
-
-    @classmethod
-    def of(cls, model: "keras.Model") -> "Anatomy":
-        """That of ``model``."""
-        return cls(whole(model), tuple(kernels(model)), multiply_adds(model))
 
 
 def _positions(layer: Any, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> int:

@@ -25,6 +25,7 @@ def _candidate(cell: Cell, common: set[str], lines: Sequence[Line]) -> Candidate
     own = [o for o in cell.overrides if o not in common and o.partition("=")[0] not in OWN]
     if not cell.lineage.rounds or cell.lineage.branches:  # not about a ticket
         return Candidate(cell.overrides, " ".join(own), None, config.seed, cell.epochs)
+    shares = {key: share.value for key, share in cell.shares.items()}
     behind = cell.epochs[cell.lineage.last.key]
     return Candidate(
         cell.overrides,
@@ -40,6 +41,7 @@ def _candidate(cell: Cell, common: set[str], lines: Sequence[Line]) -> Candidate
         tolerance=config.verdict.tolerance,
         level=config.verdict.level,
         barrier=_barrier(cell, lines),
+        shares=shares,
     )
 
 

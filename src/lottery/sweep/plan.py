@@ -4,8 +4,8 @@ import dataclasses
 import heapq
 import json
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lottery import files
@@ -14,6 +14,7 @@ from lottery.lineage import Lineage, epoch_steps, lineage, scored
 from lottery.points import Point
 from lottery.runs import Run
 from lottery.store import Node, Store
+from lottery.sweep.shares import Share, Shares, priced
 
 Underway = Callable[[Node], str | None]
 Chain = Callable[[Any, Store], Lineage]
@@ -28,6 +29,7 @@ class Cell:
     config: Any  # lottery.config.Config, or TransferConfig
     lineage: Lineage
     underway: str | None = None  # who computes it already
+    shares: Mapping[str, Share] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -53,6 +55,11 @@ class Cell:
         """The same of those that are not in the store."""
         epochs = self.epochs
         return {n.key: epochs[n.key] for n in self.lineage.runs if not n.done}
+
+    @property
+    def price(self) -> dict[str, float]:
+        """The same in epochs of the dense network: less where a training computes a part of it."""
+        return priced(self.missing, {key: share.value for key, share in self.shares.items()})
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,17 @@ class Plan:
         return sum({k: e for job in self.jobs for c in job for k, e in c.missing.items()}.values())
 
     @property
+    def price(self) -> float:
+        """The same in epochs of the dense network that cost as many multiply-adds."""
+        return sum({k: e for job in self.jobs for c in job for k, e in c.price.items()}.values())
+
+    @property
+    def guessed(self) -> bool:
+        """Whether its price is an estimate, for want of masks."""
+        cells = [c for job in self.jobs for c in job]
+        return any(s.guessed for c in cells for key, s in c.shares.items() if key in c.missing)
+
+    @property
     def epochs_unshared(self) -> float:
         """The same if each of these cells trained its own dense network and rounds."""
         return sum(e for job in self.jobs for c in job for e in c.missing.values())
@@ -146,10 +164,12 @@ def cells_of(
     first: int = 0,
 ) -> list[Cell]:
     """The cells of these overrides and configs, with the runs of each."""
-    return [
-        Cell(number, tuple(overrides), config, chain(config, store))
-        for number, (overrides, config) in enumerate(cells, start=first)
-    ]
+    shares, made = Shares(store), []
+    for number, (overrides, config) in enumerate(cells, start=first):
+        runs = chain(config, store)
+        own = shares.of(config, runs)
+        made.append(Cell(number, tuple(overrides), config, runs, shares=own))
+    return made
 
 
 def _parents(
@@ -223,7 +243,10 @@ class Estimate:
 
 
 def estimate(plan: Plan, store: Store, parallel: int) -> Estimate | None:
-    """From the time an epoch took in runs of the same work; None if one was never measured."""
+    """From the time an epoch took in runs of the same work; None if one was never measured.
+
+    An epoch of a network that computes a part of the dense one counts as that part of an epoch.
+    """
     rates = _epoch_seconds(store)
     costs: list[list[float]] = [[], []]
     measured: set[str] = set()
@@ -235,7 +258,7 @@ def estimate(plan: Plan, store: Store, parallel: int) -> Estimate | None:
     rest = [(cells, dense | tickets) for cells in plan.jobs]
     for stage, jobs in enumerate([first, rest]):
         for cells, runs in jobs:
-            missing = {k: e for c in cells for k, e in c.missing.items() if k in runs}
+            missing = {k: e for c in cells for k, e in c.price.items() if k in runs}
             epochs = sum(e for k, e in missing.items() if k not in counted)
             counted |= missing.keys()
             workload = _workload(dataclasses.asdict(cells[0].config))

@@ -470,6 +470,7 @@ def summary(plan: Plan) -> dict[str, float]:
         "jobs": len(plan.jobs),
         "dense_missing": len(plan.parents),
         "epochs": plan.epochs,
+        "price": plan.price,
         "epochs_unshared": plan.epochs_unshared,
     }
 

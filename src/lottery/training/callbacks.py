@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 COLUMNS = (
     "epoch", "loss", "top1", "top5", "val_loss", "val_top1", "val_top5", "learning_rate",
     "density", "images_per_second", "step_seconds", "input_wait",
-    "gpu_utilisation", "gpu_memory_gib", "gpu_power_watts",
+    "gpu_utilisation", "gpu_memory_gib", "gpu_power_watts", "gpu_energy_joules",
 )  # fmt: skip
 VALIDATED = ("step", "val_loss", "val_top1", "val_top5")
 GPU = {"gpu_utilisation": "%.0f %%", "gpu_memory_gib": "%.1f GiB", "gpu_power_watts": "%.0f W"}

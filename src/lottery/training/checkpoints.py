@@ -35,13 +35,16 @@ class Progress:
     """A point in training: what is known besides the variables.
 
     ``sums`` are the totals of the epoch under way, ``seconds`` the wall time so far and
-    ``training_seconds`` the part of it without validation.
+    ``training_seconds`` the part of it without validation. ``joules`` is what the GPUs of this
+    process have used in epochs, without the validation at their ends; None if that is not known
+    of all of them.
     """
 
     step: int
     seconds: float = 0.0
     training_seconds: float = 0.0
     sums: tuple[float, ...] = ()
+    joules: float | None = 0.0
 
 
 @dataclass(frozen=True)

@@ -255,16 +255,17 @@ class Loop:
                     if length.validates(tally.step):
                         self._validate_within(data, tally, watching)
                     if tally.step in checkpoints.keep_steps:
-                        checkpoints.save(self.state(), tally.progress())
+                        checkpoints.save(self.state(), tally.progress(gpus.joules()))
                     if self._stopping(signals):
-                        checkpoints.save(self.state(), tally.progress())
+                        checkpoints.save(self.state(), tally.progress(gpus.joules()))
                         signals.stop(f"after step {tally.step} of {length.last_step}")
                 trained = Metrics.of(tally.settle())
             validation = self.evaluate(data.validation)
             refuse_divergence(validation.loss, tally.step)
             if length.validates(tally.step):
                 _tell(watching, tally.step, validation)
-            progress = replace(tally.progress(), sums=())
+            joules = gpus.joules()
+            progress = replace(tally.progress(joules), sums=())
             bars.on_epoch_end(
                 epoch,
                 trained.named()
@@ -272,7 +273,8 @@ class Loop:
                 | {"learning_rate": self.learning_rate(progress.step - 1)}
                 | ({"density": self.masking.density()} if self.course else {})
                 | tally.rates(self.batch_size)
-                | gpus.means(),
+                | gpus.means()
+                | ({} if joules is None else {"gpu_energy_joules": joules}),
             )
             if (
                 progress.step % checkpoint_steps == 0

@@ -25,6 +25,7 @@ from lottery.training.length import Length
 from lottery.training.loop import Loop
 from lottery.training.recipe import from_scratch
 from lottery.training.telemetry import cores, remedy
+from lottery.training.timing import cached_batch, enough, timed
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +122,9 @@ class _Bench:
 
     def steps(self) -> tuple[float, float]:
         """The step on one cached batch, and on the real input; medians of alternating repeats."""
-        pixels, labels = next(self._batches(0, 1))
-        if self.loop.replicas == 1:  # distributed batches are on their devices already
-            pixels, labels = tf.identity(pixels), tf.identity(labels)
+        pixels, labels = cached_batch(
+            self.loop, self.split, self.per_call, self.length.steps_per_epoch
+        )
 
         def on_cached() -> None:
             self.loop.train(pixels, labels, 0)
@@ -131,14 +132,14 @@ class _Bench:
         calls = _calls(on_cached)
         found: tuple[list[float], list[float]] = ([], [])
         for repeat in range(REPEATS):
-            found[0].append(_timed(on_cached, calls))
+            found[0].append(timed(on_cached, calls))
             # An epoch and iterator of its own: what an idle one had prefetched would flatter.
             warm = math.ceil(calls / 2)
             batches = self._batches(repeat + 1, warm + calls)
 
             on_real = functools.partial(self._train_next, batches)
-            _timed(on_real, warm)
-            found[1].append(_timed(on_real, calls))
+            timed(on_real, warm)
+            found[1].append(timed(on_real, calls))
         cached_seconds, real_seconds = map(statistics.median, found)
         return cached_seconds / self.per_call, real_seconds / self.per_call
 
@@ -223,19 +224,9 @@ def _read_and_decode(split: EncodedSplit) -> tuple[float, float]:
 def _median(act: Callable[[], Any]) -> float:
     """Median seconds of a call."""
     calls = _calls(act)
-    return statistics.median(_timed(act, calls) for _ in range(REPEATS))
+    return statistics.median(timed(act, calls) for _ in range(REPEATS))
 
 
 def _calls(act: Callable[[], Any]) -> int:
-    """How many calls last long enough to be timed; the first ones trace and warm up."""
-    _timed(act, 2)
-    return min(MOST_CALLS, max(2, round(SECONDS / _timed(act, 1))))
-
-
-def _timed(act: Callable[[], Any], calls: int) -> float:
-    """Seconds of each of ``calls`` calls, the devices' work included."""
-    started = time.perf_counter()
-    for _ in range(calls):
-        act()
-    tf.test.experimental.sync_devices()
-    return (time.perf_counter() - started) / calls
+    """How many calls last long enough to be timed."""
+    return max(2, enough(act, SECONDS, MOST_CALLS))

@@ -1,7 +1,7 @@
 """What a process does around the steps of a training: the chief writes, the followers do not."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from lottery.data import EncodedSplit, Splits
 from lottery.data.splits import steps_per_epoch
 from lottery.files import read_json, write_json
 from lottery.interrupts import StopSignals
+from lottery.models import cost
 from lottery.options import acting
 from lottery.pruning import masks
-from lottery.training import setting
+from lottery.training import setting, timing
 from lottery.training.callbacks import (
     Acting,
     InputBound,
@@ -28,6 +29,7 @@ from lottery.training.evaluation import Measured
 from lottery.training.loop import Loop
 from lottery.training.recipe import CORRECT, MASK, WEIGHTS, Recipe
 from lottery.training.setting import Setting
+from lottery.training.severance import Severance
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +55,26 @@ class Follower:
         self,
         recipe: Recipe,
         data: Splits,
+        loop: Loop,
         progress: Progress,
         validation: Measured,
         test: Measured,
     ) -> None:
         """Take note of what was measured at the end."""
+
+    def price(
+        self,
+        recipe: Recipe,
+        data: Splits,
+        loop: Loop,
+        progress: Progress,
+        per_call: int,
+        dense: Callable[[], Loop],
+    ) -> None:
+        """Take note of what a step costs, after all else: nobody needs the loop any more.
+
+        ``dense`` makes a loop over the dense network; ``per_call`` is steps of a call.
+        """
 
 
 @dataclass(frozen=True)
@@ -126,16 +143,26 @@ class Chief(Follower):
         self,
         recipe: Recipe,
         data: Splits,
+        loop: Loop,
         progress: Progress,
         validation: Measured,
         test: Measured,
     ) -> None:
-        """Write which images are correct, then the result."""
+        """Write which images are correct, then the result.
+
+        ``effective_density`` is the share of the prunable weights that survive and are not cut off
+        (:mod:`lottery.training.severance`). What the training has cost is in it too:
+        ``multiply_adds`` of an image (:func:`lottery.models.cost.of_training`),
+        ``training_multiply_adds`` of all ``images_trained`` and, where NVML tells it,
+        ``gpu_energy_joules`` of all attempts (:attr:`Progress.joules`).
+        """
         correct = {"validation": validation.correct, "test": test.correct}
         tensors.write_booleans(self.work / CORRECT, correct)
         steps = progress.step - recipe.first_step
         epochs = steps / _steps_per_epoch(recipe, data)
         images = steps * recipe.config.trainer.batch_size
+        mask = loop.masking.mask() if recipe.course is not None else loop.mask
+        work = cost.of_training(loop.anatomy, mask, loop.model)
         result = {
             **validation.metrics.named("val_"),
             **test.metrics.named("test_"),
@@ -148,9 +175,42 @@ class Chief(Follower):
             "epochs": int(epochs) if epochs == int(epochs) else epochs,
             "seconds": progress.seconds,
             "images_per_second": images / progress.training_seconds if steps else 0.0,
+            "images_trained": images,
+            "multiply_adds": work,
+            "training_multiply_adds": images * work["training"],
+            **_energy(progress.joules if steps else None),
+            **_effective(loop.severance, loop.mask if recipe.course is None else {}),
             **early_stop(self._validation_file),
         }
         write_json(self.work / "result.json", result | self._setting() | dict(self.noted))
+
+    def price(
+        self,
+        recipe: Recipe,
+        data: Splits,
+        loop: Loop,
+        progress: Progress,
+        per_call: int,
+        dense: Callable[[], Loop],
+    ) -> None:
+        """Add to the result what a step of a sparse network takes against one of the dense network.
+
+        That is ``step_time``, see :func:`lottery.training.timing.against_dense`.
+        """
+        sparse = recipe.mask is not None or recipe.course is not None
+        calls = (progress.step - recipe.first_step) / per_call
+        asked, path = recipe.config.trainer.measure_step, self.work / "result.json"
+        if not sparse or not timing.worth_it(asked, progress.training_seconds, calls):
+            return
+        if loop.workers > 1 or self.signals.received is not None:  # others wait
+            return
+        spe = _steps_per_epoch(recipe, data)
+        log.info("timing the step against that of the dense network")
+        found = timing.against_dense(
+            loop, dense, data.train, per_call=per_call, steps_per_epoch=spe
+        )
+        if found:
+            write_json(path, {**read_json(path), "step_time": found})
 
     def finish(self, recipe: Recipe) -> None:
         """Remove what only an unfinished training needs."""
@@ -186,3 +246,14 @@ class Chief(Follower):
 
 def _steps_per_epoch(recipe: Recipe, data: Splits) -> int:
     return steps_per_epoch(data.train.size, recipe.config.trainer.batch_size)
+
+
+def _effective(severance: Severance, mask: masks.Mask) -> dict[str, float]:
+    if not mask:
+        return {}
+    left = sum(int((kept & severance.mask.get(path, kept)).sum()) for path, kept in mask.items())
+    return {"effective_density": left / sum(kept.size for kept in mask.values())}
+
+
+def _energy(joules: float | None) -> dict[str, float]:
+    return {} if joules is None else {"gpu_energy_joules": joules}

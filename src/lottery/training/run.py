@@ -72,7 +72,10 @@ def take_part(work: Path, recipe: Recipe, data: Splits, role: Follower) -> None:
         role.masked(recipe, loop)
         if recipe.measure:
             measured = [loop.evaluation(split) for split in (data.validation, data.test)]
-            role.end(recipe, data, progress, *measured)
+            role.end(recipe, data, loop, progress, *measured)
+            per_call = min(length.steps_per_call, length.steps_per_epoch)
+            dense = replace(recipe, mask=None, course=None)
+            role.price(recipe, data, loop, progress, per_call, lambda: build(dense, data, {})[0])
     except tf.errors.UnavailableError:  # another process is gone
         raise
     except tf.errors.OpError:

@@ -192,6 +192,12 @@ def severed(
     return replace(found, parts=parts, share=share), smaller
 
 
+def share_of_channels(model: keras.Model, mask: Mask) -> float:
+    """Of the multiply-adds of a functional network, those that are left without the channels that
+    ``mask`` prunes."""
+    return share_of_multiply_adds(cutting.severed(read(model), mask, whole_channels=True))
+
+
 def _closure(model: keras.Model, mask: Mask, cut: Severed) -> Severance:
     left = remaining(cut, cut.gone)
     kept = {

@@ -78,12 +78,14 @@ class Tally:
             "input_wait": self._wait / self._training,
         }
 
-    def progress(self) -> Progress:
-        """The point reached, this epoch's time included."""
+    def progress(self, joules: float | None = None) -> Progress:
+        """The point reached, this epoch's time included, and ``joules`` that it has taken."""
         sums = self.settle() if self._pending else self._sums
+        before = self._start.joules
         return Progress(
             step=self.step,
             seconds=self._start.seconds + time.perf_counter() - self._started,
             training_seconds=self._start.training_seconds + self._training,
             sums=tuple(float(s) for s in sums),
+            joules=None if before is None or joules is None else before + joules,
         )

@@ -5,6 +5,7 @@ import logging
 import os
 import statistics
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -17,13 +18,14 @@ PATIENCE = 2.0  # seconds to wait for the last sample: a driver that hangs must 
 
 
 class GpuSampler:
-    """A context that samples the run's GPUs in a thread, for :meth:`means` after it.
+    """A context that samples the run's GPUs in a thread, for :meth:`means` and :meth:`joules`.
 
     Without NVML or a GPU there is no thread and nothing to report, and never an error.
     """
 
     def __init__(self) -> None:
         self._samples: list[dict[str, float]] = []
+        self._joules: float | None = None
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="gpu-telemetry", daemon=True)
 
@@ -47,11 +49,27 @@ class GpuSampler:
         names = dict.fromkeys(name for s in self._samples for name in s)
         return {n: statistics.fmean(s[n] for s in self._samples if n in s) for n in names}
 
+    def joules(self) -> float | None:
+        """What the GPUs have used within the context, up to the last sample; None: not known.
+
+        By their own counters or, where one of them has none, the power of each sample over the
+        time since the one before.
+        """
+        return self._joules
+
     def _sample(self) -> None:
+        first, before = energy(), time.perf_counter()
+        self._joules = None if first is None else 0.0
         left = False
         while not left:  # and once more at the end, so that a short epoch has a sample too
             left = self._left.wait(SECONDS)
-            self._samples.append(sample())
+            found, counted, now = sample(), energy(), time.perf_counter()
+            self._samples.append(found)
+            if first is not None and counted is not None:
+                self._joules = counted - first
+            elif "gpu_power_watts" in found:
+                self._joules = (self._joules or 0.0) + found["gpu_power_watts"] * (now - before)
+            before = now
 
 
 def sample() -> dict[str, float]:
@@ -82,6 +100,23 @@ def sample() -> dict[str, float]:
         except pynvml.NVMLError as error:  # not supported, no permission, the device is lost
             log.debug("no %s: %s", name, error)
     return found
+
+
+def energy() -> float | None:
+    """Joules that the GPUs of :func:`gpus` have used since their driver was loaded; their sum.
+
+    None where one of them has no such counter (those before NVIDIA's Volta, a MIG instance).
+    """
+    devices = gpus()
+    if not devices:
+        return None
+    import pynvml
+
+    try:
+        return float(sum(map(pynvml.nvmlDeviceGetTotalEnergyConsumption, devices)) / 1000)
+    except pynvml.NVMLError as error:
+        log.debug("no energy counter: %s", error)
+        return None
 
 
 @functools.cache

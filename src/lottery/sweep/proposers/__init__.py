@@ -5,8 +5,10 @@ in Hydra's order, for a launcher that runs ``parallel`` jobs at a time.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from lottery.sweep.shares import priced
 
 Overrides = Sequence[str]
 
@@ -23,6 +25,7 @@ class Candidate:
     as a share of the training, None if that does not matter; ``control`` is one that cannot win.
     ``percentile`` is None in a study that has no masks of its own. ``barrier`` is the error, in
     points, on the line between two children of the state rewound to; None if nobody measured it.
+    ``shares`` are of the dense network's multiply-adds, by the key of each run that computes less.
     """
 
     overrides: tuple[str, ...]
@@ -38,6 +41,12 @@ class Candidate:
     tolerance: float = 1.0
     level: float | None = 0.05
     barrier: float | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def price(self) -> dict[str, float]:
+        """Its epochs in those of the dense network that cost as many multiply-adds."""
+        return priced(self.epochs, self.shares)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,10 @@ class Outlook:
     waves_to: int
     grid_cells: int
     grid_epochs: float
+    price_from: float = 0.0
+    price_to: float = 0.0
+    grid_price: float = 0.0
+    """The epochs in those of the dense network (:attr:`Candidate.price`)."""
 
 
 class Proposer(Protocol):

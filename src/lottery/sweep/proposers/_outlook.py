@@ -25,15 +25,16 @@ def outlook(
     done = {key for c in candidates if told.get(c.overrides) is not None for key in c.epochs}
     grid = {c.overrides: c for c in candidates if c.overrides not in told}
     whole = {k: e for c in grid.values() for k, e in c.epochs.items() if k not in done}
+    price = {k: p for c in grid.values() for k, p in c.price.items() if k not in done}
     played = [
         _play(made, told, done, wave)
         for sure in (True, False)
         for made in _scenarios(searches, told, sure)
     ]
-    cells, epochs, waves = zip(*played, strict=True)
+    cells, epochs, prices, waves = zip(*played, strict=True)
     return Outlook(
         min(cells), max(cells), min(epochs), max(epochs), min(waves), max(waves),
-        len(grid), sum(whole.values()),
+        len(grid), sum(whole.values()), min(prices), max(prices), sum(price.values()),
     )  # fmt: skip
 
 
@@ -110,19 +111,20 @@ def _scenarios(
 
 def _play(
     searches: Sequence[NetworkSearch], told: Told, done: Collection[str], wave: Wave
-) -> tuple[int, float, int]:
-    """Cells, epochs and waves of one search to its end."""
-    told, paid, asked, epochs, waves = dict(told), set(done), 0, 0.0, 0
+) -> tuple[int, float, float, int]:
+    """Cells, epochs, their price, and waves of one search to its end."""
+    told, paid, asked, epochs, price, waves = dict(told), set(done), 0, 0.0, 0.0, 0
     chains = [c for s in searches for c in s.network.candidates if c.iterative]
     while jobs := wave(searches, told):
         waves += 1
         asked += len(jobs)
         for c in jobs:
             epochs += sum(e for key, e in c.epochs.items() if key not in paid)
+            price += sum(p for key, p in c.price.items() if key not in paid)
             paid |= c.epochs.keys()
             told[c.overrides] = _PASSED
         told |= {c.overrides: _PASSED for c in chains if c.epochs.keys() <= paid}
-    return asked, epochs, waves
+    return asked, epochs, price, waves
 
 
 _PASSED = {"dense": {"val_top1": 1.0}, "ticket": {"val_top1": 1.0}}

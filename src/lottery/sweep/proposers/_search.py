@@ -136,5 +136,9 @@ class NetworkSearch:
 def _with_seed(candidate: Candidate, seed: int) -> Candidate:
     """The same cell of another seed, of which nothing is trained yet."""
     others = [o for o in candidate.overrides if o.lstrip("+").partition("=")[0] != "seed"]
-    epochs = {f"{key} seed={seed}": e for key, e in candidate.epochs.items()}
-    return replace(candidate, overrides=(*others, f"seed={seed}"), seed=seed, epochs=epochs)
+    epochs, shares = (
+        {f"{key} seed={seed}": value for key, value in by_run.items()}
+        for by_run in (candidate.epochs, candidate.shares)
+    )
+    overrides = (*others, f"seed={seed}")
+    return replace(candidate, overrides=overrides, seed=seed, epochs=epochs, shares=shares)
