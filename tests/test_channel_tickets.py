@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import SMALL, composed, laboratory, run
+from conftest import SMALL, composed, laboratory
 
 from lottery import experiment, tickets, transfer
 from lottery.compaction.inference import compact
 from lottery.models.cost import multiply_adds
-from lottery.models.kernels import kernels
 from lottery.runs import Run, runs_of
 from lottery.sweep import plan
 from lottery.trainings import load_data
@@ -91,6 +90,29 @@ def test_training_at_full_size_gives_the_same_ticket(study, tmp_path):
 
 def test_a_plan_knows_that_it_is_cheaper(study):
     config, lab, ticket = study
-    again = replace(config, seed=1)
-    (cell,) = plan.cells_of([((), again)], lab.store)
-    assert cell.price < cell.epochs_sum if hasattr(cell, "epochs_sum") else True
+    fresh, same = (replace(config, seed=seed) for seed in (1, config.seed))
+    cells = plan.cells_of([((), fresh), ((), replace(same, rewind=replace(same.rewind, epoch=2)))],
+                          lab.store)  # fmt: skip
+    for cell in cells:  # one whose masks are not known yet, and one whose first mask is
+        assert sum(cell.price.values()) < 0.9 * sum(cell.missing.values())
+    first = cells[1].lineage.rounds[0].ticket.key
+    work = ticket.ancestors[1].result["multiply_adds"]
+    known = cells[1].shares[first]
+    assert not known.guessed
+    assert known.value == pytest.approx(work["computed"] / work["network"], abs=1e-6)
+
+
+def test_a_transfer_trains_the_smaller_network_too(study, tmp_path):
+    _, lab, ticket = study
+    file = tmp_path / tickets.FILE
+    tickets.write(tickets.of_run(ticket), file)
+    config = composed(
+        f"ticket={file}", "data.classes=[6,7,8,9]", "trainer.epochs=1", "trainer.batch_size=64",
+        "transfer.controls=[random]", "logger=csv", name="transfer",
+    )  # fmt: skip
+    found = runs_of(transfer.transfer(config, lab))
+    for name in ("ticket", "random"):
+        work = found[name].result["multiply_adds"]
+        assert work["computed"] < 0.4 * work["network"]
+        mask = found[name].mask
+        assert not any(found[name].weights()[path][~kept].any() for path, kept in mask.items())

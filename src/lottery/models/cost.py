@@ -77,9 +77,9 @@ def of_training(network: Anatomy, mask: Mask, computed: "keras.Model") -> dict[s
     """What one image costs where ``network``, pruned by ``mask``, is trained as ``computed``.
 
     That is the network itself, or a smaller one that computes the same. Multiply-adds of a forward
-    pass: ``network`` with all its weights, ``surviving`` without the pruned ones, ``computed`` with
-    the dense kernels that really run; and of forward and backward pass of these, ``training``
-    (:func:`training_multiply_adds`).
+    pass: ``network`` with all its weights, ``surviving`` without the zeros of ``mask``,
+    ``computed`` with the dense kernels that really run; and of forward and backward pass of these,
+    ``training`` (:func:`training_multiply_adds`).
     """
 
     def kept(path: str, work: int) -> int:

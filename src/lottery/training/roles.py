@@ -161,7 +161,8 @@ class Chief(Follower):
         steps = progress.step - recipe.first_step
         epochs = steps / _steps_per_epoch(recipe, data)
         images = steps * recipe.config.trainer.batch_size
-        mask = loop.masking.mask() if recipe.course is not None else loop.mask
+        # What is cut off is zero, too.
+        mask = loop.masking.mask() if recipe.course is not None else loop.severance.mask
         work = cost.of_training(loop.anatomy, mask, loop.model)
         result = {
             **validation.metrics.named("val_"),
