@@ -48,14 +48,14 @@ def sgd():
     return keras.optimizers.SGD(1e-4, momentum=0.9, weight_decay=1e-3, name="optimizer")
 
 
-def loop(build, mask, *, compact, whole_channels=False, strategy="one", optimizer=None, **options):
+def loop(build, mask, *, compact, whole_channels=False, optimizer=None, side=SIDE):
     keras.utils.set_random_seed(0)
     return Loop(
         network=build,
         optimizer=optimizer or sgd,
-        preprocessing=Preprocessing((SIDE, SIDE, 3), 0, False, (0.5,), (0.5,)),
-        batch_size=BATCH, eval_batch_size=BATCH, seed=0, strategy=devices.strategy(strategy),
-        mask=mask, compact=compact, whole_channels=whole_channels, **options,
+        preprocessing=Preprocessing((side, side, 3), 0, False, (0.5,), (0.5,)),
+        batch_size=BATCH, eval_batch_size=BATCH, seed=0, strategy=devices.strategy("one"),
+        mask=mask, compact=compact, whole_channels=whole_channels,
     )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def trained(own, first=0, last=STEPS):
     """Losses of the steps, and the state after them."""
     losses = []
     for step in range(first, last):
-        losses.append(own.train(*batch(step), step).numpy()[0] / BATCH)
+        losses.append(own.train(*batch(step, own.model.input_shape[1]), step).numpy()[0] / BATCH)
     return losses, own.state()
 
 
@@ -88,8 +88,8 @@ def randomised(state, seed=1):
     for name, array in state.items():
         if array.dtype.kind != "f" or array.ndim == 0:
             changed[name] = array
-        elif name.endswith(("moving_variance", "gamma")) or "velocity" in name:
-            changed[name] = (array + generator.uniform(0.5, 1.5, array.shape)).astype(array.dtype)
+        elif name.endswith(("moving_variance", "gamma")):
+            changed[name] = (array * generator.uniform(0.5, 1.5, array.shape)).astype(array.dtype)
         elif name.endswith(("beta", "bias", "moving_mean")):
             changed[name] = (array + 0.1 * generator.normal(size=array.shape)).astype(array.dtype)
         elif name.endswith("momentum"):
@@ -164,27 +164,18 @@ OWN = {
     "bottlenecks": bottlenecks,
     "gates": gates_and_branches,
 }
-LARGE = {
+OURS = {
     "conv_6": {"width": 0.25},
     "resnet20": {"width": 0.5},
     "mobilenet_v2": {"width": 0.35, "dropout": 0.1},
-    "densenet121": {},
-    "efficientnetb0": {},
-    "mobilenet": {},
-    "mobilenetv3small": {},
-    "resnet50": {},
-    "resnet50v2": {},
-    "vgg11": {},
-    "xception": {},
 }
-
-
-OURS = ("conv_6", "resnet20", "mobilenet_v2")
-
-
-def large(name):
-    side = SIDE if name in OURS else 75
-    return lambda: models.build(name, (side, side, 3), 10, **LARGE[name])
+LARGE = [
+    *((name, kind) for name in OURS for kind in ("channels", "weights")),
+    ("DenseNet121", "weights"),
+    ("EfficientNetB0", "channels"),
+    ("ResNet50", "weights"),
+    ("Xception", "channels"),
+]
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -193,16 +184,16 @@ def test_a_smaller_network_trains_as_the_masked_one(name, kind, share):
     assert_trains_the_same(OWN[name], kind, share)
 
 
-def assert_trains_the_same(build, kind, share, steps=STEPS):
+def assert_trains_the_same(build, kind, share, steps=STEPS, side=SIDE):
     mask = mask_of(build(), kind, share)
     whole_channels = kind == "channels"
-    full = loop(build, mask, compact=False, whole_channels=whole_channels)
-    compact = loop(build, mask, compact=True, whole_channels=whole_channels)
+    full = loop(build, mask, compact=False, whole_channels=whole_channels, side=side)
+    compact = loop(build, mask, compact=True, whole_channels=whole_channels, side=side)
     start = randomised(full.state())
     for own in (full, compact):
         own.load(start)
     if whole_channels:
-        assert multiply_adds(compact.model) < 0.6 * multiply_adds(full.model)
+        assert multiply_adds(compact.model) < 0.7 * multiply_adds(full.model)
     assert_same(trained(full, 0, steps), trained(compact, 0, steps))
 
 
@@ -383,7 +374,10 @@ def test_options_that_contradict(override, reason):
 
 
 @pytest.mark.zoo
-@pytest.mark.parametrize("name", LARGE)
-@pytest.mark.parametrize(("kind", "share"), [("channels", 0.5), ("weights", 0.97)])
-def test_large_networks(name, kind, share):
-    assert_trains_the_same(large(name), kind, share, steps=20 if name in OURS else 3)
+@pytest.mark.parametrize(("name", "kind"), LARGE)
+def test_large_networks(name, kind):
+    side, steps = (SIDE, STEPS) if name in OURS else (75, 2)
+    assert_trains_the_same(
+        lambda: models.build(name, (side, side, 3), 10, **OURS.get(name, {})),
+        kind, 0.5 if kind == "channels" else 0.97, steps, side,
+    )  # fmt: skip
