@@ -39,6 +39,7 @@ from lottery.training.metrics import Metrics, sums_of
 from lottery.training.setting import Setting
 from lottery.training.tally import Tally, refuse_divergence
 from lottery.training.telemetry import GpuSampler
+from lottery.training.update import Update
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,9 @@ class Loop:
             self._optimizer = optimizer
             self._refuse_equal_names()
             self.masking = Masking(self.model, optimizer, self.mask, self.course)
+        self._update = Update(
+            optimizer, self.model.trainable_variables, self.masking, self.strategy
+        )
         others = self.model.non_trainable_variables
         self._statistics = [v for v in others if keras.backend.is_float_dtype(v.dtype)]
         self._seeds = [v for v in others if "seed_generator" in v.path]
@@ -380,9 +384,7 @@ class Loop:
 
     def _step(self, images: Any, labels: Any, step: Any) -> Any:
         gradients, sums = self._dense_gradients(images, labels, step)
-        survivors = self.masking.survivors(gradients)
-        self._optimizer.apply(survivors, self.model.trainable_variables)
-        tf.__internal__.distribute.interim.maybe_merge_call(self.masking.zero_pruned, self.strategy)
+        self._update(gradients)
         return sums
 
     def _measurement(self, images: Any, labels: Any, step: Any) -> tuple[Any, list[Any]]:

@@ -9,6 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lottery.errors import ConfigError
 from lottery.options import option
 
@@ -65,6 +67,30 @@ class Optimizer:
 def _default_decay(kind: Any) -> Any:
     parameter = inspect.signature(kind).parameters.get("weight_decay")
     return None if parameter is None else parameter.default
+
+
+ELEMENTWISE = frozenset(
+    ("Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "Lamb", "Lion", "Nadam", "RMSprop", "SGD")
+)
+"""Optimizers of Keras that move no weight whose gradients and slots are zero.
+
+Lamb's norms are those of whole variables, but scale what it does to each weight by itself.
+"""
+
+
+def keeps_zeros(optimizer: Any) -> bool:
+    """Whether a weight that is zero stays so where its gradients and slots are zero.
+
+    False where that is not known: of optimizers of one's own, and of averaged weights.
+    """
+    import keras
+
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    kind = type(inner)
+    if kind.__name__ not in ELEMENTWISE or kind is not getattr(keras.optimizers, kind.__name__):
+        return False
+    divides = np.float32(getattr(inner, "epsilon", 1)) == 0  # 0 by 0
+    return not (divides or inner.use_ema)
 
 
 def accelerate(optimizer: Any, paths: Collection[str], factor: float) -> None:
