@@ -36,6 +36,7 @@ from lottery.training.feeding import Feed
 from lottery.training.length import Length
 from lottery.training.masking import Masking
 from lottery.training.metrics import Metrics, sums_of
+from lottery.training.saving import Saver
 from lottery.training.setting import Setting
 from lottery.training.tally import Tally, refuse_divergence
 from lottery.training.telemetry import GpuSampler
@@ -155,7 +156,8 @@ class Loop:
 
     def state(self) -> State:
         """A copy of all variables as arrays, and of a mask that changes."""
-        arrays = {name: np.array(v.value) for name, v in self.variables().items()}
+        copy = _copied if self.replicas == 1 else np.array
+        arrays = {name: copy(v.value) for name, v in self.variables().items()}
         return {**arrays, **self.masking.state()}
 
     def load(self, state: State) -> None:
@@ -207,13 +209,26 @@ class Loop:
         ``checkpoints`` keeps, and at the end. ``callbacks`` are Keras callbacks; the logs of an
         epoch hold the metrics of the design's Logging contract.
 
-        Raises :class:`StoppedError` after saving, if a signal came, and :class:`DivergedError`,
-        keeping the last good checkpoint, if the loss is not finite.
+        Raises :class:`StoppedError` after saving, if a signal came, :class:`DivergedError`, keeping
+        the last good checkpoint, if the loss is not finite, and what :class:`Saver` raises.
         """
+        with Saver(checkpoints, self.masking.check) as saver:
+            # Before callbacks may change anything: the state of step 0 is the initialisation.
+            if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
+                saver.save(self.state(), progress)
+            return self._fit(data, length, progress, saver, checkpoint_steps, callbacks, signals)
+
+    def _fit(
+        self,
+        data: Splits,
+        length: Length,
+        progress: Progress,
+        saver: Saver,
+        checkpoint_steps: int,
+        callbacks: list[Any],
+        signals: StopSignals,
+    ) -> Progress:
         spe = length.steps_per_epoch
-        # Before callbacks may change anything: the state of step 0 is the initialisation.
-        if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
-            checkpoints.save(self.state(), progress)
         chunks = length.chunks(progress.step)
         bars = keras.callbacks.CallbackList(
             callbacks, model=self.model, epochs=length.last_step // spe, steps=spe, verbose=1
@@ -237,10 +252,10 @@ class Loop:
                         continue  # what follows the loop sees to it
                     if length.validates(tally.step):
                         self._validate_within(data, tally, watching)
-                    if tally.step in checkpoints.keep_steps:
-                        checkpoints.save(self.state(), tally.progress())
+                    if tally.step in saver.keep_steps or self._stopping(signals):
+                        saver.save(self.state(), tally.progress())
                     if self._stopping(signals):
-                        checkpoints.save(self.state(), tally.progress())
+                        saver.settle()
                         signals.stop(f"after step {tally.step} of {length.last_step}")
                 trained = Metrics.of(tally.settle())
             validation = self.evaluate(data.validation)
@@ -259,13 +274,15 @@ class Loop:
             )
             if (
                 progress.step % checkpoint_steps == 0
-                or progress.step in checkpoints.keep_steps
+                or progress.step in saver.keep_steps
                 or progress.step == length.last_step
                 or self._stopping(signals)
             ):
-                checkpoints.save(self.state(), progress)
+                saver.save(self.state(), progress)
             if self._stopping(signals):
+                saver.settle()
                 signals.stop(f"after step {progress.step} of {length.last_step}")
+        saver.settle()
         bars.on_train_end()
         return progress
 
@@ -426,6 +443,12 @@ class Loop:
                 loss += tf.add_n(self.model.losses) / self.replicas
             loss = self._optimizer.scale_loss(loss)
         return tape.gradient(loss, self.model.trainable_variables), losses, logits
+
+
+def _copied(variable: Any) -> np.ndarray[Any, Any]:
+    """The values of a variable of one device, in a quarter of the time that ``np.array`` takes."""
+    value = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+    return np.asarray(value.numpy())
 
 
 def _tell(watching: list[Any], step: int, validation: Metrics) -> None:
