@@ -370,6 +370,17 @@ MUTANTS = [
         "weights are zero all the same", ("test_update.py",),
     ),
     Mutant(
+        "a checkpoint that was not written is forgotten", "training/saving.py",
+        "            writing.result()\n", "            writing.exception()\n",
+        "nothing else stops: a later checkpoint may be written",
+        ("test_saving.py",),
+    ),
+    Mutant(
+        "a pass over a split begins where the last one ended", "training/evaluation.py",
+        "-(-split.size // self._batch_size)", "split.size // self._batch_size",
+        "right where batches divide the split",
+    ),
+    Mutant(
         "evaluated in training mode", "training/evaluation.py",
         "self._model(inputs, training=False)", "self._model(inputs, training=True)",
         "right for networks without dropout and normalisation",
