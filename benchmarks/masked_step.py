@@ -1,7 +1,11 @@
 """What a mask costs in a training step: ours, a Keras constraint, a callback with get/set_weights.
 
-python benchmarks/masked_step.py [--rounds 10] [--size 96] [--batch 128]
-    [--precision mixed_bfloat16] [--jit-compile] [--only dense ours]
+python benchmarks/masked_step.py [--rounds 10] [--network mobilenet_v2] [--size 96] [--batch 128]
+    [--optimizer momentum] [--precision mixed_bfloat16] [--jit-compile] [--steps 1]
+    [--only dense ours]
+
+For LeNet-300-100, `--network lenet_300_100 --size 28 --steps 50`. `dense, by kernels` and `ours, by
+kernels` make the update with TensorFlow's kernels, one after the other, as several replicas do.
 """
 
 import argparse
@@ -19,10 +23,16 @@ from lottery import choices, models
 from lottery.data.preprocessing import Preprocessing
 from lottery.models.kernels import kernels
 from lottery.pruning import masks
-from lottery.training import devices
+from lottery.training import devices, update
 from lottery.training.loop import Loop
 
 PERCENTILE = 88
+# name: channels, classes, crop padding and flip
+NETWORKS = {
+    "mobilenet_v2": (3, 1000, 4, True),
+    "resnet20": (3, 10, 4, True),
+    "lenet_300_100": (1, 10, 0, False),
+}
 
 
 class Masked(keras.constraints.Constraint):
@@ -35,13 +45,24 @@ class Masked(keras.constraints.Constraint):
         return weights * self.mask
 
 
-def loop(size, batch, mask=None, strategy="one", jit_compile=False):
-    """A training loop over MobileNetV2 at ``size`` pixels with 1,000 classes."""
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.01),
+    "momentum": lambda: keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+    "adam": lambda: keras.optimizers.Adam(0.0012),
+}
+
+
+def loop(
+    size, batch, mask=None, strategy="one", jit_compile=False, network="mobilenet_v2",
+    optimizer="momentum",
+):  # fmt: skip
+    """A training loop over a network of :data:`NETWORKS` at ``size`` pixels."""
+    shape, classes = (size, size, NETWORKS[network][0]), NETWORKS[network][1]
     keras.utils.set_random_seed(0)
     return Loop(
-        network=lambda: models.build("mobilenet_v2", (size, size, 3), 1000),
-        optimizer=lambda: keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
-        preprocessing=Preprocessing((size, size, 3), 4, True, (0.5,), (0.5,)),
+        network=lambda: models.build(network, shape, classes),
+        optimizer=OPTIMIZERS[optimizer],
+        preprocessing=Preprocessing(shape, *NETWORKS[network][2:], (0.5,), (0.5,)),
         batch_size=batch,
         eval_batch_size=batch,
         seed=0,
@@ -51,11 +72,12 @@ def loop(size, batch, mask=None, strategy="one", jit_compile=False):
     )
 
 
-def random_batch(size, batch):
+def random_batch(size, batch, network="mobilenet_v2"):
     """One step's images and labels."""
+    channels, classes = NETWORKS[network][:2]
     generator = np.random.default_rng(0)
-    images = tf.constant(generator.integers(0, 256, (1, batch, size, size, 3)), tf.uint8)
-    return images, tf.constant(generator.integers(0, 1000, (1, batch)), tf.int32)
+    images = tf.constant(generator.integers(0, 256, (1, batch, size, size, channels)), tf.uint8)
+    return images, tf.constant(generator.integers(0, classes, (1, batch)), tf.int32)
 
 
 def magnitude_mask(network):
@@ -83,45 +105,70 @@ def main():
     parser = options(batch=128)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--jit-compile", action="store_true")
-    ways = ["dense", "ours", "constraint", "callback"]
-    parser.add_argument("--only", nargs="+", default=ways, choices=ways)
+    parser.add_argument("--network", default="mobilenet_v2", choices=NETWORKS)
+    parser.add_argument("--optimizer", default="momentum", choices=OPTIMIZERS)
+    parser.add_argument("--steps", type=int, default=1, help="a measurement takes so many")
+    ways = ["dense", "ours", "constraint", "callback", "dense, by kernels", "ours, by kernels"]
+    parser.add_argument("--only", nargs="+", default=ways[:4], choices=ways)
     given = parser.parse_args()
     size, batch = given.size, given.batch
     devices.configure(precision=given.precision, deterministic=False)
-    build = partial(loop, size, batch, jit_compile=given.jit_compile)
-    images, labels = random_batch(size, batch)
-    dense = build()
-    mask = magnitude_mask(dense.model)
-    ours = build(mask)
-    constrained = build()
-    for v in constrained.model.trainable_variables:
-        if v.path in mask:
-            v.constraint = Masked(mask[v.path])
-    called_back = build()
+    build = partial(
+        loop, size, batch, jit_compile=given.jit_compile, network=given.network,
+        optimizer=given.optimizer,
+    )  # fmt: skip
+    images, labels = random_batch(size, batch, given.network)
+    mask = magnitude_mask(build().model)
+    first = tf.constant(0, tf.int64)
 
-    def step(network):
-        return lambda: network._train_call(images, labels, tf.constant(0, tf.int64)).numpy()
+    def repeated(network, after=lambda: None):
+        def run():
+            for _ in range(given.steps):
+                sums = network._train_call(images, labels, first)
+                after()
+            sums.numpy()
 
-    def step_and_callback():
-        step(called_back)()
-        for layer in called_back.model.layers:  # as the reference study did after each batch
-            paths = [w.path for w in layer.weights]
-            if any(p in mask for p in paths):
-                values = layer.get_weights()
-                layer.set_weights(
-                    [w * mask[p] if p in mask else w for p, w in zip(paths, values, strict=True)]
-                )
+        return run
 
-    steps = {
-        "dense": step(dense),
-        "ours": step(ours),
-        "constraint": step(constrained),
-        "callback": step_and_callback,
+    def by_kernels(network):
+        run = repeated(network)
+        most, update.MOST_VARIABLES = update.MOST_VARIABLES, 0
+        run()  # which chooses
+        update.MOST_VARIABLES = most
+        return run
+
+    def constrained():
+        network = build()
+        for v in network.model.trainable_variables:
+            if v.path in mask:
+                v.constraint = Masked(mask[v.path])
+        return repeated(network)
+
+    def called_back():
+        network = build()
+
+        def after():
+            for layer in network.model.layers:  # as the reference study did after each batch
+                paths = [w.path for w in layer.weights]
+                if any(p in mask for p in paths):
+                    values = zip(paths, layer.get_weights(), strict=True)
+                    layer.set_weights([w * mask[p] if p in mask else w for p, w in values])
+
+        return repeated(network, after)
+
+    made = {
+        "dense": lambda: repeated(build()),
+        "ours": lambda: repeated(build(mask)),
+        "constraint": constrained,
+        "callback": called_back,
+        "dense, by kernels": lambda: by_kernels(build()),
+        "ours, by kernels": lambda: by_kernels(build(mask)),
     }
-    seconds = alternating({name: steps[name] for name in given.only}, given.rounds)
+    seconds = alternating({name: made[name]() for name in given.only}, given.rounds)
     report(
-        "masked_step", given.only[0], seconds, size=size, batch=batch, percentile=PERCENTILE,
-        precision=given.precision, jit_compile=given.jit_compile,
+        "masked_step", given.only[0], seconds, network=given.network, size=size, batch=batch,
+        optimizer=given.optimizer, percentile=PERCENTILE, precision=given.precision,
+        jit_compile=given.jit_compile, steps=given.steps,
     )  # fmt: skip
 
 

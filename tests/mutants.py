@@ -352,11 +352,33 @@ MUTANTS = [
     ),
     # -- training
     Mutant(
-        "nothing zeroed after a step", "training/loop.py",
-        "distribute.interim.maybe_merge_call(self.masking.zero_pruned, self.strategy)",
-        "distribute.interim",
-        "optimizers of Keras leave zero where gradient and slots are",
-        ("test_training.py", "test_peer_bugs.py"),
+        "nothing zeroed after a step", "training/update.py",
+        "        if self._masking.zeroes:\n", "        if False:\n",
+        "most optimizers of Keras leave zero where gradient and slots are",
+        ("test_optimizers.py", "test_laws.py"),
+    ),
+    Mutant(
+        "any optimizer is trusted to keep zeros", "training/optimizers/__init__.py",
+        "kind.__name__ not in ELEMENTWISE or kind is not getattr(keras.optimizers, kind.__name__)",
+        "False",
+        "right for all of Keras but Muon",
+        ("test_update.py", "test_laws.py"),
+    ),
+    Mutant(
+        "slots are not looked at", "training/masking.py",
+        "names += [(v.path, path) for path, v in self._slots if path in self._first]", "pass",
+        "weights are zero all the same", ("test_update.py",),
+    ),
+    Mutant(
+        "a checkpoint that was not written is forgotten", "training/saving.py",
+        "            writing.result()\n", "            writing.exception()\n",
+        "nothing else stops: a later checkpoint may be written",
+        ("test_saving.py",),
+    ),
+    Mutant(
+        "a pass over a split begins where the last one ended", "training/evaluation.py",
+        "-(-split.size // self._batch_size)", "split.size // self._batch_size",
+        "right where batches divide the split",
     ),
     Mutant(
         "evaluated in training mode", "training/evaluation.py",

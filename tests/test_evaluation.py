@@ -42,6 +42,28 @@ def test_however_many_at_a_time_the_same_images_are_right(model, batch_size):
     assert measured.correct.mean() == measured.metrics.top1
 
 
+def test_every_pass_is_over_the_whole_split_from_its_beginning(model):
+    """Also after one that failed in the middle, and with another split in between."""
+    measure = evaluation(model, 7)
+    first, other = measure(DATA.validation), measure(DATA.test)
+    call = measure._call
+    batches = iter(range(3))
+
+    def failing(*batch):
+        if next(batches, None) is None:
+            raise KeyboardInterrupt
+        return call(*batch)
+
+    measure._call = failing
+    with pytest.raises(KeyboardInterrupt):
+        measure(DATA.validation)
+    measure._call = call
+    for split, expected in [(DATA.validation, first), (DATA.test, other)] * 2:
+        again = measure(split)
+        assert again.metrics == expected.metrics
+        assert np.array_equal(again.correct, expected.correct)
+
+
 @pytest.mark.parametrize("weight", [0.0, np.nan])
 def test_of_equal_logits_the_first_class_counts_and_none_of_what_is_no_number(model, weight):
     kept = model.get_weights()

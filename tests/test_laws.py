@@ -114,13 +114,13 @@ class Restless(keras.optimizers.SGD):
         variable.assign_add(tf.ones_like(variable) * tf.cast(learning_rate, variable.dtype))
 
 
-def loop_of(optimizer, preprocessing, seed=0, **options) -> Loop:
+def loop_of(optimizer, preprocessing, seed=0, classes=3, **options) -> Loop:
     """One dense layer on the pixels, in batches of four."""
 
     def network() -> keras.Model:
         image = keras.Input(preprocessing.input_shape, name="image")
         x = keras.layers.Flatten(name="flatten")(image)
-        head = keras.layers.Dense(3, kernel_initializer="ones", name="head")
+        head = keras.layers.Dense(classes, kernel_initializer="ones", name="head")
         return keras.Model(image, head(x), name="small")
 
     return Loop(

@@ -20,6 +20,7 @@ from lottery.rewinding import masked, owner, without_slots
 from lottery.training.masking import Masking
 from lottery.training.optimizers import Optimizer
 from lottery.training.schedules import unchanging
+from lottery.training.update import Update
 
 
 @pytest.mark.parametrize(
@@ -51,16 +52,18 @@ def test_every_optimizer_keeps_zeros_and_goes_on_from_its_state(name, own):
         for path, array in masked(state, mask).items():
             named[path].assign(array)
         network = SimpleNamespace(trainable_variables=weights, variables=weights)
-        return named, optimizer, Masking(network, optimizer, mask, None)
+        masking = Masking(network, optimizer, mask, None)
+        update = Update(optimizer, weights, masking, tf.distribute.get_strategy())
+        return named, masking, tf.function(update, autograph=False)
 
     def step(begun, number):
-        named, optimizer, masking = begun
+        named, masking, update = begun
         generator = np.random.default_rng(number)
         weights = [named[f"model/{path}"] for path in shapes]
-        gradients = [tf.constant(generator.normal(size=v.shape), tf.float32) for v in weights]
-        optimizer.apply(masking.survivors(gradients), weights)
-        masking.zero_pruned(tf.distribute.get_strategy())
-        return {n: np.array(v) for n, v in named.items()}
+        update([tf.constant(generator.normal(size=v.shape), tf.float32) for v in weights])
+        state = {n: np.array(v) for n, v in named.items()}
+        masking.check(state, number)
+        return state
 
     begun = begin()
     first = step(begun, 0)

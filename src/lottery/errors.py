@@ -37,6 +37,10 @@ class ResultError(LotteryError):
     """A file of results is damaged, or of another version of this program."""
 
 
+class MaskError(LotteryError):
+    """An optimizer moved what a mask holds at zero."""
+
+
 class DivergedError(LotteryError):
     """The loss is no longer a finite number."""
 

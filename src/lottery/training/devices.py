@@ -72,6 +72,12 @@ def local_devices(strategy: Any) -> tuple[str, ...]:
     return ("",) if replicas == 1 else tuple(strategy.extended.worker_devices)
 
 
+def gpu() -> str | None:
+    """The GPU that a single replica trains on; None where there is none."""
+    gpus = tf.config.list_logical_devices("GPU")
+    return gpus[0].name if gpus else None
+
+
 def _multiworker(task: cluster.Task) -> Any:
     """Meet the other processes. Raises :class:`ClusterError` if they do not come."""
     tf.get_logger().setLevel("ERROR")

@@ -8,6 +8,15 @@ import tensorflow as tf
 from lottery.data import Share
 from lottery.training import devices
 
+BATCHES_AHEAD = 2  # on a GPU: one to compute on, and one on its way
+
+
+def ahead(dataset: Any, device: str | None) -> Any:
+    """The data set, with its next elements on that device before they are asked for; if any."""
+    if device is None:
+        return dataset
+    return dataset.apply(tf.data.experimental.prefetch_to_device(device, BATCHES_AHEAD))
+
 
 class Feed:
     """How the processes and replicas of a strategy share each batch.
@@ -25,7 +34,7 @@ class Feed:
     def __call__(self, dataset: Any, batch_axis: int = 1) -> Iterator[Any]:
         """Iterate over the batches of this process, each spread over its replicas."""
         if self.replicas == 1:
-            return iter(dataset)
+            return iter(ahead(dataset, devices.gpu()))
 
         local = self.replicas // self.workers
 

@@ -37,10 +37,12 @@ from lottery.training.feeding import Feed
 from lottery.training.length import Length
 from lottery.training.masking import Masking
 from lottery.training.metrics import Metrics, sums_of
+from lottery.training.saving import Saver
 from lottery.training.setting import Setting
 from lottery.training.severance import Severance
 from lottery.training.tally import Tally, refuse_divergence
 from lottery.training.telemetry import GpuSampler
+from lottery.training.update import Update
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +107,13 @@ class Loop:
             self._optimizer = optimizer
             self._refuse_equal_names()
             self.anatomy = Anatomy.of(network)
-            own = self.mask if self.course else self.severance.mask_of_part()
-            self.masking = Masking(self.model, optimizer, own, self.course)
+            part = self.mask if self.course else self.severance.mask_of_part()
+            self.masking = Masking(
+                self.model, optimizer, part, self.course, whole=self.severance.mask
+            )
+        self._update = Update(
+            optimizer, self.model.trainable_variables, self.masking, self.strategy
+        )
         others = self.model.non_trainable_variables
         self._statistics = [v for v in others if keras.backend.is_float_dtype(v.dtype)]
         self._seeds = [v for v in others if "seed_generator" in v.path]
@@ -173,7 +180,8 @@ class Loop:
 
     def state(self) -> State:
         """A copy of all variables as arrays, and of a mask that changes."""
-        arrays = {name: np.array(v.value) for name, v in self.variables().items()}
+        copy = _copied if self.replicas == 1 else np.array
+        arrays = {name: copy(v.value) for name, v in self.variables().items()}
         return {**self.severance.whole(arrays), **self.masking.state()}
 
     def load(self, state: State) -> None:
@@ -224,13 +232,26 @@ class Loop:
         ``checkpoints`` keeps, and at the end. ``callbacks`` are Keras callbacks; the logs of an
         epoch hold the metrics of the design's Logging contract.
 
-        Raises :class:`StoppedError` after saving, if a signal came, and :class:`DivergedError`,
-        keeping the last good checkpoint, if the loss is not finite.
+        Raises :class:`StoppedError` after saving, if a signal came, :class:`DivergedError`, keeping
+        the last good checkpoint, if the loss is not finite, and what :class:`Saver` raises.
         """
+        with Saver(checkpoints, self.masking.check) as saver:
+            # Before callbacks may change anything: the state of step 0 is the initialisation.
+            if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
+                saver.save(self.state(), progress)
+            return self._fit(data, length, progress, saver, checkpoint_steps, callbacks, signals)
+
+    def _fit(
+        self,
+        data: Splits,
+        length: Length,
+        progress: Progress,
+        saver: Saver,
+        checkpoint_steps: int,
+        callbacks: list[Any],
+        signals: StopSignals,
+    ) -> Progress:
         spe = length.steps_per_epoch
-        # Before callbacks may change anything: the state of step 0 is the initialisation.
-        if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
-            checkpoints.save(self.state(), progress)
         chunks = length.chunks(progress.step)
         bars = keras.callbacks.CallbackList(
             callbacks, model=self.model, epochs=length.last_step // spe, steps=spe, verbose=1
@@ -254,10 +275,10 @@ class Loop:
                         continue  # what follows the loop sees to it
                     if length.validates(tally.step):
                         self._validate_within(data, tally, watching)
-                    if tally.step in checkpoints.keep_steps:
-                        checkpoints.save(self.state(), tally.progress(gpus.joules()))
+                    if tally.step in saver.keep_steps or self._stopping(signals):
+                        saver.save(self.state(), tally.progress(gpus.joules()))
                     if self._stopping(signals):
-                        checkpoints.save(self.state(), tally.progress(gpus.joules()))
+                        saver.settle()
                         signals.stop(f"after step {tally.step} of {length.last_step}")
                 trained = Metrics.of(tally.settle())
             validation = self.evaluate(data.validation)
@@ -278,13 +299,15 @@ class Loop:
             )
             if (
                 progress.step % checkpoint_steps == 0
-                or progress.step in checkpoints.keep_steps
+                or progress.step in saver.keep_steps
                 or progress.step == length.last_step
                 or self._stopping(signals)
             ):
-                checkpoints.save(self.state(), progress)
+                saver.save(self.state(), progress)
             if self._stopping(signals):
+                saver.settle()
                 signals.stop(f"after step {progress.step} of {length.last_step}")
+        saver.settle()
         bars.on_train_end()
         return progress
 
@@ -403,9 +426,7 @@ class Loop:
 
     def _step(self, images: Any, labels: Any, step: Any) -> Any:
         gradients, sums = self._dense_gradients(images, labels, step)
-        survivors = self.masking.survivors(gradients)
-        self._optimizer.apply(survivors, self.model.trainable_variables)
-        tf.__internal__.distribute.interim.maybe_merge_call(self.masking.zero_pruned, self.strategy)
+        self._update(gradients)
         return sums
 
     def _measurement(self, images: Any, labels: Any, step: Any) -> tuple[Any, list[Any]]:
@@ -447,6 +468,12 @@ class Loop:
                 loss += tf.add_n(self.model.losses) / self.replicas
             loss = self._optimizer.scale_loss(loss)
         return tape.gradient(loss, self.model.trainable_variables), losses, logits
+
+
+def _copied(variable: Any) -> np.ndarray[Any, Any]:
+    """The values of a variable of one device, in a quarter of the time that ``np.array`` takes."""
+    value = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+    return np.asarray(value.numpy())
 
 
 def _tell(watching: list[Any], step: int, validation: Metrics) -> None:

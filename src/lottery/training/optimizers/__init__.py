@@ -9,6 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from lottery.errors import ConfigError
 from lottery.options import option
 
@@ -16,14 +18,22 @@ SPARED = ("bias", "gamma", "beta")
 """Variables that weight decay spares: biases and those of BatchNorm."""
 
 
+ELEMENTWISE = frozenset(
+    ("Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "Lamb", "Lion", "Nadam", "RMSprop", "SGD")
+)
+"""Optimizers of Keras that update weights one by one, and none whose gradients and slots are zero.
+
+Lamb's norms are those of whole variables, but scale what it does to each weight by itself.
+"""
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """What all optimizers have. Weight decay is decoupled and spares biases and BatchNorm."""
 
     elementwise: ClassVar[bool] = False
-    """Whether the update of a weight depends on no other one, or on sums to which zeros add nothing
-    (norms). If so, a network without the weights that a mask has cut off trains as one with them.
-    """
+    """Whether it is one of :data:`ELEMENTWISE`, or like them: then a network without the weights
+    that a mask has cut off trains as one with them."""
 
     learning_rate: float = option(0.1, "peak learning rate", gt=0)
     weight_decay: float = option(0.0, "decay per step, times the learning rate", ge=0)
@@ -70,6 +80,21 @@ class Optimizer:
 def _default_decay(kind: Any) -> Any:
     parameter = inspect.signature(kind).parameters.get("weight_decay")
     return None if parameter is None else parameter.default
+
+
+def keeps_zeros(optimizer: Any) -> bool:
+    """Whether a weight that is zero stays so where its gradients and slots are zero.
+
+    False where that is not known: of optimizers of one's own, and of averaged weights.
+    """
+    import keras
+
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    kind = type(inner)
+    if kind.__name__ not in ELEMENTWISE or kind is not getattr(keras.optimizers, kind.__name__):
+        return False
+    divides = np.float32(getattr(inner, "epsilon", 1)) == 0  # 0 by 0
+    return not (divides or inner.use_ema)
 
 
 def accelerate(optimizer: Any, paths: Collection[str], factor: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lottery import choices
 from lottery.choices import library
-from lottery.training.optimizers import Optimizer
+from lottery.training.optimizers import ELEMENTWISE, Optimizer
 
 # Of other options, or what this project does itself.
 _DECIDED = {
@@ -17,8 +17,6 @@ _DECIDED = {
     "name",
 }  # fmt: skip
 _NO_CHOICES = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
-
-_OF_MATRICES = {"Muon"}  # whose update of a weight depends on others of its kernel
 
 # Masks and rewinding need slots that have the shapes of their weights and may be set to zero:
 # without a gradient such a weight must stay as it is.
@@ -72,7 +70,7 @@ def _made(class_name: str) -> type:
         defaults=common,
     )
     made.keras_class = keras_class  # type: ignore[attr-defined]
-    made.elementwise = class_name not in _OF_MATRICES  # type: ignore[attr-defined]
+    made.elementwise = class_name in ELEMENTWISE  # type: ignore[attr-defined]
     return made
 
 
