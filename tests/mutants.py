@@ -366,7 +366,8 @@ MUTANTS = [
     ),
     Mutant(
         "slots are not looked at", "training/masking.py",
-        "names += [(v.path, path) for path, v in self._slots if path in self._first]", "pass",
+        "names += [(v.path, path) for path, v in self._slots if path and path in self._first]",
+        "pass",
         "weights are zero all the same", ("test_update.py",),
     ),
     Mutant(

@@ -16,7 +16,7 @@ from lottery.compaction.reading import read
 from lottery.data.preprocessing import Preprocessing
 from lottery.errors import ConfigError
 from lottery.models.cost import multiply_adds
-from lottery.models.kernels import kernels
+from lottery.models.kernels import flat_layers, kernels
 from lottery.rewinding import masked
 from lottery.training import devices, severance
 from lottery.training.loop import Loop
@@ -44,6 +44,13 @@ def mask_of(network, kind, share, seed=0):
     return found
 
 
+def double(network):
+    """The head, too, in double precision: rounding grows by an order of magnitude in some steps."""
+    for layer in flat_layers(network):
+        layer.dtype_policy = "float64"
+    return network
+
+
 def sgd():
     return keras.optimizers.SGD(1e-4, momentum=0.9, weight_decay=1e-3, name="optimizer")
 
@@ -51,7 +58,7 @@ def sgd():
 def loop(build, mask, *, compact, whole_channels=False, optimizer=None, side=SIDE):
     keras.utils.set_random_seed(0)
     return Loop(
-        network=build,
+        network=lambda: double(build()),
         optimizer=optimizer or sgd,
         preprocessing=Preprocessing((side, side, 3), 0, False, (0.5,), (0.5,)),
         batch_size=BATCH, eval_batch_size=BATCH, seed=0, strategy=devices.strategy("one"),
