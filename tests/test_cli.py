@@ -26,7 +26,7 @@ IMPORT_TIMES = ("-X", "importtime")  # lists every module on standard error
 HEAVY = {"tensorflow", "keras", "sklearn", "wandb", "matplotlib", "tensorflow_datasets"}
 RUN_FIELDS = {
     "key", "val_top1", "val_top5", "val_loss", "test_top1", "test_top5", "test_loss", "epochs",
-    "seconds", "images_per_second",
+    "seconds", "images_per_second", "images_trained", "multiply_adds", "training_multiply_adds",
 }  # fmt: skip
 OF_DATA = {
     "val_examples", "val_majority", "val_images", "test_examples", "test_images", "classes",
@@ -136,7 +136,8 @@ def test_a_run_leaves_exactly_the_contracts_files_and_fields(finished):
     }  # fmt: skip
     for kind in ("dense", "ticket"):
         # What the shares are of, in addition to the contract.
-        assert set(result[kind]) == RUN_FIELDS | OF_DATA | SETTING
+        own = {"effective_density"} if kind == "ticket" else set()
+        assert set(result[kind]) == RUN_FIELDS | OF_DATA | SETTING | own
         assert all(0 <= result[kind][f"{s}_top{k}"] <= 1 for s in ("val", "test") for k in (1, 5))
     assert (result["dense"]["epochs"], result["ticket"]["epochs"]) == (2, 1)
     mask = result["mask"]

@@ -174,7 +174,7 @@ def severed(
         return plain, model
     cut = cutting.severed(graph, mask, whole_channels=whole_channels)
     _say(cut)
-    found = replace(_closure(model, mask, cut), shapes=plain.shapes, cut=cut)
+    found = replace(_closure(model, mask, cut), shapes=plain.shapes, cut=_without_layers(cut))
     share = share_of_multiply_adds(cut)
     if compact is False or not cut.gone.any() or (compact is None and share > PAYS):
         return found, model
@@ -214,13 +214,37 @@ def _closure(model: keras.Model, mask: Mask, cut: Severed) -> Severance:
     )
 
 
+def _without_layers(cut: Severed) -> Severed:
+    """The same without what holds the whole network in memory: its layers and their weights."""
+    nodes = (
+        replace(
+            node,
+            source=None,
+            arrays={
+                name: array
+                if _path(node, name) is None
+                else np.broadcast_to(np.float64(0), array.shape)
+                for name, array in node.arrays.items()
+            },
+        )
+        for node in cut.graph.nodes.values()
+    )
+    return replace(cut, graph=cut.graph.with_nodes(*nodes))
+
+
+def _path(node: Any, name: str) -> str | None:
+    """Path of the variable that an array of a node holds the values of."""
+    if name == "kernel" and node.kind in (Kind.MIXING, Kind.DEPTHWISE):
+        return kernel_path(node)
+    path: str | None = node.paths.get(name)
+    return path
+
+
 def _with_weights(graph: Graph, weights: Mapping[str, Array]) -> Graph:
     """The graph with other values in its layers, by the path of a variable."""
 
     def value(node: Any, name: str, array: Array) -> Array:
-        path = node.paths.get(name)
-        if name == "kernel" and node.kind in (Kind.MIXING, Kind.DEPTHWISE):
-            path = kernel_path(node)
+        path = _path(node, name)
         return array if path is None else weights[path].astype("float64").reshape(array.shape)
 
     return graph.with_nodes(

@@ -9,8 +9,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from lottery.errors import ConfigError
 from lottery.options import option
 
@@ -88,6 +86,7 @@ def keeps_zeros(optimizer: Any) -> bool:
     False where that is not known: of optimizers of one's own, and of averaged weights.
     """
     import keras
+    import numpy as np
 
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     kind = type(inner)
