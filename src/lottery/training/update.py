@@ -16,8 +16,8 @@ from lottery.training.masking import Masking
 
 log = logging.getLogger(__name__)
 
-# XLA compiles each variable by itself, in up to 40 ms. Networks of more of them take steps so long
-# that nothing is gained: see docs/benchmarks.md.
+# XLA takes 15 to 30 ms of a core for each variable, four seconds for Adam on MobileNetV2. Networks
+# of more variables take steps so long that little is gained: see docs/benchmarks.md.
 MOST_VARIABLES = 64
 
 
