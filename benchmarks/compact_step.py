@@ -64,6 +64,18 @@ def half_of_each_layer(network):
     )
 
 
+def of_ticket(ticket, *, masked=True, compact=False):
+    """A loop over the network of a finished run: dense, masked, or without what is cut off."""
+    chosen = dict(ticket.config["model"])
+    build = partial(
+        models.build, chosen.pop("name"), ticket.input_shape, len(ticket.classes), **chosen
+    )
+    whole = prunes_channels(choices.pattern.of(ticket.config["mask"]["pattern"]))
+    mask = ticket.mask if masked else None
+    batch = ticket.config["trainer"]["batch_size"]
+    return loop(build, batch, mask, compact=compact, whole_channels=whole)
+
+
 def step(own, batch):
     """What takes a step on noise."""
     generator = np.random.default_rng(0)
@@ -85,28 +97,26 @@ def main():
     devices.configure(precision="float32", deterministic=False)
     if given.ticket:
         ticket = load_run(given.ticket)
-        chosen = dict(ticket.config["model"])
-        shape, classes = ticket.input_shape, len(ticket.classes)
-        mask = ticket.mask
-        pattern = choices.pattern.of(ticket.config["mask"]["pattern"])
-        whole = prunes_channels(pattern)
-        build = partial(models.build, chosen.pop("name"), shape, classes, **chosen)
+        batch = ticket.config["trainer"]["batch_size"]
+        loops = {
+            "dense": of_ticket(ticket, masked=False),
+            "masked": of_ticket(ticket),
+            "compact": of_ticket(ticket, compact=True),
+        }
     else:
         shape = (given.size, given.size, 3)
         build = partial(models.build, given.network, shape, given.classes)
-        mask, whole = half_of_each_layer(build()), True
-    batch = given.batch
-    compact = loop(build, batch, mask, compact=True, whole_channels=whole)
-    small = compact.model
-    loops = {
-        "dense": loop(build, batch),
-        "masked": loop(build, batch, mask, whole_channels=whole),
-        "compact": compact,
-        "built": loop(lambda: keras.models.clone_model(small), batch),
-    }
+        mask, batch = half_of_each_layer(build()), given.batch
+        loops = {
+            "dense": loop(build, batch),
+            "masked": loop(build, batch, mask, whole_channels=True),
+            "compact": loop(build, batch, mask, compact=True, whole_channels=True),
+        }
+    small = loops["compact"].model
+    loops["built"] = loop(lambda: keras.models.clone_model(small), batch)
     seconds = alternating({n: step(own, batch) for n, own in loops.items()}, given.rounds)
     about = {
-        "network": given.ticket or given.network, "pixels": shape[0], "batch": batch,
+        "network": given.ticket or given.network, "pixels": small.input_shape[1], "batch": batch,
         "multiply_adds_left": round(multiply_adds(small) / multiply_adds(loops["dense"].model), 4),
     }  # fmt: skip
     report("compact_step", "masked", seconds, **about)
