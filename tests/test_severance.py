@@ -1,5 +1,6 @@
 """What a mask cuts off: a smaller network trains as the masked one does, whatever it is."""
 
+import contextlib
 from dataclasses import replace
 
 import keras
@@ -19,6 +20,7 @@ from lottery.models.cost import multiply_adds
 from lottery.models.kernels import flat_layers, kernels
 from lottery.rewinding import masked
 from lottery.training import devices, severance
+from lottery.training.checkpoints import equal
 from lottery.training.loop import Loop
 from lottery.validation import range_errors
 
@@ -204,16 +206,153 @@ def assert_trains_the_same(build, kind, share, steps=STEPS, side=SIDE):
     assert_same(trained(full, 0, steps), trained(compact, 0, steps))
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_what_is_cut_off_never_mattered(name, monkeypatch):
-    build = OWN[name]
-    mask = mask_of(build(), "weights", 0.97)
-    closed = loop(build, mask, compact=False)
-    with monkeypatch.context() as patch:
+def conv(name, filters=6, size=3, **options):
+    return layers.Conv2D(filters, size, padding="same", name=name, **options)
+
+
+def norm(name):
+    return layers.BatchNormalization(name=name)
+
+
+class Mixing(layers.Dropout):
+    """A kind of dropout that does more than draw."""
+
+    def call(self, inputs, training=False):
+        return super().call(inputs, training=training) + 0.1 * keras.ops.roll(inputs, 1, axis=-1)
+
+
+class OfMean(keras.regularizers.Regularizer):
+    """A loss that mixes the weights of a kernel."""
+
+    def __call__(self, weights):
+        return keras.ops.square(keras.ops.mean(weights))
+
+    def get_config(self):
+        return {}
+
+
+class Secretive(layers.Layer):
+    """A layer that nobody can make again from its config."""
+
+    def __init__(self, function):
+        super().__init__(name="secretive")
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+def gated_by_an_activation_of_zero(x):
+    gate = layers.Dense(6, activation="sigmoid", use_bias=False, name="b")(
+        layers.GlobalAveragePooling2D(name="squeeze")(x)
+    )
+    return layers.Multiply(name="gated")([x, layers.Reshape((1, 1, 6), name="reshape")(gate)])
+
+
+def one_norm_for_two(x):
+    shared = norm("shared")
+    left, right = (shared(conv(n, size=1)(layers.ReLU()(norm(f"{n}_norm")(y))))
+                   for n, y in (("c", conv("b")(x)), ("e", conv("d")(x))))  # fmt: skip
+    return layers.Add(name="add")([left, right])
+
+
+def padded_concatenation(x):
+    parts = [layers.ReLU()(norm(f"{n}_norm")(conv(n)(x))) for n in "bc"]
+    return norm("e_norm")(conv("e", size=1)(layers.Concatenate(axis=1, name="rows")(parts)))
+
+
+def with_a_loss_on_outputs(x):
+    return conv("c")(conv("b", activity_regularizer=keras.regularizers.L2(0.1))(x))
+
+
+def inside(x):
+    image = keras.Input(x.shape[1:], name="inner_image")
+    inner = keras.Model(image, layers.ReLU(name="r")(norm("b_norm")(conv("b")(image))), name="in")
+    return conv("c")(inner(x))
+
+
+ODD = {
+    "a fused sigmoid": lambda x: conv("c")(conv("b", activation="sigmoid", use_bias=False)(x)),
+    "a fused softplus before BatchNorm": lambda x: conv("c")(
+        norm("n")(conv("b", activation="softplus")(x))
+    ),
+    "a gate of zero": gated_by_an_activation_of_zero,
+    "PReLU for each position": lambda x: norm("m")(
+        conv("c", size=1)(layers.PReLU(alpha_initializer="random_normal")(norm("n")(conv("b")(x))))
+    ),
+    "concatenated rows": padded_concatenation,
+    "a loss on outputs": with_a_loss_on_outputs,
+    "a loss on several weights": lambda x: conv("c")(conv("b", kernel_regularizer=OfMean())(x)),
+    "another dropout": lambda x: conv("c")(Mixing(0.2, name="mixing")(conv("b")(x))),
+    "one BatchNorm for two": one_norm_for_two,
+    "a scale for each channel": lambda x: conv("c")(
+        layers.Rescaling([0.5, 1, 1.5, 2, 2.5, 3])(conv("b")(x))
+    ),
+    "a model inside": inside,
+    "a layer without a config": lambda x: conv("c")(Secretive(keras.ops.tanh)(conv("b")(x))),
+    "a constant behind a Lambda": lambda x: norm("m")(
+        conv("c", size=1)(layers.ReLU()(norm("n")(conv("b")(layers.Lambda(lambda y: 2 * y)(x)))))
+    ),
+    "numbers without axes": lambda x: layers.Multiply()(
+        [conv("b")(x), keras.ops.reshape(keras.ops.mean(x, axis=(1, 2, 3)), (-1, 1, 1, 1))]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("whole_channels", [False, True])
+def test_no_layer_is_taken_for_what_it_is_not(name, whole_channels):
+    def build():
+        reset_uids()
+        image = keras.Input((SIDE, SIDE, 3), name="image")
+        return keras.Model(image, ended(ODD[name](layers.ReLU(name="r_a")(conv("a")(image)))))
+
+    mask = {k.path: np.ones(k.shape, bool) for k in kernels(build())[:-1]}
+    for path, kept in mask.items():
+        if not path.startswith("a/"):  # outputs without inputs, and inputs without outputs
+            kept[..., :3] = False
+    if not whole_channels:
+        mask["a/kernel"][..., 1] = False
+        for path in mask:
+            if path.startswith("c/"):
+                mask[path][..., 5, :] = False
+    ways = [loop(build, mask, compact=c, whole_channels=whole_channels) for c in (False, None)]
+    if not whole_channels:
+        with uncut():
+            ways.append(loop(build, mask, compact=False))
+    start = masked(randomised(ways[-1].state()), mask)
+    ends = []
+    for own in ways:
+        own.load(start)
+        ends.append(trained(own, 0, 6))
+    assert_same(ends[0], ends[1])
+    losses = [losses for losses, _ in ends]
+    np.testing.assert_allclose(losses[-1], losses[0], rtol=1e-5, atol=1e-5)
+    half = loop(build, mask, compact=False, whole_channels=whole_channels)
+    half.load(start)
+    _, middle = trained(half, 0, 3)
+    half.load(middle)
+    _, end = trained(half, 3, 6)
+    assert equal(end, ends[0][1])
+
+
+@contextlib.contextmanager
+def uncut():
+    """Nothing but the mask itself is zero."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             severance, "severed",
             lambda model, mask, **_: (replace(severance.nothing(model), mask=mask), model),
         )  # fmt: skip
+        yield
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_is_cut_off_never_mattered(name):
+    build = OWN[name]
+    mask = mask_of(build(), "weights", 0.97)
+    closed = loop(build, mask, compact=False)
+    with uncut():
         plain = loop(build, mask, compact=False)
     start = masked(randomised(plain.state()), mask)
     for own in (closed, plain):
@@ -367,6 +506,7 @@ def test_a_mask_that_empties_a_stage_says_so(caplog):
     [
         ("mask.during=gradual", "mask.during=gradual lets weights grow again"),
         ("optimizer=muon", "optimizer=muon may update a weight by what others are"),
+        ("optimizer=lamb", "optimizer=lamb may update a weight by what others are"),
     ],
 )
 def test_options_that_contradict(override, reason):

@@ -1,5 +1,6 @@
 """From a Keras model to a graph."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -19,16 +20,24 @@ def read(model: keras.Model) -> Graph:
     size, or has a layer that cannot be expressed.
     """
     reader = _Reader(model.name)
-    function = _function(model)
+    function = function_of(model)
     if function is None:
         raise ConfigError(f"{model.name} is not a functional Keras model: it cannot be exported")
     return reader.read(function)
 
 
-def _function(operation: Any) -> Any:
+def function_of(operation: Any) -> Any:
+    """The functional model that a model or layer is; None if it is none."""
     if isinstance(operation, keras.Sequential):
         operation = operation._functional
     return operation if isinstance(operation, Functional) else None
+
+
+def calls(function: Any) -> Iterator[Any]:
+    """The calls of layers in a functional model, each after those it depends on."""
+    by_depth = function._nodes_by_depth
+    for depth in sorted(by_depth, reverse=True):
+        yield from (node for node in by_depth[depth] if not node.is_input)
 
 
 class _Reader:
@@ -50,12 +59,9 @@ class _Reader:
 
     def _walk(self, function: Any, inputs: list[str]) -> list[str]:
         names = {id(t): n for t, n in zip(function.inputs, inputs, strict=True)}
-        by_depth = function._nodes_by_depth
-        for node in (n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth]):
-            if node.is_input:
-                continue
+        for node in calls(function):
             used = [names[id(t)] for t in node.arguments.keras_tensors]
-            inner = _function(node.operation)
+            inner = function_of(node.operation)
             outputs = self._walk(inner, used) if inner else [self._add(node, used)]
             names |= {id(t): n for t, n in zip(node.outputs, outputs, strict=True)}
         return [names[id(t)] for t in function.outputs]

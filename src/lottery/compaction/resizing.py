@@ -4,8 +4,9 @@ What was removed is in :mod:`lottery.compaction.severed`. Here a network is buil
 rest, to be trained: nothing is folded, BatchNorm and dropout stay what they are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from keras import layers
 from keras.src.applications.convnext import LayerScale
 
 from lottery.compaction.graph import Array, Kind, Node, elements
+from lottery.compaction.reading import calls, function_of
 from lottery.compaction.severed import Severed, kernel_path
 
 # Layers that draw a number for each channel.
@@ -106,9 +108,10 @@ def resized(model: keras.Model, cut: Severed) -> tuple[keras.Model, Parts]:
         return made
 
     try:
-        smaller = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ResizingError(str(error).splitlines()[0]) from error
+        smaller = _rebuilt(model, clone)
+    except Exception as error:  # whatever a layer makes of other options or inputs
+        reason = (str(error).splitlines() or [""])[0]
+        raise ResizingError(f"{type(error).__name__}: {reason}") from error
     for layer, made in clones:
         if isinstance(layer, layers.Layer):
             # Names that Keras counts, as of random states, depend on what was built before.
@@ -120,6 +123,46 @@ def resized(model: keras.Model, cut: Severed) -> tuple[keras.Model, Parts]:
     if odd := [path for path in expected if found.get(path) != expected[path]]:
         raise ResizingError(f"{odd[0]} would not have the shape that is left of it")
     return smaller, parts
+
+
+def _rebuilt(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
+    """The network with a clone of each layer, models inside it unfolded."""
+    clones: dict[int, Any] = {}
+
+    def cloned(operation: Any) -> Any:
+        if id(operation) not in clones:
+            clones[id(operation)] = clone(operation)
+        return clones[id(operation)]
+
+    def walk(function: Any, inputs: list[Any]) -> list[Any]:
+        tensors = {id(t): own for t, own in zip(function.inputs, inputs, strict=True)}
+        for node in calls(function):
+            used = [tensors[id(t)] for t in node.arguments.keras_tensors]
+            if (inner := function_of(node.operation)) is not None:
+                outputs = walk(inner, used)
+            else:
+                given = (node.arguments.args, dict(node.arguments.kwargs))
+                replaced = partial(_replaced, tensors)
+                args, kwargs = keras.tree.map_structure(replaced, given)
+                outputs = keras.tree.flatten(cloned(node.operation)(*args, **kwargs))
+            tensors |= {id(t): own for t, own in zip(node.outputs, outputs, strict=True)}
+        return [tensors[id(t)] for t in function.outputs]
+
+    function = function_of(model)
+    inputs = [
+        keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t._keras_history.operation.name)
+        for t in function.inputs
+    ]
+    outputs = walk(function, inputs)
+    return keras.Model(
+        inputs[0] if len(inputs) == 1 else inputs,
+        outputs[0] if len(outputs) == 1 else outputs,
+        name=model.name,
+    )
+
+
+def _replaced(tensors: Mapping[int, Any], argument: Any) -> Any:
+    return tensors.get(id(argument), argument)
 
 
 @dataclass(frozen=True)
@@ -191,7 +234,7 @@ def _parts(cut: Severed, kept: Array) -> Parts:
         elif node.kind is Kind.CHANNELWISE:
             for name, path in node.paths.items():
                 array = node.arrays.get(name)
-                if array is None or array.shape[-1] == own.size:
+                if array is not None and array.shape[-1] == own.size:
                     found[path] = (own,)
     return Parts({path: axes for path, axes in found.items() if _any_gone(axes)})
 

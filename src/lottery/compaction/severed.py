@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +28,12 @@ _DRAWING = (
     layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D,
     layers.GaussianDropout, StochasticDepth,
 )  # fmt: skip
-_PASSING = (layers.Identity, layers.ActivityRegularization)
+_PASSING = (layers.Identity,)
+# What they add to the loss, or allow, depends on no other weight, and leaves zero as it is.
+_HARMLESS = (
+    keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2,
+    keras.constraints.NonNeg,
+)  # fmt: skip
 
 
 class Level(IntEnum):
@@ -86,7 +92,14 @@ class Severed:
         return found
 
 
-def severed(graph: Graph, mask: Mapping[str, Array], *, whole_channels: bool) -> Severed:
+def severed(
+    graph: Graph,
+    mask: Mapping[str, Array],
+    *,
+    whole_channels: bool,
+    connections: bool = True,
+    constants: bool = True,
+) -> Severed:
     """What ``mask``, booleans by the path of a kernel, has cut off from ``graph``.
 
     Namely, in this order and until nothing more is found:
@@ -99,14 +112,18 @@ def severed(graph: Graph, mask: Mapping[str, Array], *, whole_channels: bool) ->
 
     They can be set to zero, with biases, BatchNorm and optimizer slots, and stay so as others
     train; or be left out. Channels that an activation would not leave at zero stay, and so do those
-    that an opaque node reads or makes.
+    that an opaque node reads or makes, and those of layers that are used several times or have
+    regularizers or constraints that look at several weights.
+
+    Without ``connections`` only the first is looked for, and without ``constants`` the third is
+    not.
     """
     graph = _as_trained(graph)
     groups = classes(graph)
-    fixed = groups.fixed | _shared(graph, groups)
+    fixed = groups.fixed | _held(graph, groups)
     channels = replace(groups, fixed=fixed)
     edges = {n.name: _edges(n, mask) for n in graph.nodes.values() if n.kind in _KERNELS}
-    flow = _Flow(graph, channels, edges)
+    flow = _Flow(graph, channels, edges, constants=constants)
     pruned = np.zeros(groups.count, bool)
     empty = _made_of_nothing(graph, channels, edges)
     if whole_channels:
@@ -117,7 +134,7 @@ def severed(graph: Graph, mask: Mapping[str, Array], *, whole_channels: bool) ->
         levels = flow.levels(gone)
         needed = flow.needed(gone, levels)
         idle = _everywhere(graph, channels, {name: ~need for name, need in needed.items()})
-        grown = flow.erasable(gone, idle & ~fixed)
+        grown = flow.erasable(gone, idle & ~fixed) if connections else gone
         if (grown == gone).all():
             cancelled = {name: c for name, c in cancelled.items() if c.any()}
             sees = _sees(graph, flow.levels(gone, chance=False))
@@ -150,21 +167,44 @@ def _as_trained(graph: Graph) -> Graph:
     changed = [
         replace(node, kind=Kind.CHANNELWISE)
         for node in graph.nodes.values()
-        if node.kind is Kind.OPAQUE and isinstance(node.type, type) and issubclass(node.type, known)
+        if node.kind is Kind.OPAQUE and node.type in known
+    ]
+    # Its numbers for each channel are options, not variables.
+    changed += [
+        replace(node, kind=Kind.OPAQUE)
+        for node in graph.nodes.values()
+        if isinstance(node.source, layers.Rescaling) and np.ndim(node.source.scale)
     ]
     return graph.with_nodes(*changed).reachable()
 
 
-def _shared(graph: Graph, groups: Classes) -> Array:
-    """(classes,) booleans: channels of layers that are used several times, which stay."""
-    uses = Counter((id(node.source), node.kind) for node in graph.nodes.values())
+def _uses(graph: Graph) -> Counter[tuple[int, Kind]]:
+    """How often a layer of the network is called, by its id and what it is in the graph."""
+    return Counter((id(node.source), node.kind) for node in graph.nodes.values())
+
+
+def _held(graph: Graph, groups: Classes) -> Array:
+    """(classes,) booleans: channels that stay for the sake of a layer that reads or makes them."""
+    uses = _uses(graph)
     marks = np.zeros(groups.count, bool)
     for node in graph.nodes.values():
         sized = bool(node.paths) or node.type in (*_DRAWING, layers.Reshape, layers.ZeroPadding2D)
-        if sized and uses[id(node.source), node.kind] > 1:
+        if (sized and uses[id(node.source), node.kind] > 1) or _looks_around(node.source):
             for name in (node.name, *node.inputs):
                 marks[groups.of[name]] = True
     return marks
+
+
+def _looks_around(layer: Any) -> bool:
+    """Whether what a layer adds to the loss, or allows, looks at several weights or at outputs."""
+    own = [
+        value
+        for name, value in getattr(layer, "__dict__", {}).items()
+        if name.endswith(("_regularizer", "_constraint"))
+    ]
+    if getattr(layer, "activity_regularizer", None) is not None:
+        return True
+    return any(value is not None and type(value) not in _HARMLESS for value in own)
 
 
 def _edges(node: Node, mask: Mapping[str, Array]) -> Array:
@@ -203,8 +243,14 @@ def _everywhere(graph: Graph, groups: Classes, marked: Mapping[str, Array]) -> A
 class _Flow:
     """What reaches the channels of a graph, and from which ones the outputs can be reached."""
 
-    def __init__(self, graph: Graph, groups: Classes, edges: Mapping[str, Array]) -> None:
+    def __init__(
+        self, graph: Graph, groups: Classes, edges: Mapping[str, Array], *, constants: bool
+    ) -> None:
         self._graph, self._groups, self._edges = graph, groups, edges
+        self._constants, self._uses = constants, _uses(graph)
+        self._lifted = {
+            n.name for n in graph.nodes.values() if n.kind in _KERNELS and _lifts(n.config)
+        }
         self._readers: dict[str, list[Node]] = {name: [] for name in graph.nodes}
         for node in graph.nodes.values():
             for name in dict.fromkeys(node.inputs):
@@ -223,12 +269,14 @@ class _Flow:
         """
         readers = self._readers[node.name]
         return (
-            node.kind is Kind.MIXING
+            self._constants
+            and node.kind is Kind.MIXING
             and node.config["activation"] in (None, "linear")
             and is_unpadded(node)
             and node.name not in self._graph.outputs
             and bool(readers)
             and all(is_batch_norm(r) and r.source.trainable for r in readers)
+            and all(self._uses[id(r.source), r.kind] == 1 for r in readers)
         )
 
     def levels(self, gone: Array, *, chance: bool = True) -> dict[str, Array]:
@@ -241,6 +289,8 @@ class _Flow:
             own = self._level(node, [levels[i] for i in node.inputs], chance)
             if node.kind in _KERNELS or is_batch_norm(node):  # their parameters are zero there
                 own = np.where(gone[self._groups.of[name]], Level.ZERO, own)
+            if name in self._lifted:
+                own = np.maximum(own, Level.EVEN)
             levels[name] = own
         return levels
 
@@ -267,6 +317,8 @@ class _Flow:
             most: Array = np.maximum.reduce(inputs)
             if node.type is layers.Multiply:
                 return np.where(np.minimum.reduce(inputs) == Level.ZERO, Level.ZERO, most)
+            if node.type is layers.Concatenate:  # of positions, each with a number of its own
+                return np.where(most == Level.EVEN, Level.UNEVEN, most)
             return most
         if node.kind is Kind.CONCATENATE:
             return np.concatenate(inputs)
@@ -276,7 +328,9 @@ class _Flow:
         if node.kind is Kind.RESHAPE:
             return inputs[0]
         if node.kind is Kind.CHANNEL_PADDING:
-            return np.pad(inputs[0], node.config["padding"][1], constant_values=Level.ZERO)
+            positions, sides = node.config["padding"]
+            own = np.pad(inputs[0], sides, constant_values=Level.ZERO)
+            return np.where(own == Level.EVEN, Level.UNEVEN, own) if np.any(positions) else own
         return np.full(node.channels, Level.VARYING)
 
     def _at_borders(self, node: Node, own: Array) -> Array:
@@ -341,6 +395,12 @@ class _Flow:
             more = more & ~stay
 
 
+def _lifts(config: Mapping[str, Any]) -> bool:
+    """Whether the activation of a layer makes another number of zero."""
+    activation = keras.activations.get(config.get("activation"))
+    return bool(np.any(keras.ops.convert_to_numpy(activation(keras.ops.zeros(1))) != 0))
+
+
 def _has_bias(node: Node) -> bool:
     return "bias" in node.arrays
 
@@ -374,6 +434,8 @@ def _kept_by(graph: Graph, node: Node, known: dict[str, _Keeps]) -> _Keeps:
         found = np.asarray(keras.ops.convert_to_numpy(called(node, tried)))
         maps = found.reshape(len(tried), -1, node.channels)
         same = np.isclose(maps, maps[:, :1], rtol=1e-9, atol=0).all()
+        # Weights for each position, as a PReLU may have, differ once they are trained.
+        same &= all(array.size == array.shape[-1] for array in node.arrays.values())
         draws = isinstance(node.type, type) and issubclass(node.type, _DRAWING)
         known[like] = _Keeps(not found[0].any(), bool(same), draws)
     return known[like]

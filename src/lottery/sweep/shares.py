@@ -13,6 +13,7 @@ from typing import Any
 from lottery import files
 from lottery.lineage import Lineage, Round
 from lottery.store import Node, Store
+from lottery.training.recipe import may_be_smaller
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Shares:
 
     def of(self, config: Any, lineage: Lineage) -> dict[str, Share]:
         """By the key of each training that does not compute all of the dense network."""
-        if config.trainer.compact is False:
+        if not may_be_smaller(config):
             return {}
         found = {step.ticket.key: self._of_round(config, step) for step in lineage.rounds}
         return {key: share for key, share in found.items() if share.value < 1}

@@ -61,8 +61,9 @@ class Loop:
     ``head_rate`` times the learning rate.
 
     What a mask that does not change has cut off is zero, too, or with ``compact`` not even there:
-    see :mod:`lottery.training.severance`. With ``whole_channels`` the mask prunes channels. States
-    have the shapes of the whole network in any case.
+    see :mod:`lottery.training.severance`. With ``whole_channels`` the mask prunes channels;
+    ``elementwise`` says that the optimizer updates weights one by one. States have the shapes of
+    the whole network in any case.
 
     Raises :class:`ConfigError` if ``batch_size`` does not divide over the replicas, two variables
     have the same name in a state, or ``compact`` cannot be had.
@@ -81,6 +82,7 @@ class Loop:
     course: Course | None = None
     whole_channels: bool = False
     compact: bool | None = False
+    elementwise: bool = True
     head_rate: float = 1.0
     sync_batch_norm: bool = False
 
@@ -143,7 +145,11 @@ class Loop:
         if self.course is not None or not self.mask:
             return severance.nothing(network), network
         return severance.severed(
-            network, self.mask, whole_channels=self.whole_channels, compact=self.compact
+            network,
+            self.mask,
+            whole_channels=self.whole_channels,
+            compact=self.compact,
+            elementwise=self.elementwise,
         )
 
     @property
@@ -465,7 +471,8 @@ class Loop:
             losses = self._loss(targets, logits)
             loss = tf.reduce_sum(losses) / self.batch_size
             if self.model.losses:
-                loss += tf.add_n(self.model.losses) / self.replicas
+                own = tf.add_n([tf.cast(x, loss.dtype) for x in self.model.losses])
+                loss += own / self.replicas
             loss = self._optimizer.scale_loss(loss)
         return tape.gradient(loss, self.model.trainable_variables), losses, logits
 

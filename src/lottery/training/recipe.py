@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from lottery import tensors
 from lottery.config import Training, typed
+from lottery.options import acting
 from lottery.pruning import masks
 from lottery.pruning.dynamics import Course
 from lottery.rewinding import masked
@@ -24,6 +25,7 @@ from lottery.training.checkpoints import CheckpointFolder, Progress, State, name
 log = logging.getLogger(__name__)
 
 MASK, WEIGHTS, CORRECT = "mask.safetensors", "start.safetensors", "correct.safetensors"
+PAYS = 0.95  # of the multiply-adds: with more of them left, a smaller network gains next to nothing
 PLUMBING = ("logger", "paths", "sweep")
 PARTS = tuple(f.name for f in fields(Training) if f.name not in PLUMBING)  # of a recipe's config
 
@@ -76,6 +78,18 @@ class Recipe:
     def checkpoints(self, work: Path) -> CheckpointFolder:
         """Its states in a work folder."""
         return CheckpointFolder(work / "checkpoints", frozenset({*self.keep_steps, self.last_step}))
+
+
+def may_be_smaller(config: Training) -> bool:
+    """Whether a network may be trained without what its mask has cut off, if that pays.
+
+    Callbacks that act may look at any variable, and some optimizers at several weights at once.
+    """
+    return (
+        config.trainer.compact is not False
+        and config.optimizer.elementwise
+        and not acting(config.callback)
+    )
 
 
 def parts_to_json(config: Training) -> dict[str, Any]:

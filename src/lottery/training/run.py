@@ -21,7 +21,7 @@ from lottery.training import devices, schedules, workers
 from lottery.training.checkpoints import Progress
 from lottery.training.length import Length
 from lottery.training.loop import Loop
-from lottery.training.recipe import Recipe
+from lottery.training.recipe import Recipe, may_be_smaller
 from lottery.training.roles import Chief, Follower
 
 PLAN = "training"  # the kind of plan by which followers join
@@ -154,10 +154,8 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
         mask=mask,
         course=recipe.course,
         whole_channels=recipe.whole_channels,
-        # Callbacks that act may look at any variable, and expect the network as it was built.
-        compact=trainer.compact
-        if config.optimizer.elementwise and not acting(config.callback)
-        else False,
+        compact=trainer.compact if may_be_smaller(config) else False,
+        elementwise=config.optimizer.elementwise,
         head_rate=recipe.head_rate,
         sync_batch_norm=trainer.sync_batch_norm,
     )

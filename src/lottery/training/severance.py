@@ -8,10 +8,10 @@ What follows from a mask beyond its own zeros has a name in the literature: the 
 and still matter make up its *effective* density (Vysogorets & Kempe 2023, arXiv:2107.02306).
 """
 
-import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -30,14 +30,15 @@ from lottery.compaction.resizing import (
 )
 from lottery.compaction.severed import Severed, is_batch_norm, kernel_path
 from lottery.errors import ConfigError
+from lottery.models.cost import multiply_adds
 from lottery.pruning.masks import Mask
 from lottery.rewinding import owner
 from lottery.training.checkpoints import State
+from lottery.training.recipe import PAYS
 
 log = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
-PAYS = 0.95  # of the multiply-adds: with more of them left, a smaller network gains next to nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,7 @@ class Severance:
     """None: nothing is known of the network beyond the mask's own zeros."""
     share: float = 1.0
     """Of the multiply-adds of the whole network, those of what is trained."""
+    _owned: dict[tuple[str, ...], Mapping[str, str | None]] = field(default_factory=dict)
 
     @property
     def compact(self) -> bool:
@@ -111,11 +113,12 @@ class Severance:
             for name, array in state.items()
         }
 
-    @functools.cache  # noqa: B019 - there is one a training
-    def _owners(self, names: tuple[str, ...]) -> dict[str, str | None]:
+    def _owners(self, names: tuple[str, ...]) -> Mapping[str, str | None]:
         """The variable that each entry of a state is, or is a slot of."""
-        paths = frozenset(self.shapes)
-        return {name: owner(name, paths) for name in names}
+        if names not in self._owned:
+            paths = frozenset(self.shapes)
+            self._owned[names] = {name: owner(name, paths) for name in names}
+        return self._owned[names]
 
     def _shifted(self, state: State) -> State:
         """The moving means that held constants which are cut off, without them."""
@@ -129,7 +132,7 @@ class Severance:
             for path, shape in self.shapes.items()
         }
         graph = _with_weights(self.cut.graph, weights)
-        known = constants.constants(graph)
+        known = constants.constants(_before(graph, self.cut.cancelled))
         shifted = {}
         for name, inputs in self.cut.cancelled.items():
             node = graph.nodes[name]
@@ -151,12 +154,19 @@ def nothing(model: keras.Model) -> Severance:
 
 
 def severed(
-    model: keras.Model, mask: Mask, *, whole_channels: bool, compact: bool | None
+    model: keras.Model,
+    mask: Mask,
+    *,
+    whole_channels: bool,
+    compact: bool | None,
+    elementwise: bool = True,
 ) -> tuple[Severance, keras.Model]:
     """What ``mask`` cuts off from a fresh network, and the network to train.
 
     That is ``model``, or with ``compact`` a smaller one, freshly initialised; None: where that
-    pays. With ``whole_channels`` the mask prunes channels (:func:`~.severed.severed`).
+    pays. With ``whole_channels`` the mask prunes channels (:func:`~.severed.severed`). If the
+    optimizer is not ``elementwise``, nothing else is cut off, and the network stays whole: there
+    weights matter to others although nothing reads them.
 
     Raises :class:`ConfigError` if ``compact`` is asked for and the network cannot be taken apart.
     """
@@ -165,18 +175,18 @@ def severed(
     if not plain.mask:
         return plain, model
     try:
-        graph = read(model)
-    except ConfigError as error:
-        reason = str(error).removesuffix(": it cannot be exported")
+        cut = _cut(model, mask, whole_channels=whole_channels, connections=elementwise)
+    except Exception as error:  # whatever a layer of somebody's own makes of being taken apart
+        reason = str(error).partition(":")[0].strip() or type(error).__name__
         if compact:
             raise ConfigError(f"trainer.compact=true cannot be had: {reason}") from error
         log.info("the network is trained at its full size: %s", reason)
         return plain, model
-    cut = cutting.severed(graph, mask, whole_channels=whole_channels)
     _say(cut)
     found = replace(_closure(model, mask, cut), shapes=plain.shapes, cut=_without_layers(cut))
-    share = share_of_multiply_adds(cut)
-    if compact is False or not cut.gone.any() or (compact is None and share > PAYS):
+    if compact is False or not elementwise or not cut.gone.any():
+        return found, model
+    if compact is None and share_of_multiply_adds(cut) > PAYS:
         return found, model
     try:
         smaller, parts = resized(model, cut)
@@ -185,6 +195,9 @@ def severed(
             raise ConfigError(f"trainer.compact=true cannot be had: {error}") from error
         log.info("the network is trained at its full size: %s", error)
         return found, model
+    share = multiply_adds(smaller) / multiply_adds(model)
+    if compact is None and share > PAYS:
+        return found, model
     log.info(
         "trained without what the mask has cut off: %.3g %% of the multiply-adds are left",
         100 * share,
@@ -192,10 +205,41 @@ def severed(
     return replace(found, parts=parts, share=share), smaller
 
 
+def _cut(
+    model: keras.Model, mask: Mask, *, whole_channels: bool, connections: bool = True
+) -> Severed:
+    """What a mask cuts off from a network; constants only if their values can be computed."""
+    cut = partial(
+        cutting.severed, read(model), mask, whole_channels=whole_channels, connections=connections
+    )
+    found = cut()
+    if found.cancelled:
+        try:
+            constants.constants(_before(found.graph, found.cancelled))
+        except Exception as error:  # a layer that cannot be called from its config
+            log.debug("constants stay: %s", error)
+            return cut(constants=False)
+    return found
+
+
+def _before(graph: Graph, nodes: Iterable[str]) -> Graph:
+    """The part of a graph that makes what these nodes read."""
+    inputs = (source for name in nodes for source in graph.nodes[name].inputs)
+    return replace(graph, outputs=tuple(dict.fromkeys(inputs))).reachable()
+
+
 def share_of_channels(model: keras.Model, mask: Mask) -> float:
-    """Of the multiply-adds of a functional network, those that are left without the channels that
-    ``mask`` prunes."""
-    return share_of_multiply_adds(cutting.severed(read(model), mask, whole_channels=True))
+    """Of the multiply-adds of a network, those that are left without the channels of a mask.
+
+    1 where the network would be trained at its full size.
+    """
+    try:
+        smaller, _ = resized(model, _cut(model, mask, whole_channels=True))
+    except Exception as error:  # as in severed, which says it when such a network is trained
+        log.debug("no smaller network: %s", error)
+        return 1.0
+    share = multiply_adds(smaller) / multiply_adds(model)
+    return share if share <= PAYS else 1.0
 
 
 def _closure(model: keras.Model, mask: Mask, cut: Severed) -> Severance:

@@ -56,6 +56,9 @@ def against_dense(
     except tf.errors.ResourceExhaustedError:
         log.warning("the step is not timed: there is no memory for the dense network beside it")
         return {}
+    except tf.errors.OpError as error:  # the training is done, and must not be lost for that
+        log.warning("the step is not timed: %s", str(error).partition("\n")[0])
+        return {}
     sparse, rival = (statistics.median(seconds[n]) / calls / per_call for n in ("sparse", "dense"))
     ratio = ratios(seconds, "dense")["sparse"]
     return {"seconds": sparse, "dense_seconds": rival, "ratio": ratio, "rounds": ROUNDS}

@@ -18,6 +18,10 @@ _DECIDED = {
 }  # fmt: skip
 _NO_CHOICES = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
 
+# Lamb's norms count weights that something else makes irrelevant, and Lion moves a weight by the
+# sign of its gradient, so as far by rounding as by a slope.
+_LOOK_AROUND = {"Lamb", "Lion"}
+
 # Masks and rewinding need slots that have the shapes of their weights and may be set to zero:
 # without a gradient such a weight must stay as it is.
 EXCLUDED = {
@@ -70,7 +74,7 @@ def _made(class_name: str) -> type:
         defaults=common,
     )
     made.keras_class = keras_class  # type: ignore[attr-defined]
-    made.elementwise = class_name in ELEMENTWISE  # type: ignore[attr-defined]
+    made.elementwise = class_name in ELEMENTWISE - _LOOK_AROUND  # type: ignore[attr-defined]
     return made
 
 
