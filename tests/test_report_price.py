@@ -137,7 +137,7 @@ def test_a_job_ends_with_the_price_of_its_ticket(priced: Sweep) -> None:
     result: dict[str, Any] = json.loads((priced.folder / "2" / "result.json").read_text())
     assert price.sentence(result["dense"], result["ticket"]) == (
         "against dense: an image takes 15 % of its multiply-adds by the weights that are left, "
-        "40 % as computed; a step takes 60 % of its time; the training took 1 MJ, its own "
+        "40 % as computed; a step takes 60 % of its time; the training took 1 MJ, that of dense "
         "1.11 kWh"
     )
     del result["ticket"]["multiply_adds"], result["ticket"]["step_time"]

@@ -150,7 +150,8 @@ class Trainer:
     measure_step: bool | None = option(
         None,
         "time a ticket's training step against the dense network's, after its training; null: "
-        "after trainings of more than a minute",
+        "after trainings of more than a minute and a hundred calls; never in jobs of several "
+        "processes",
         identity=False,
     )
 

@@ -61,7 +61,7 @@ def sentence(dense: Mapping[str, Any], ticket: Mapping[str, Any]) -> str | None:
         words.append(f"a step takes {100 * found['step']:.3g} % of its time")
     if "energy" in found:
         own, rival = (energy(run["gpu_energy_joules"]) for run in (ticket, dense))
-        words.append(f"the training took {own}, its own {rival}")
+        words.append(f"the training took {own}, that of dense {rival}")
     return f"against dense: {'; '.join(words)}" if words else None
 
 
