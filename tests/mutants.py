@@ -359,10 +359,47 @@ MUTANTS = [
     ),
     Mutant(
         "any optimizer is trusted to keep zeros", "training/optimizers/__init__.py",
-        "kind.__name__ not in ELEMENTWISE or kind is not getattr(keras.optimizers, kind.__name__)",
+        "kind.__name__ not in KEEP_ZEROS or kind is not getattr(keras.optimizers, kind.__name__)",
         "False",
         "right for all of Keras but Muon",
         ("test_update.py", "test_laws.py"),
+    ),
+    Mutant(
+        "an activation makes nothing of zero", "compaction/levels.py",
+        "            if name in self._lifted:\n", "            if False:\n",
+        "right for every activation that leaves zero at zero", ("test_severance.py",),
+    ),
+    Mutant(
+        "BatchNorm subtracts what padding made uneven", "compaction/levels.py",
+        "            and is_unpadded(node)\n", "",
+        "right for 1x1 convolutions", ("test_severance.py",),
+    ),
+    Mutant(
+        "moving means keep what is cut off", "training/severance.py",
+        "shifted = {**state, **self._shifted(state)}", "shifted = dict(state)",
+        "training forgets it after a while", ("test_severance.py",),
+    ),
+    Mutant(
+        "dropout draws for the channels that are left", "compaction/resizing.py",
+        "isinstance(source, DROPOUTS)", "False",
+        "as good a dropout, but another one", ("test_severance.py",),
+    ),
+    Mutant(
+        "a channel that is pruned keeps its shift", "trainings.py",
+        "whole_channels=prunes_channels(pattern)", "whole_channels=False",
+        "its weights are zero all the same", ("test_channel_tickets.py",),
+    ),
+    Mutant(
+        "a smaller network begins with weights of its own", "training/loop.py",
+        "            self.load({**self.state(), **initial})\n", "            self._part_seeds()\n",
+        "as good an initialisation, but another one", ("test_severance.py",),
+    ),
+    Mutant(
+        "what is zero in a smaller network is not shown", "training/masking.py",
+        "self._first = whole or {v.path: mask[v.path] for v, _ in self._pruned()}",
+        "self._first = {v.path: mask[v.path] for v, _ in self._pruned()}",
+        "shapes differ, and such arrays are taken for numbers of a whole variable",
+        ("test_severance.py",),
     ),
     Mutant(
         "slots are not looked at", "training/masking.py",

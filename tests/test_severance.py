@@ -15,7 +15,7 @@ from lottery import models
 from lottery.compaction import severed as cutting
 from lottery.compaction.reading import read
 from lottery.data.preprocessing import Preprocessing
-from lottery.errors import ConfigError
+from lottery.errors import ConfigError, MaskError
 from lottery.models.cost import multiply_adds
 from lottery.models.kernels import flat_layers, kernels
 from lottery.rewinding import masked
@@ -429,6 +429,21 @@ def test_a_state_has_full_shapes_and_zeros_where_channels_are_gone():
     for v in network.variables:
         assert np.isfinite(np.asarray(v)).all()
     assert network.get_layer("a_conv").filters == kept.sum()
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_what_is_cut_off_is_shown_to_be_zero_before_a_state_is_kept(compact):
+    mask = mask_of(bottlenecks(), "channels", 0.5)
+    own = loop(bottlenecks, mask, compact=compact, whole_channels=True)
+    own.load(own.state())
+    state = own.state()
+    own.masking.check(state, 7)
+    gone = ~mask["a_conv/kernel"].any(axis=(0, 1, 2))
+    for name in ("model/a_conv/kernel", "model/a_norm/gamma", "optimizer/a_norm_beta_momentum"):
+        moved = state[name].copy()
+        moved[..., gone] = 1
+        with pytest.raises(MaskError, match=rf"step 7 SGD has moved .* of {name}"):
+            own.masking.check({**state, name: moved}, 7)
 
 
 def test_it_is_done_where_it_pays(caplog, monkeypatch):

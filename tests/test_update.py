@@ -85,7 +85,7 @@ def test_xla_and_the_kernels_of_tensorflow_make_the_same_update(monkeypatch, nam
             np.testing.assert_allclose(compiled[path], array, atol=tolerance, err_msg=path)
 
 
-@pytest.mark.parametrize("name", sorted(optimizers.ELEMENTWISE))
+@pytest.mark.parametrize("name", sorted(optimizers.KEEP_ZEROS))
 def test_an_elementwise_optimizer_keeps_zeros_without_help(name):
     about = {"name": name.lower(), "learning_rate": 0.1, "weight_decay": 0.1}
     optimizer = choices.optimizer.of(about).build(unchanging(0.1))

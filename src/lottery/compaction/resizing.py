@@ -15,14 +15,9 @@ from keras import layers
 from keras.src.applications.convnext import LayerScale
 
 from lottery.compaction.graph import Array, Kind, Node, elements
+from lottery.compaction.levels import DROPOUTS, kernel_path
 from lottery.compaction.reading import calls, function_of
-from lottery.compaction.severed import Severed, kernel_path
-
-# Layers that draw a number for each channel.
-DRAWING = (
-    layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D,
-    layers.GaussianDropout,
-)  # fmt: skip
+from lottery.compaction.severed import Severed
 
 
 class ResizingError(Exception):
@@ -195,7 +190,7 @@ def _change(cut: Severed, node: Node, kept: Array) -> _Change | None:
         return _Change({"target_shape": (*node.shape[:-1], count)})
     if isinstance(source, LayerScale):
         return _Change({"projection_dim": count})
-    if isinstance(source, DRAWING):
+    if isinstance(source, DROPOUTS):
         return _Change(type=_drawing(type(source), own))
     return None
 

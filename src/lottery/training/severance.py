@@ -20,6 +20,7 @@ import numpy as np
 from lottery.compaction import constants
 from lottery.compaction import severed as cutting
 from lottery.compaction.graph import Graph, Kind
+from lottery.compaction.levels import is_batch_norm, kernel_path
 from lottery.compaction.reading import read
 from lottery.compaction.resizing import (
     Parts,
@@ -28,7 +29,7 @@ from lottery.compaction.resizing import (
     resized,
     share_of_multiply_adds,
 )
-from lottery.compaction.severed import Severed, is_batch_norm, kernel_path
+from lottery.compaction.severed import Severed
 from lottery.errors import ConfigError
 from lottery.models.cost import multiply_adds
 from lottery.pruning.masks import Mask
@@ -177,7 +178,8 @@ def severed(
     try:
         cut = _cut(model, mask, whole_channels=whole_channels, connections=elementwise)
     except Exception as error:  # whatever a layer of somebody's own makes of being taken apart
-        reason = str(error).partition(":")[0].strip() or type(error).__name__
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first.removesuffix(": it cannot be exported")
         if compact:
             raise ConfigError(f"trainer.compact=true cannot be had: {reason}") from error
         log.info("the network is trained at its full size: %s", reason)

@@ -16,8 +16,8 @@ from lottery.training.masking import Masking
 
 log = logging.getLogger(__name__)
 
-# XLA takes 15 to 30 ms of a core for each variable, four seconds for Adam on MobileNetV2. Networks
-# of more variables take steps so long that little is gained: see docs/benchmarks.md.
+# XLA takes tens of milliseconds for each variable, so seconds for MobileNetV2. Networks of more
+# variables take steps so long that little is gained: benchmarks/compiled_update.py.
 MOST_VARIABLES = 64
 
 

@@ -16,13 +16,10 @@ SPARED = ("bias", "gamma", "beta")
 """Variables that weight decay spares: biases and those of BatchNorm."""
 
 
-ELEMENTWISE = frozenset(
+KEEP_ZEROS = frozenset(
     ("Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "Lamb", "Lion", "Nadam", "RMSprop", "SGD")
 )
-"""Optimizers of Keras that update weights one by one, and none whose gradients and slots are zero.
-
-Lamb's norms are those of whole variables, but scale what it does to each weight by itself.
-"""
+"""Optimizers of Keras that leave a weight at zero where its gradients and slots are zero."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,8 @@ class Optimizer:
     """What all optimizers have. Weight decay is decoupled and spares biases and BatchNorm."""
 
     elementwise: ClassVar[bool] = False
-    """Whether it is one of :data:`ELEMENTWISE`, or like them: then a network without the weights
-    that a mask has cut off trains as one with them."""
+    """Whether weights that a mask has cut off matter to no other one, so that a network without
+    them trains as one with them. A subclass that updates otherwise sets it anew."""
 
     learning_rate: float = option(0.1, "peak learning rate", gt=0)
     weight_decay: float = option(0.0, "decay per step, times the learning rate", ge=0)
@@ -90,7 +87,7 @@ def keeps_zeros(optimizer: Any) -> bool:
 
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     kind = type(inner)
-    if kind.__name__ not in ELEMENTWISE or kind is not getattr(keras.optimizers, kind.__name__):
+    if kind.__name__ not in KEEP_ZEROS or kind is not getattr(keras.optimizers, kind.__name__):
         return False
     divides = np.float32(getattr(inner, "epsilon", 1)) == 0  # 0 by 0
     return not (divides or inner.use_ema)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lottery import choices
 from lottery.choices import library
-from lottery.training.optimizers import ELEMENTWISE, Optimizer
+from lottery.training.optimizers import KEEP_ZEROS, Optimizer
 
 # Of other options, or what this project does itself.
 _DECIDED = {
@@ -74,7 +74,7 @@ def _made(class_name: str) -> type:
         defaults=common,
     )
     made.keras_class = keras_class  # type: ignore[attr-defined]
-    made.elementwise = class_name in ELEMENTWISE - _LOOK_AROUND  # type: ignore[attr-defined]
+    made.elementwise = class_name in KEEP_ZEROS - _LOOK_AROUND  # type: ignore[attr-defined]
     return made
 
 
