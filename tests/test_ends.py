@@ -6,8 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import submitit
 from conftest import TINY, command, composed, environment
 
+from hydra_plugins.lottery_launcher import SlurmLauncher
 from lottery import cli, store
 from lottery.errors import StoppedError
 from lottery.files import read_json
@@ -128,3 +130,12 @@ def test_nobody_reads_what_a_run_says(tmp_path, options):
     folder = folder / "0" if options else folder
     assert status_of(folder)["status"] == "done"
     assert (folder / "result.json").exists()
+
+
+def test_a_job_that_fails_outside_of_its_study_says_why(tmp_path):
+    """As when what SLURM started cannot read what was submitted: no status.json can say it."""
+    job = submitit.LocalExecutor(tmp_path).submit(int, "seven")
+    job.wait()
+    end = SlurmLauncher.outcome(None, job)
+    assert str(end._return_value).startswith("ValueError: invalid literal for int()")
+    assert str(job.paths.stderr) in str(end._return_value)

@@ -27,6 +27,7 @@ from lottery.pruning import layers, masks
 from lottery.rewinding import Start, with_counters
 from lottery.runs import Run
 from lottery.training import run as training
+from lottery.training import severance
 from lottery.training.checkpoints import CheckpointFolder
 from lottery.training.loop import Loop
 from lottery.training.masking import Masking
@@ -350,6 +351,7 @@ def unchecked(patch):
 
 def leave_old_momentum(patch):
     unchecked(patch)
+    patch.setattr(severance.Severance, "closed", lambda self, state: state)
     original = rewinding.owner
     patch.setattr(
         rewinding, "owner", lambda n, paths: original(n, paths) if n.startswith("model/") else None

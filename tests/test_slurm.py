@@ -241,6 +241,9 @@ def test_a_time_limit_that_strikes(submit):
     sweep.cluster.wait_until(resumed, 400)
     assert resumed()[0] > 0
     (job,) = jobs_of(sweep)
+    # Or the limit may strike again in the moment in which the job is cancelled.
+    sweep.cluster.run("scontrol", "update", f"JobId={job['job']}", "TimeLimit=60")
+    sweep.cluster.wait_until(lambda: sweep.status(0) == "running")
     sweep.cluster.run("scancel", job["job"])
     code, said = sweep.end()
     assert code == 1

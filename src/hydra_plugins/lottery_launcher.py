@@ -38,6 +38,7 @@ POLL = 1.0  # seconds between looks at local processes
 FULL = re.compile(
     r"\w*Submit\w*Limit|temporarily unable to accept|Resource temporarily unavailable"
 )
+TRACE = re.compile(r"with trace:\n-+\n(.*?)\n-+\n", re.DOTALL)  # in what submitit says
 
 
 @dataclass
@@ -305,7 +306,11 @@ def _outcome(job: Any) -> JobReturn:
     try:
         result: JobReturn = job.task(0).result()  # other tasks have nothing to tell
     except UncompletedJobError as error:
-        return failed(str(error))
+        trace = TRACE.search(str(error))  # of what came before or after the study itself
+        if trace is None:
+            return failed(str(error))
+        last = trace[1].strip().splitlines()[-1]
+        return failed(f"{last} (raised by no study: see {job.paths.stderr})")
     return result
 
 
