@@ -2,10 +2,11 @@
 
 python benchmarks/compact_step.py --network mobilenet_v2 --size 96 --batch 64
 python benchmarks/compact_step.py --network resnet20 --size 32 --batch 128
-python benchmarks/compact_step.py --ticket outputs/prune/<run>     [--rounds 10]
+python benchmarks/compact_step.py --ticket outputs/prune/<run> [--size 96 --batch 64] [--rounds 10]
 
-The mask prunes half of the channels of every layer, at random; or it is that of a ticket. ``built``
-is a network that never had more channels than are left, without a mask.
+The mask prunes half of the channels of every layer, at random; or it is that of a ticket, also of
+one that was found on images of another size: the kernels of a convolutional network fit all.
+``built`` is a network that never had more channels than are left, without a mask.
 
 Targets: compact / masked at most 0.58 (MobileNetV2 1.0, 96 px, batch 64) and 0.54 (ResNet-20, batch
 128); compact / built at most 1.05 for both.
@@ -64,16 +65,20 @@ def half_of_each_layer(network):
     )
 
 
-def of_ticket(ticket, *, masked=True, compact=False):
-    """A loop over the network of a finished run: dense, masked, or without what is cut off."""
+def network_of(ticket, size=None):
+    """What builds the network of a finished run, for images of ``size`` pixels or its own."""
     chosen = dict(ticket.config["model"])
-    build = partial(
-        models.build, chosen.pop("name"), ticket.input_shape, len(ticket.classes), **chosen
-    )
+    height, width, channels = ticket.input_shape
+    shape = (size or height, size or width, channels)
+    return partial(models.build, chosen.pop("name"), shape, len(ticket.classes), **chosen)
+
+
+def of_ticket(ticket, *, masked=True, compact=False, size=None, batch=None):
+    """A loop over the network of a finished run: dense, masked, or without what is cut off."""
     whole = prunes_channels(choices.pattern.of(ticket.config["mask"]["pattern"]))
     mask = ticket.mask if masked else None
-    batch = ticket.config["trainer"]["batch_size"]
-    return loop(build, batch, mask, compact=compact, whole_channels=whole)
+    batch = batch or ticket.config["trainer"]["batch_size"]
+    return loop(network_of(ticket, size), batch, mask, compact=compact, whole_channels=whole)
 
 
 def step(own, batch):
@@ -89,24 +94,21 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--network", default="resnet20")
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--size", type=int, help="default: 32, or that of the ticket's images")
+    parser.add_argument("--batch", type=int, help="default: 128, or that of the ticket")
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--ticket", help="folder of a prune.py run")
     given = parser.parse_args()
     devices.configure(precision="float32", deterministic=False)
     if given.ticket:
         ticket = load_run(given.ticket)
-        batch = ticket.config["trainer"]["batch_size"]
-        loops = {
-            "dense": of_ticket(ticket, masked=False),
-            "masked": of_ticket(ticket),
-            "compact": of_ticket(ticket, compact=True),
-        }
+        batch = given.batch or ticket.config["trainer"]["batch_size"]
+        own = partial(of_ticket, ticket, size=given.size, batch=batch)
+        loops = {"dense": own(masked=False), "masked": own(), "compact": own(compact=True)}
     else:
-        shape = (given.size, given.size, 3)
+        shape = (given.size or 32, given.size or 32, 3)
         build = partial(models.build, given.network, shape, given.classes)
-        mask, batch = half_of_each_layer(build()), given.batch
+        mask, batch = half_of_each_layer(build()), given.batch or 128
         loops = {
             "dense": loop(build, batch),
             "masked": loop(build, batch, mask, whole_channels=True),

@@ -1,12 +1,14 @@
 """Which tickets train and run faster, at which loss of accuracy: weights, channels, n of m.
 
-python benchmarks/which_sparsity_pays.py outputs/prune [--rounds 10] [--csv FILE] [--figure PNG]
+python benchmarks/which_sparsity_pays.py outputs/prune --size 96 --batch 64 [--rounds 10]
+    [--csv FILE] [--figure PNG]
 
 Takes the cells of the sweeps in a folder, each pattern and percentile with all its seeds. Accuracy
 is that of the results. Times are those of the ticket with the first seed, each taking turns with
 its dense network in one process: a training step as trainer.compact=null trains it, and as a masked
 network of full size; one image in LiteRT on one thread of this CPU; and in a browser, where there
-is one (export.py).
+is one. With ``--size`` they are those of the same sparse network on larger images: the kernels of a
+convolutional network fit all. Rows that the CSV has already are not measured again.
 """
 
 import argparse
@@ -14,18 +16,22 @@ import csv
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import matplotlib.pyplot as plt
-from compact_step import of_ticket, step
+import numpy as np
+from compact_step import network_of, of_ticket, step
 from measure import alternating
 
 from lottery import load_run
+from lottery.compaction.folding import fold
+from lottery.compaction.inference import compact
+from lottery.errors import BrowserError
+from lottery.export import browser, latency, litert
+from lottery.models import cost
 from lottery.training import devices
 from lottery.training.timing import ratios
 
@@ -39,19 +45,26 @@ TIMES = {
 
 
 def cells(folder):
-    """(pattern, percentile) -> seed -> (folder of the run, its result)."""
+    """(pattern, which of its kind, percentile) -> seed -> (run, its result)."""
     found = {}
     for path in sorted(folder.glob("**/result.json")):
         result = json.loads(path.read_text())
         if result.get("study") != "prune" or "ticket" not in result:
             continue
         run = load_run(path.parent)
-        pattern = run.config["mask"]["pattern"]
-        name = LABELS[pattern["name"]]
-        key = name, f"{pattern['n']} of {pattern['m']}" if name == "n of m" else "", (
-            result["mask"]["percentile"])  # fmt: skip
-        found.setdefault(key, {})[run.config["seed"]] = path.parent, result
+        mask = run.config["mask"]
+        name = LABELS[mask["pattern"]["name"]]
+        which = "of each layer" if mask["scope"]["name"] == "layer" else ""
+        if name == "n of m":
+            which = f"{mask['pattern']['n']} of {mask['pattern']['m']}"
+        key = name, which, result["mask"]["percentile"]
+        found.setdefault(key, {})[run.config["seed"]] = run, result
     return dict(sorted(found.items()))
+
+
+def identity(row):
+    """What tells a row from others, also from a CSV."""
+    return row["pattern"], row["which"], float(row["percentile"])
 
 
 def accuracy(seeds):
@@ -67,57 +80,68 @@ def accuracy(seeds):
     return row
 
 
-def step_times(folder, rounds):
-    """Time of a step against dense: as it is trained, and masked at full size."""
-    ticket = load_run(folder)
-    batch = ticket.config["trainer"]["batch_size"]
+def step_times(ticket, size, batch, rounds):
+    """Time of a training step against dense: as it is trained, and masked at full size."""
+    batch = batch or ticket.config["trainer"]["batch_size"]
     loops = {
-        "dense": of_ticket(ticket, masked=False),
-        "step": of_ticket(ticket, compact=None),
-        "masked_step": of_ticket(ticket, compact=False),
+        "dense": of_ticket(ticket, masked=False, size=size, batch=batch),
+        "step": of_ticket(ticket, compact=None, size=size, batch=batch),
+        "masked_step": of_ticket(ticket, compact=False, size=size, batch=batch),
     }
     found = ratios(alternating({n: step(own, batch) for n, own in loops.items()}, rounds), "dense")
-    return {name: round(found[name], 3) for name in ("step", "masked_step")}
-
-
-def inference_times(folder):
-    """Time of one image against dense, and the multiply-adds that a computer must do for it."""
-    with tempfile.TemporaryDirectory() as temporary:
-        output = Path(temporary) / "export"
-        subprocess.run(
-            [sys.executable, Path(__file__).parents[1] / "export.py", f"ticket={folder}",
-             "benchmark=true", "seconds=3", f"output={output}"],
-            check=True, capture_output=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        found = json.loads((output / "benchmark.json").read_text())
-    dense, ticket = (found["models"][name] for name in ("dense", "ticket"))
-    row = {
-        "inference_multiply_adds": round(ticket["multiply_adds"] / dense["multiply_adds"], 3),
-        "surviving_multiply_adds": round(
-            ticket["surviving_multiply_adds"] / dense["multiply_adds"], 3
-        ),
+    trained = cost.multiply_adds(loops["step"].model) / cost.multiply_adds(loops["dense"].model)
+    return {name: round(found[name], 3) for name in ("step", "masked_step")} | {
+        "step_multiply_adds": round(trained, 3)
     }
-    for name in ("litert", "browser"):
-        alone = [
-            entry for entry in found["latency"]
-            if (entry["runtime"], entry["batch"], entry["threads"]) == (name, 1, 1)
-        ]  # fmt: skip
-        for entry in alone:
-            row[name] = round(entry["ticket"]["median_ms"] / entry["dense"]["median_ms"], 3)
-    return row
 
 
-def measured(folder, rounds):
+def inference_times(ticket, size, seconds):
+    """Time of one image against dense, and the multiply-adds that a computer must do for it."""
+    dense, sparse = (
+        fold(with_weights(network_of(ticket, size)(), ticket.parent)),
+        compact(with_weights(network_of(ticket, size)(), ticket)),
+    )
+    row = {
+        "inference_multiply_adds": cost.multiply_adds(sparse) / cost.multiply_adds(dense),
+        "surviving_multiply_adds": cost.surviving_multiply_adds(sparse) / cost.multiply_adds(dense),
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        files = {n: Path(temporary, f"{n}.tflite") for n in ("dense", "ticket")}
+        for name, model in (("dense", dense), ("ticket", sparse)):
+            files[name].write_bytes(litert.convert(model))
+        times = {"litert": latency.litert(files["dense"], files["ticket"], seconds=seconds)}
+        try:
+            noise = np.random.default_rng(0).standard_normal(dense.input_shape[1:])
+            trials = browser.run(files, noise.astype("float32"), threads=1, seconds=seconds)
+            milliseconds = {name: trial.milliseconds for name, trial in trials.items()}
+            times["browser"] = latency.compare("browser", milliseconds)
+        except BrowserError as error:
+            print(error)
+    row |= {n: found.ticket.median_ms / found.dense.median_ms for n, found in times.items()}
+    return {name: round(value, 3) for name, value in row.items()}
+
+
+def with_weights(model, run):
+    """The network with the final weights of a run."""
+    weights = run.weights()
+    for variable in model.variables:
+        if variable.path in weights:  # not the states of random generators
+            variable.assign(weights[variable.path])
+    return model
+
+
+def measured(folder, known, given):
+    """A row for each group of cells that is not among the ``known`` ones."""
     for (name, which, percentile), seeds in cells(folder).items():
-        first, result = seeds[min(seeds)]
-        work = result["ticket"].get("multiply_adds", {})
+        ticket, result = seeds[min(seeds)]
         row = {
             "pattern": name, "which": which, "percentile": percentile, "seeds": len(seeds),
             "density_of_kernels": round(result["mask"]["density_of_kernels"], 4), **accuracy(seeds),
-            **step_times(first, rounds), **inference_times(first),
         }  # fmt: skip
-        if work:
-            row["computed_multiply_adds"] = round(work["computed"] / work["network"], 3)
+        if identity(row) in known:
+            continue
+        row |= step_times(ticket, given.size, given.batch, given.rounds)
+        row |= inference_times(ticket, given.size, given.seconds)
         print(json.dumps(row), flush=True)
         yield row
 
@@ -133,14 +157,16 @@ def draw(rows, path):
                 [float(row["test_sd"]) for row in own], fmt="o", color=colour, label=pattern,
                 capsize=3,
             )  # fmt: skip
-            for row in own:
-                label = row["which"] or f"{float(row['percentile']):g} %"
+            for number, row in enumerate(sorted(own, key=lambda row: float(row[name]))):
+                share = "" if pattern == "n of m" else f"{float(row['percentile']):g} % "
+                label = share + row["which"]
                 place = float(row[name]), float(row["test_points"])
-                axis.annotate(label, place, (5, 5), textcoords="offset points", fontsize=8)
+                axis.annotate(label, place, (5, (5, -11)[number % 2]), textcoords="offset points",
+                              fontsize=8, color=colour)  # fmt: skip
         axis.axvline(1, color="grey", linewidth=0.8)
         axis.axhline(0, color="grey", linewidth=0.8)
         axis.set_xlabel(f"time of {TIMES[name]}, dense = 1")
-        axis.set_xlim(left=0)
+        axis.set_xlim(0, 1.25)
     axes[0][0].set_ylabel("points of test top-1 against dense")
     axes[0][0].legend(loc="lower left", title="pruned:")
     fig.tight_layout()
@@ -151,15 +177,19 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--csv", type=Path, help="rows to write; drawn without measuring if there")
+    parser.add_argument("--size", type=int, help="pixels, if not those of the cells")
+    parser.add_argument("--batch", type=int, help="of a training step, if not that of the cells")
+    parser.add_argument("--seconds", type=float, default=3, help="of each timing of one image")
+    parser.add_argument("--csv", type=Path, help="rows to read and add to")
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()
+    rows = []
     if given.csv and given.csv.exists():
         with given.csv.open() as file:
             rows = list(csv.DictReader(file))
-    else:
-        devices.configure(precision="float32", deterministic=False)
-        rows = list(measured(given.folder, given.rounds))
+    devices.configure(precision="float32", deterministic=False)
+    for row in measured(given.folder, {identity(row) for row in rows}, given):
+        rows.append(row)
         if given.csv:
             names = list(dict.fromkeys(name for row in rows for name in row))
             with given.csv.open("w") as file:
