@@ -110,11 +110,11 @@ def test_no_memory_for_a_second_network_is_no_reason_to_lose_the_first(lab, monk
 @pytest.mark.parametrize(
     ("asked", "seconds", "calls", "worth"),
     [
-        (None, 61, 100, True), (None, 59, 10_000, False), (None, 3600, 99, False),
+        (None, 601, 100, True), (None, 599, 10_000, False), (None, 3600, 99, False),
         (True, 0.1, 1, True), (False, 3600, 10_000, False),
     ],
 )  # fmt: skip
-def test_timing_never_takes_as_long_as_the_training_unless_asked_for(asked, seconds, calls, worth):
+def test_timing_takes_a_small_part_of_the_training_unless_asked_for(asked, seconds, calls, worth):
     assert timing.worth_it(asked, seconds, calls) == worth
 
 

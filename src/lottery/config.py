@@ -150,7 +150,7 @@ class Trainer:
     measure_step: bool | None = option(
         None,
         "time a ticket's training step against the dense network's, after its training; null: "
-        "after trainings of more than a minute and a hundred calls; never in jobs of several "
+        "after trainings of more than ten minutes and a hundred calls; never in jobs of several "
         "processes",
         identity=False,
     )

@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 ROUNDS = 9  # of each network
 SECONDS, MOST_CALLS = 0.5, 200  # how long each is to last in a round
-LONG = 60.0  # seconds of training from which timing its step is worth it
+LONG = 600.0  # seconds of training: timing builds the dense network, and takes up to a minute
 FEWEST_CALLS = 100  # of the compiled loop in such a training: timing takes about 30
 
 
 def worth_it(asked: bool | None, seconds: float, calls: float) -> bool:
     """Whether to time the step after ``seconds`` of training, which took that many calls.
 
-    ``asked`` is ``trainer.measure_step``. Unless asked to, it never takes as long as the training.
+    ``asked`` is ``trainer.measure_step``. Unless asked to, it takes at most a tenth as long.
     """
     return (seconds > LONG and calls >= FEWEST_CALLS) if asked is None else asked
 
