@@ -13,7 +13,7 @@ from lottery.errors import ConfigError
 from lottery.training import devices
 
 SCRIPT = """
-import json, sys, tempfile
+import json, os, sys, tempfile
 from pathlib import Path
 
 import keras
@@ -41,6 +41,7 @@ shape = data.description.input_shape
 cutout = choices.augmentation.of({"name": "cutout", "size": 3})
 mask = np.random.default_rng(0).random((3, 3, 1, 8)) < 0.5
 of_channels = np.broadcast_to(np.arange(8) % 2 == 0, mask.shape)
+kept = []
 
 
 def network(dropout, sync):
@@ -60,7 +61,8 @@ def loop(
     devices.configure(precision=precision, deterministic=None)
     keras.utils.set_random_seed(0)
     rate = keras.optimizers.schedules.CosineDecay(0.05, 20)
-    return Loop(
+    # Kept: TensorFlow waits up to a minute when it deletes an iterator over several devices.
+    kept.append(Loop(
         network=lambda: network(dropout, sync),
         optimizer=lambda: keras.optimizers.SGD(
             rate, momentum=0.9, nesterov=True, weight_decay=1e-3, global_clipnorm=0.5,
@@ -72,7 +74,8 @@ def loop(
         batch_size=32, eval_batch_size=64, seed=0, strategy=devices.strategy(strategy),
         mask={"conv/kernel": of_channels if channels else mask}, course=course, head_rate=2.0,
         whole_channels=bool(channels), **channels,
-    )
+    ))
+    return kept[-1]
 
 
 def fit(strategy, state=None, first=0, last=20, per_call=1, **options):
@@ -190,7 +193,8 @@ with tempfile.TemporaryDirectory() as folder:
     except ConfigError as error:
         facts["refused"] = str(error)
     facts["written"] = [str(p) for p in Path(folder).glob("store/[dw]*/*/*")]
-print(json.dumps(facts))
+print(json.dumps(facts), flush=True)
+os._exit(0)
 """
 
 
