@@ -175,7 +175,7 @@ def draw(rows, path):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", help="none: draws the CSV alone")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--size", type=int, help="pixels, if not those of the cells")
     parser.add_argument("--batch", type=int, help="of a training step, if not that of the cells")
@@ -188,7 +188,8 @@ def main():
         with given.csv.open() as file:
             rows = list(csv.DictReader(file))
     devices.configure(precision="float32", deterministic=False)
-    for row in measured(given.folder, {identity(row) for row in rows}, given):
+    known = {identity(row) for row in rows}
+    for row in measured(given.folder, known, given) if given.folder else ():
         rows.append(row)
         if given.csv:
             names = list(dict.fromkeys(name for row in rows for name in row))
