@@ -31,16 +31,18 @@ from lottery.compaction.folding import fold
 from lottery.compaction.inference import compact
 from lottery.errors import BrowserError
 from lottery.export import browser, latency, litert
+from lottery.export.interpreter import Interpreter
 from lottery.models import cost
 from lottery.training import devices
 from lottery.training.timing import ratios
 
+PAGES = 3  # of a browser: in some, one of the two networks is slow from beginning to end
 LABELS = {"weight": "weights", "channel": "channels", "n_of_m": "n of m"}
 COLOURS = {"weights": "tab:blue", "channels": "tab:orange", "n of m": "tab:green"}
 TIMES = {
-    "step": "a training step",
-    "litert": "one image, LiteRT on x86",
-    "browser": "one image, in a browser",
+    "step": "training step",
+    "litert": "image, LiteRT on x86",
+    "browser": "image, browser",
 }
 
 
@@ -109,16 +111,21 @@ def inference_times(ticket, size, seconds):
         files = {n: Path(temporary, f"{n}.tflite") for n in ("dense", "ticket")}
         for name, model in (("dense", dense), ("ticket", sparse)):
             files[name].write_bytes(litert.convert(model))
-        times = {"litert": latency.litert(files["dense"], files["ticket"], seconds=seconds)}
+        row["litert"] = 1 / latency.litert(*files.values(), seconds=seconds).speedup
         try:
-            noise = np.random.default_rng(0).standard_normal(dense.input_shape[1:])
-            trials = browser.run(files, noise.astype("float32"), threads=1, seconds=seconds)
-            milliseconds = {name: trial.milliseconds for name, trial in trials.items()}
-            times["browser"] = latency.compare("browser", milliseconds)
+            row["browser"] = statistics.median(in_a_page(files, seconds) for _ in range(PAGES))
         except BrowserError as error:
             print(error)
-    row |= {n: found.ticket.median_ms / found.dense.median_ms for n, found in times.items()}
     return {name: round(value, 3) for name, value in row.items()}
+
+
+def in_a_page(files, seconds):
+    """Time of one image in a browser against dense."""
+    shape = Interpreter(files["dense"]).input.shape[1:]
+    noise = np.random.default_rng(0).standard_normal(shape).astype("float32")
+    trials = browser.run(files, noise, seconds=seconds)
+    times = {name: trial.milliseconds for name, trial in trials.items()}
+    return 1 / latency.compare("browser", times).speedup
 
 
 def with_weights(model, run):
@@ -147,30 +154,37 @@ def measured(folder, known, given):
 
 
 def draw(rows, path):
+    """A line for each kind of ticket: its accuracy, and the times that were measured."""
+    rows = sorted(rows, key=lambda row: (list(COLOURS).index(row["pattern"]), identity(row)))[::-1]
+    places = range(len(rows))
+    colours = [COLOURS[row["pattern"]] for row in rows]
     there = [name for name in TIMES if any(row.get(name) for row in rows)]
-    fig, axes = plt.subplots(1, len(there), figsize=(4 * len(there), 4), sharey=True, squeeze=False)
-    for axis, name in zip(axes[0], there, strict=True):
-        for pattern, colour in COLOURS.items():
-            own = [row for row in rows if row["pattern"] == pattern and row.get(name)]
-            axis.errorbar(
-                [float(row[name]) for row in own], [float(row["test_points"]) for row in own],
-                [float(row["test_sd"]) for row in own], fmt="o", color=colour, label=pattern,
-                capsize=3,
-            )  # fmt: skip
-            for number, row in enumerate(sorted(own, key=lambda row: float(row[name]))):
-                share = "" if pattern == "n of m" else f"{float(row['percentile']):g} % "
-                label = share + row["which"]
-                place = float(row[name]), float(row["test_points"])
-                axis.annotate(label, place, (5, (5, -11)[number % 2]), textcoords="offset points",
-                              fontsize=8, color=colour)  # fmt: skip
+    fig, axes = plt.subplots(1, 1 + len(there), figsize=(11, 0.8 + 0.3 * len(rows)), sharey=True)
+    points, spreads = ([float(row[f"test_{k}"]) for row in rows] for k in ("points", "sd"))
+    axes[0].errorbar(points, places, xerr=spreads, fmt="none", ecolor="grey", capsize=3)
+    axes[0].scatter(points, places, color=colours)
+    axes[0].axvline(0, color="grey", linewidth=0.8)
+    axes[0].set_title("test top-1", fontsize=10)
+    axes[0].set_xlabel("points above dense")
+    axes[0].set_ylabel("pruned")
+    axes[0].set_yticks(places, map(label, rows))
+    for axis, name in zip(axes[1:], there, strict=True):
+        times = [float(row[name]) if row.get(name) else float("nan") for row in rows]
+        axis.barh(places, times, color=colours, height=0.6)
+        for place, time in zip(places, times, strict=True):
+            axis.text(time + 0.02, place, f"{time:.2f}", va="center", fontsize=8)
         axis.axvline(1, color="grey", linewidth=0.8)
-        axis.axhline(0, color="grey", linewidth=0.8)
-        axis.set_xlabel(f"time of {TIMES[name]}, dense = 1")
+        axis.set_title(TIMES[name], fontsize=10)
+        axis.set_xlabel("time, dense = 1")
         axis.set_xlim(0, 1.25)
-    axes[0][0].set_ylabel("points of test top-1 against dense")
-    axes[0][0].legend(loc="lower left", title="pruned:")
     fig.tight_layout()
     fig.savefig(path, dpi=150)
+
+
+def label(row):
+    if row["pattern"] == "n of m":
+        return f"all but {row['which']} weights"
+    return " ".join((f"{float(row['percentile']):g} % of", row["pattern"], row["which"])).strip()
 
 
 def main():
