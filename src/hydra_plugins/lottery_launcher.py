@@ -310,7 +310,7 @@ def _outcome(job: Any) -> JobReturn:
         if trace is None:
             return failed(str(error))
         last = trace[1].strip().splitlines()[-1]
-        return failed(f"{last} (raised by no study: see {job.paths.stderr})")
+        return failed(f"{last} (raised outside of the study: see {job.paths.stderr})")
     return result
 
 
