@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, composed, laboratory
 
-from lottery import experiment, tickets, transfer
+from lottery import experiment, stability, tickets, transfer
 from lottery.compaction.inference import compact
 from lottery.models.cost import multiply_adds
 from lottery.runs import Run, runs_of
@@ -102,7 +102,30 @@ def test_a_plan_knows_that_it_is_cheaper(study):
     assert known.value == pytest.approx(work["computed"] / work["network"], abs=1e-6)
 
 
+def test_a_plan_knows_that_children_with_its_mask_are_cheaper(study, tmp_path):
+    """Also where the mask is still to be made, or is that of a ticket file."""
+    _, lab, ticket = study
+    file = tmp_path / tickets.FILE
+    tickets.write(tickets.of_run(ticket), file)
+    share = tickets.read(file).computed_share
+
+    def shares(*options: str) -> set[float]:
+        config = composed(*CHANNELS, *options, name="stability")
+        (cell,) = plan.cells_of([((), config)], lab.store, chain=stability.chain)
+        return {
+            cell.shares[b.node.key].value
+            for b in cell.lineage.branches
+            if b.node.key in cell.shares
+        }
+
+    assert shares("mask.rate=null", "mask.percentile=50") == {0.5}
+    assert [*shares("rewind.epoch=1")] == [pytest.approx(share, abs=1e-6)]
+    assert shares("mask=magnitude", "mask.percentile=0", f"ticket={file}") == {share}
+    assert shares("mask.percentile=0", "mask.rate=null") == set()
+
+
 def test_a_transfer_trains_the_smaller_network_too(study, tmp_path):
+    """And the plan knew it."""
     _, lab, ticket = study
     file = tmp_path / tickets.FILE
     tickets.write(tickets.of_run(ticket), file)
@@ -110,7 +133,12 @@ def test_a_transfer_trains_the_smaller_network_too(study, tmp_path):
         f"ticket={file}", "data.classes=[6,7,8,9]", "trainer.epochs=1", "trainer.batch_size=64",
         "transfer.controls=[random]", "logger=csv", name="transfer",
     )  # fmt: skip
+    (planned,) = plan.cells_of([((), config)], lab.store, chain=transfer.lineage)
+    price, epochs = planned.price, planned.missing
     found = runs_of(transfer.transfer(config, lab))
+    share = price[found["ticket"].key] / epochs[found["ticket"].key]
+    assert share == pytest.approx(tickets.read(file).computed_share, abs=1e-9)
+    assert share < 0.4
     for name in ("ticket", "random"):
         work = found[name].result["multiply_adds"]
         assert work["computed"] < 0.4 * work["network"]

@@ -217,6 +217,11 @@ DATA = ("provenance", "config", "data")
         (("provenance", "mask", "percentile"), GONE, "there is no 'percentile'"),
         (("provenance", "mask"), {"percentile": 50, "density": "a"}, "mask.density is"),
         (("provenance", "mask"), {"percentile": 50, "kernels": 9}, "there is no 'prunable'"),
+        (
+            ("provenance", "results"),
+            {"ticket": {"multiply_adds": {"network": 0, "computed": 1}}},
+            "multiply_adds.network is 0",
+        ),
     ],
 )
 def test_provenance_that_the_program_could_not_use_is_refused(parts, place, value, words):

@@ -4,7 +4,8 @@ A node's identity holds the keys of its parents, so the whole chain from the den
 ticket is named by pure functions of the config.
 """
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lottery import choices, models
@@ -45,7 +46,9 @@ class Branch:
     first: Point
     """Where it leaves the dense network's training."""
     mask: Node | None = None
-    """The mask that it has, if that is made of the dense network."""
+    """The mask that it has; None if it is dense."""
+    made: Node | None = None
+    """The mask that has to be made of the dense network for that."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,15 @@ class Lineage:
     Of stability.py ``branches`` and ``measured``, what is measured between them; ``rounds`` are
     those that their mask needs. Of transfer.py ``transfers``, the moved ticket first, then the
     controls; ``nameless`` is the number of those whose identity depends on what the others will
-    have measured.
+    have measured, and ``computed`` is, by key, the share of a network's multiply-adds that is
+    known to be left where the mask is that of a given ticket.
     """
 
     dense: Node | None = None
     rounds: tuple[Round, ...] = ()
     transfers: tuple[Node, ...] = ()
     nameless: int = 0
+    computed: Mapping[str, float] = field(default_factory=dict)
     branches: tuple[Branch, ...] = ()
     measured: Node | None = None
 
@@ -95,7 +100,7 @@ class Lineage:
     @property
     def masks(self) -> tuple[Node, ...]:
         """The masks that are made on the way, by themselves and not while a ticket is trained."""
-        made = [step.mask for step in self.rounds] + [branch.mask for branch in self.branches]
+        made = [step.mask for step in self.rounds] + [branch.made for branch in self.branches]
         return tuple(mask for mask in made if mask is not None)
 
     @property

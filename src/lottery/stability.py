@@ -71,11 +71,13 @@ def stability(config: StabilityConfig, lab: Laboratory) -> dict[str, Any]:
 def chain(config: StabilityConfig, store: Store) -> Lineage:
     """The dense network, the rounds that the mask needs, the children and their line."""
     rounds: tuple[Round, ...] = ()
-    made, worn = None, None
+    made, worn, share = None, None, 1.0
     pruned = lineage.lineage(config, store)
     assert pruned.dense is not None
     if config.ticket is not None:
-        worn = _worn(config, store, asked_for(config.ticket, config.paths.outputs))
+        ticket = asked_for(config.ticket, config.paths.outputs)
+        worn = _worn(config, store, ticket)
+        share = 1.0 if config.mask.shuffle else ticket.computed_share
     elif config.mask.percentile > 0:
         *before, last = pruned.rounds
         rounds, made, worn = tuple(before), last.mask, last.shuffled or last.mask
@@ -84,12 +86,19 @@ def chain(config: StabilityConfig, store: Store) -> Lineage:
         Branch(
             store.node("child", child_identity(config, dense.key, key, order)),
             config.rewind.point,
+            worn,
             made,
         )
         for order in CHILDREN
     )
     about = line_identity(config, [branch.node.key for branch in branches])
-    return Lineage(dense, rounds, branches=branches, measured=store.node("line", about))
+    return Lineage(
+        dense,
+        rounds,
+        branches=branches,
+        measured=store.node("line", about),
+        computed={branch.node.key: share for branch in branches},
+    )
 
 
 def child_identity(

@@ -229,6 +229,7 @@ def lineage(config: TransferConfig, store: Store) -> Lineage:
     config = fitted(config, ticket)
     runs: dict[str, Run] = {}
     found, nameless = [], 0
+    computed = {}
     for name in ["ticket", *controls(config.transfer)]:
         if name == "dense" and not dense_parent(ticket, store).done:
             continue
@@ -238,9 +239,11 @@ def lineage(config: TransferConfig, store: Store) -> Lineage:
         of_time = _affordable(config, ticket, runs) if name == "scratch_time" else None
         node = make(name, config, ticket, store, epochs=of_time).node(store)
         found.append(node)
+        if name in ("ticket", "fresh"):
+            computed[node.key] = ticket.computed_share
         if node.done:
             runs[name] = Run(node.path)
-    return Lineage(transfers=tuple(found), nameless=nameless)
+    return Lineage(transfers=tuple(found), nameless=nameless, computed=computed)
 
 
 def seen_images(config: TransferConfig, ticket: Ticket) -> list[dict[str, Any]]:

@@ -23,9 +23,10 @@ def candidates(cells: Sequence[Cell], lines: Sequence[Line] = ()) -> list[Candid
 def _candidate(cell: Cell, common: set[str], lines: Sequence[Line]) -> Candidate:
     config = cell.config
     own = [o for o in cell.overrides if o not in common and o.partition("=")[0] not in OWN]
-    if not cell.lineage.rounds or cell.lineage.branches:  # not about a ticket
-        return Candidate(cell.overrides, " ".join(own), None, config.seed, cell.epochs)
     shares = {key: share.value for key, share in cell.shares.items()}
+    if not cell.lineage.rounds or cell.lineage.branches:  # not about a ticket
+        row = " ".join(own)
+        return Candidate(cell.overrides, row, None, config.seed, cell.epochs, shares=shares)
     behind = cell.epochs[cell.lineage.last.key]
     return Candidate(
         cell.overrides,

@@ -92,6 +92,8 @@ def _check_provenance(provenance: Mapping[str, Any]) -> None:
     named = isinstance(plugins, list) and all(map(_named, plugins))
     _demand(named, "provenance.plugins", plugins)
     _check_mask(_fields(provenance, "mask"))
+    if "results" in provenance:
+        _check_work(_fields(_fields(provenance, "results"), "ticket"))
     config = _fields(provenance, "config")
     config["data"] = _data(_fields(config, "data"), "provenance.config.data")
     _demand(_whole(config["seed"], 0, 2**31), "provenance.config.seed", config["seed"])
@@ -100,6 +102,15 @@ def _check_provenance(provenance: Mapping[str, Any]) -> None:
     for number, before in enumerate(seen):
         before["data"] = _data(_fields(before, "data"), f"provenance.seen[{number}].data")
         _fields(before, "fingerprint")
+
+
+def _check_work(result: Mapping[str, Any]) -> None:
+    """Its multiply-adds, which older versions do not have."""
+    if "multiply_adds" not in result:
+        return
+    work, where = _fields(result, "multiply_adds"), "provenance.results.ticket.multiply_adds"
+    for name in ("network", "computed"):
+        _demand(_whole(work[name], 1, 2**63), f"{where}.{name}", work[name])
 
 
 def _check_mask(mask: Mapping[str, Any]) -> None:

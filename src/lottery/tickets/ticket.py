@@ -99,6 +99,13 @@ class Ticket:
         return sum(int(np.count_nonzero(m)) for m in self.mask.values()) / size if size else 1.0
 
     @property
+    def computed_share(self) -> float:
+        """The share of its network's multiply-adds that its own training computed; 1 if unknown."""
+        result = self.provenance.get("results", {}).get("ticket", {})
+        work = result.get("multiply_adds")
+        return float(work["computed"] / work["network"]) if work else 1.0
+
+    @property
     def key(self) -> str:
         """Key of the run that made it: where it was found, or moved to other data."""
         runs = self.provenance["runs"]
