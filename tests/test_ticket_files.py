@@ -220,7 +220,7 @@ DATA = ("provenance", "config", "data")
         (
             ("provenance", "results"),
             {"ticket": {"multiply_adds": {"network": 0, "computed": 1}}},
-            "multiply_adds.network is 0",
+            "multiply_adds.network is '0'",
         ),
     ],
 )
