@@ -819,7 +819,7 @@ MUTANTS = [
     ),
     Mutant(
         "channels lose outputs alone", "sweep/shares.py",
-        "(1 - step.percentile / 100) ** 2", "(1 - step.percentile / 100)",
+        "left**2 if", "left if",
         "density is the price",
         ("test_sweep.py",),
     ),
