@@ -395,8 +395,8 @@ def test_what_is_plumbing():
     plumbing = {name for name, f, _ in every_option() if not f.metadata["identity"]}
     whole = ("logger.", "paths.", "verdict.", "sweep.")
     assert {name for name in plumbing if not name.startswith(whole)} == {
-        "profile", "plugins", "search", "data.name", "data.root", "data.dir", "data.download",
-        "data.in_memory",
+        "profile", "plugins", "search", "data.name", "data.root", "data.digest", "data.dir",
+        "data.download", "data.file", "data.in_memory",
         "data.memory_limit",
         "trainer.strategy", "trainer.jit_compile", "trainer.steps_per_call",
         "trainer.deterministic", "trainer.eval_batch_size", "trainer.checkpoint_epochs",

@@ -115,6 +115,7 @@ EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
     ("data.std", [0.1], "dense", {}),
     ("data.std", [0.376, 0.376, 0.2], "dense", FOLDER),
     ("model.name", "conv_2", "dense", {}),
+    ("model.architecture", "{}", "dense", {"model.name": "given"}),
     ("model.width", 0.2, "dense", {}),
     ("model.dropout", 0.1, "dense", {}),
     ("model.batch_norm_momentum", 0.9, "dense", BATCH_NORM),

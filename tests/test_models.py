@@ -443,7 +443,7 @@ def test_arguments_read_from_the_source_are_those_of_the_function(name):
 
 
 def test_known_names_are_modules_that_build():
-    assert choices.model.names() == tuple(sorted((*OWN, *APPLICATIONS)))
+    assert choices.model.names() == tuple(sorted((*OWN, *APPLICATIONS, "given")))
 
 
 @pytest.mark.parametrize(

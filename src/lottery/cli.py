@@ -192,8 +192,7 @@ def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] 
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must hand exceptions to us as they are
-    typed = (_as_list(argument, (PLUGINS, *lists)) for argument in sys.argv[1:])
-    sys.argv[1:] = [choices.as_group(argument) for argument in typed]
+    sys.argv[1:] = [as_hydra_takes_it(argument, lists) for argument in sys.argv[1:]]
     if wrong := [argument for argument in sys.argv[1:] if not is_text(argument)]:
         sys.exit(f"error: {wrong[0]!a} is not text in UTF-8")
     error = _failure(main)
@@ -249,11 +248,13 @@ def check_sweeper(hydra: Any, options: Training) -> None:
             )
 
 
-def _as_list(argument: str, lists: Sequence[str]) -> str:
+def as_hydra_takes_it(argument: str, lists: Sequence[str] = ()) -> str:
+    """An argument of a command line, with a list for ``a,b`` of ``plugins`` and of ``lists``."""
     name, _, value = argument.partition("=")
-    if name in lists and ("," in value or name == PLUGINS) and not value.startswith("["):
+    listed = name == PLUGINS or (name in lists and "," in value)
+    if listed and not value.startswith("["):
         return f"{name}=[{value}]"
-    return argument
+    return choices.as_group(argument)
 
 
 class PastHydra(BaseException):
@@ -266,7 +267,7 @@ class PastHydra(BaseException):
 
 def _failure(main: Callable[[], Any]) -> Exception | None:
     try:
-        choices.load_plugins(_plugins(sys.argv[1:]))  # before Hydra looks for what they bring
+        load_plugins(sys.argv[1:])  # before Hydra looks for what they bring
         if not _followed(main):
             main()
         sys.stdout.flush()
@@ -280,10 +281,10 @@ def _failure(main: Callable[[], Any]) -> Exception | None:
     return None
 
 
-def _plugins(arguments: Sequence[str]) -> list[str]:
-    """The modules that are typed as ``plugins=[a,b]``."""
+def load_plugins(arguments: Sequence[str]) -> None:
+    """Import the modules that are typed as ``plugins=[a,b]``, before Hydra composes."""
     values = [a.removeprefix(f"{PLUGINS}=") for a in arguments if a.startswith(f"{PLUGINS}=")]
-    return [name for value in values for name in re.findall(r"[\w.]+", value)]
+    choices.load_plugins(name for value in values for name in re.findall(r"[\w.]+", value))
 
 
 def _unread() -> bool:
@@ -359,7 +360,7 @@ def explain(error: BaseException, schema: type = Config) -> str | None:
         if unknown:
             inner = str(getattr(error.__cause__, "full_key", ""))  # of group={option: value}
             option = inner if inner.startswith(f"{unknown[1]}.") else unknown[1]
-            return _unknown(option, error, schema)
+            return unknown_option(option, error, schema)
         if isinstance(error.__cause__, OmegaConfBaseException):
             return f"{error}: {str(error.__cause__).splitlines()[0]}"
         return str(error)
@@ -378,7 +379,8 @@ def _override(error: BaseException) -> str | None:
     return said
 
 
-def _unknown(option: str, error: BaseException, schema: type) -> str:
+def unknown_option(option: str, error: BaseException, schema: type) -> str:
+    """What to tell the user about an option that there is not."""
     known = _option_names(schema, error)
     if option in known:  # a group, which has files to choose from in other scripts
         return f"there is no choice of {option} here"

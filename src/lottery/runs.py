@@ -7,7 +7,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from lottery.pruning import masks
 from lottery.training.checkpoints import CheckpointFolder, State
 from lottery.training.recipe import CORRECT
 from lottery.verdict.images import ANSWERS
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
 
 Array = np.ndarray[Any, Any]
 
@@ -64,6 +68,13 @@ class Run:
         return [{k: float(v) for k, v in row.items() if v != ""} for row in rows]
 
     @property
+    def history(self) -> "pd.DataFrame":
+        """The same as a DataFrame, one row an epoch."""
+        import pandas as pd
+
+        return pd.DataFrame(self.metrics)
+
+    @property
     def points(self) -> list[Point]:
         """Points whose complete state was kept; the first is where it began."""
         return [Point.at(step, self.steps_per_epoch) for step in self.checkpoints.steps()]
@@ -84,6 +95,23 @@ class Run:
             for name, array in state.items()
             if name.startswith("model/")
         }
+
+    def model(self, at: Point | int | str | None = None) -> "keras.Model":
+        """The network in Keras, from normalised examples to logits, as it was at a point.
+
+        Pruned weights are exactly zero; nothing keeps them so in further training. Raises what
+        :meth:`weights` raises, and :class:`ConfigError` for a network that cannot be built here.
+        """
+        from lottery import models
+        from lottery.quiet import import_tensorflow
+
+        import_tensorflow()
+        chosen = choices.model.of(choices.model.known_part(self.config["model"]))
+        network = models.build_choice(chosen, self.input_shape, len(self.classes))
+        arrays = self.weights(at)
+        for variable in network.variables:
+            variable.assign(arrays[variable.path])
+        return network
 
     def state(self, at: Point | int | str | None = None) -> State:
         """Everything that training changes at a point, optimizer included."""
@@ -164,10 +192,9 @@ class Run:
         return masks.Whole(about["parameters"], about["kernels"], tuple(about["left_out"]))
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the images that the network takes."""
-        height, width, channels = self._network.get("input_shape") or self._described.input_shape
-        return height, width, channels
+    def input_shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of the images that the network takes; or what else it takes."""
+        return tuple(self._network.get("input_shape") or self._described.input_shape)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -154,17 +154,7 @@ def fitted(config: TransferConfig, ticket: Ticket) -> TransferConfig:
 
     Raises :class:`ConfigError` if the images have other channels, or the network no square ones.
     """
-    height, width, channels = ticket.network.input_shape
-    found = describe(config.data)
-    if found.image_shape[-1] != channels:
-        raise ConfigError(
-            f"the ticket takes images with {channels} channel{'s' * (channels > 1)} "
-            f"({ticket.network.name}, found on {ticket.data}), and {found.name} has "
-            f"{found.image_shape[-1]}"
-        )
-    if height != width:
-        raise ConfigError(f"the ticket takes images of {height}x{width} pixels, not square ones")
-    resize = None if crop_size(config.data, found.image_shape) == height else height
+    resize = _resize(config, ticket)
     return replace(
         config,
         model=ticket.network.choice,
@@ -172,6 +162,27 @@ def fitted(config: TransferConfig, ticket: Ticket) -> TransferConfig:
             config.data, mean=list(ticket.mean), std=list(ticket.std), resize=resize
         ),
     )  # fmt: skip
+
+
+def _resize(config: TransferConfig, ticket: Ticket) -> int | None:
+    """Side in pixels to which the images must be resized; None if they are as the ticket takes."""
+    takes, found = ticket.network.input_shape, describe(config.data)
+    if found.image_shape[-1] != takes[-1]:
+        channels = takes[-1]
+        raise ConfigError(
+            f"the ticket takes images with {channels} channel{'s' * (channels > 1)} "
+            f"({ticket.network.name}, found on {ticket.data}), and {found.name} has "
+            f"{found.image_shape[-1]}"
+        )
+    if len(takes) == len(found.image_shape) == 3 and takes[0] == takes[1]:
+        return None if crop_size(config.data, found.image_shape) == takes[0] else takes[0]
+    if found.image_shape != takes:
+        shape = "x".join(map(str, takes))
+        raise ConfigError(
+            f"the ticket takes examples of shape {shape}, and {found.name} has "
+            f"{'x'.join(map(str, found.image_shape))}: only square images are resized"
+        )
+    return None
 
 
 def make(

@@ -12,6 +12,7 @@ from lottery.analysis import price
 from lottery.analysis.collect import Study
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Point, Selection
 from lottery.points import columns
+from lottery.studies import IN_PYTHON
 from lottery.verdict.comparison import Comparison
 from lottery.verdict.rule import LITERATURE
 from lottery.verdict.single import one_image
@@ -130,6 +131,9 @@ def command(study: Study, point: Point) -> str:
     if len(seeds) > 1:
         own = [o for o in overrides if not o.startswith("seed=")]
         overrides = ["-m", *own, f"seed={','.join(map(str, seeds))}"]
+    if study.script == IN_PYTHON:
+        own = [o for o in overrides if o != "-m"]
+        return f"study.{'grid' if seeds[1:] else 'ticket'}({', '.join(map(repr, own))})"
     return shlex.join(["python", study.script, *overrides])
 
 

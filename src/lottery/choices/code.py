@@ -17,7 +17,7 @@ from lottery.errors import ConfigError
 
 VERSIONS: Mapping[str, Mapping[str, int]] = {
     "augmentation": {"cutout": 1},
-    "data": {"digits": 1, "folder": 1, "records": 1, "tfds": 1},
+    "data": {"arrays": 1, "digits": 1, "folder": 1, "records": 1, "tfds": 1},
     "mask/during": {"gradual": 1, "rigl": 1, "set": 1},
     "mask/pattern": {"block": 1, "channel": 3, "n_of_m": 1, "weight": 1},
     "mask/scope": {"erk": 1, "global": 1, "lamp": 1, "layer": 1, "rates": 1},
@@ -34,6 +34,7 @@ VERSIONS: Mapping[str, Mapping[str, int]] = {
         "conv_2": 1,
         "conv_4": 1,
         "conv_6": 1,
+        "given": 1,
         "lenet_300_100": 1,
         "mobilenet_v2": 1,
         "resnet20": 1,

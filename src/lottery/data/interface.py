@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from lottery.config import Data
 
-Images = npt.NDArray[np.uint8]  # [N, S, S, C]
+Images = npt.NDArray[Any]  # [N, S, S, C], uint8; of arrays of one's own [N, ...], or float32
 Labels = npt.NDArray[np.int32]  # [N]
 Rows = npt.NDArray[np.int64]  # [N], positions within a part of a source
-Shape = tuple[int, int, int]  # (height, width, channels)
+Shape = tuple[int, ...]  # (height, width, channels); of arrays of one's own any
 
 
 class Chunk(NamedTuple):

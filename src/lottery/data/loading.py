@@ -3,8 +3,10 @@
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from lottery.data.splits import held_out, keep_classes, small, stratified
 from lottery.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
+
+HELD_OUT: tuple[Part, ...] = ("test", "validation")
+"""The parts that a source may have besides ``train``; of the others a share of it is cut off."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,7 @@ def load(config: Data) -> Splits:
     description = _describe(config, source)
     in_memory = config.in_memory
     if in_memory is None:
-        height, width, channels = description.image_shape
-        pixels = sum(description.sizes.values()) * height * width * channels
+        pixels = sum(description.sizes.values()) * math.prod(description.image_shape)
         in_memory = pixels <= config.memory_limit * 2**30
 
     def split(members: Members) -> Split:
@@ -93,7 +97,7 @@ def split_members(config: Data, source: Source) -> dict[str, Members]:
     left = np.arange(len(labels))
     rows: dict[str, Rows] = {}
     for name, share in (("test", config.test_fraction), ("validation", config.validation)):
-        if name == "test" and "test" in source.sizes:
+        if name in source.sizes:
             continue
         cut = stratified(labels[left], keys[left], share, f"{config.split_seed} {name}")
         rows[name], left = left[cut], left[~cut]
@@ -101,9 +105,10 @@ def split_members(config: Data, source: Source) -> dict[str, Members]:
         name: _filtered("train", rows, labels, config.classes)
         for name, rows in (rows | {"train": left}).items()
     }
-    if "test" in source.sizes:
-        labels = source.labels("test")
-        found["test"] = _filtered("test", np.arange(len(labels)), labels, config.classes)
+    for part in HELD_OUT:
+        if part in source.sizes:
+            labels = source.labels(part)
+            found[part] = _filtered(part, np.arange(len(labels)), labels, config.classes)
     return found
 
 
@@ -147,8 +152,9 @@ def _effective(config: Data, source: Source) -> Data:
         # The fingerprint, or the shape of the images, says what these have decided.
         decided = {"test", "stored_size"} & {f.name for f in fields(config)}
         effective = replace(effective, **{name: getattr(default, name) for name in decided})
-    if "test" in source.sizes:
-        effective = replace(effective, test_fraction=default.test_fraction)
+    for part, share in zip(HELD_OUT, ("test_fraction", "validation"), strict=True):
+        if part in source.sizes:
+            effective = replace(effective, **{share: getattr(default, share)})
     if config.classes == list(range(len(source.classes))):
         effective = replace(effective, classes=default.classes)
     if config.image_size == source.image_shape[0]:
@@ -160,13 +166,18 @@ def _effective(config: Data, source: Source) -> Data:
 
 
 def _input_shape(config: Data, stored: Shape) -> Shape:
-    side, _, channels = stored
+    channels = stored[-1]
     for name, values in (("mean", config.mean), ("std", config.std)):
         if len(values) not in (1, channels):
             raise ConfigError(
                 f"data.{name}={list(values)} must have 1 or {channels} values: "
                 f"the images have {channels} channels"
             )
+    if len(stored) != 3 or stored[0] != stored[1]:
+        for f in _of_images(config):
+            raise ConfigError(f"data.{f} is for square images, and these are {stored}")
+        return stored
+    side = stored[0]
     if config.image_size is not None and config.image_size > side:
         raise ConfigError(
             f"data.image_size={config.image_size} is larger than the stored images of "
@@ -174,6 +185,13 @@ def _input_shape(config: Data, stored: Shape) -> Shape:
         )
     size = config.resize or crop_size(config, stored)
     return size, size, channels
+
+
+def _of_images(config: Data) -> list[str]:
+    """The options that say something and mean nothing but for square images."""
+    default = type(config)()
+    names = ("stored_size", "image_size", "resize", "crop", "crop_padding", "flip")
+    return [name for name in names if getattr(config, name) != getattr(default, name)]
 
 
 def crop_size(config: Data, stored: Shape) -> int:
@@ -199,27 +217,24 @@ def _classes(kept: Sequence[int] | None, source: Source) -> tuple[str, ...]:
 
 
 def _sizes(config: Data, source: Source) -> dict[str, int]:
-    labels = source.labels("train")
-    train = np.bincount(labels, minlength=len(source.classes))
-    test = np.zeros_like(train)
-    cut_off = "test" not in source.sizes
-    if cut_off:
-        test = np.array([held_out(n, config.test_fraction) for n in train.tolist()])
-    validation = np.array([held_out(n, config.validation) for n in (train - test).tolist()])
-    if (cut_off and any(small(n, config.test_fraction) for n in train.tolist())) or any(
-        small(n, config.validation) for n in (train - test).tolist()
-    ):  # then lots are drawn
+    count = len(source.classes)
+    train = np.bincount(source.labels("train"), minlength=count)
+    held: dict[str, Any] = {}  # examples of each class
+    lots = False  # which are drawn for small classes
+    for part, share in zip(HELD_OUT, (config.test_fraction, config.validation), strict=True):
+        if part in source.sizes:
+            held[part] = np.bincount(source.labels(part), minlength=count)
+            continue
+        lots = lots or any(small(n, share) for n in train.tolist())
+        held[part] = np.array([held_out(n, share) for n in train.tolist()])
+        train = train - held[part]
+    if lots:
         found = split_members(config, source)
         sizes = {name: len(found[name].rows) for name in ("train", "validation", "test")}
     else:  # a sweep asks for each of its cells
-        if not cut_off:
-            of_test = np.bincount(source.labels("test"), minlength=len(source.classes))
         kept = slice(None) if config.classes is None else config.classes
-        sizes = {
-            "train": int((train - test - validation)[kept].sum()),
-            "validation": int(validation[kept].sum()),
-            "test": int((test if cut_off else of_test)[kept].sum()),
-        }
+        of_class = {"train": train, "validation": held["validation"], "test": held["test"]}
+        sizes = {name: int(counts[kept].sum()) for name, counts in of_class.items()}
     for name, size in sizes.items():
         if size == 0:
             raise ConfigError(

@@ -123,7 +123,11 @@ def _by_positions(before: dict[str, Members], after: dict[str, Members]) -> Over
 def _found_again(before: Data, fingerprint: Mapping[str, Any], after: Data) -> Data:
     """``before``, where its images are now: where they were, or where those of ``after`` are."""
     reasons = []
-    places = {name: getattr(after, name) for name in ("root", "dir") if hasattr(after, name)}
+    places = {
+        name: getattr(after, name)
+        for name in ("root", "dir", "file", "digest")
+        if hasattr(after, name)
+    }
     moved = choices.source.of(choices.source.known_part(asdict(before), **places))
     for config in (before, moved):
         try:
@@ -166,6 +170,16 @@ def _sized(before: Data, after: Data) -> tuple[Source, Source, int]:
     """
     configs = [before, after]
     sources = [config.open() for config in configs]
+    types = {getattr(source, "dtype", "uint8") for source in sources}
+    shapes = [source.image_shape for source in sources]
+    of_images = all(len(shape) == 3 and shape[0] == shape[1] for shape in shapes)
+    if types != {"uint8"} or not of_images:  # only pixels can be compared in another size
+        if len(types) > 1 or len(set(shapes)) > 1:
+            raise DataError(
+                f"{sources[0].name} holds {_told(sources[0])}, and {sources[1].name} "
+                f"{_told(sources[1])}, which cannot be compared"
+            )
+        return sources[0], sources[1], shapes[0][0]
     prepared = [source for source in sources if isinstance(source, Records)]
     for source in prepared:
         if not source.raw:
@@ -188,6 +202,11 @@ def _sized(before: Data, after: Data) -> tuple[Source, Source, int]:
     return sources[0], sources[1], max(source.image_shape[0] for source in sources)
 
 
+def _told(source: Source) -> str:
+    shape = "x".join(map(str, source.image_shape))
+    return f"examples of shape {shape} in {getattr(source, 'dtype', 'uint8')}"
+
+
 def _sample(rows: Rows) -> Rows:
     if len(rows) <= LIMIT:
         return rows
@@ -206,7 +225,9 @@ def _of(pixels: Images, side: int) -> Iterator[int]:
     for image in pixels:
         if len(image) != side:
             image = images.squared(image, side)
-        if (image == image[..., :1]).all():  # grey, whether or not it is stored as RGB
+        if (
+            image.ndim == 3 and (image == image[..., :1]).all()
+        ):  # grey, whether or not it is stored as RGB
             image = np.ascontiguousarray(image[..., 0])
         digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
         yield int.from_bytes(digest, "little")

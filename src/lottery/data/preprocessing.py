@@ -66,6 +66,8 @@ class Preprocessing:
         a part of the batch passes ``global_batch``, the number of rows in all, and ``first_row``,
         where its own begin.
         """
+        if self._as_they_are(images):
+            return self._normalise(images)
         height, width = self._crop
         padding, count = self.crop_padding, tf.shape(images)[0]
         tall = int(images.shape[1]) + 2 * padding
@@ -158,14 +160,21 @@ class Preprocessing:
 
     def evaluation(self, images: tf.Tensor) -> tf.Tensor:
         """The centre, normalised: float32 [B, H, W, C] from uint8 [B, S, S, C]."""
+        if self._as_they_are(images):
+            return self._normalise(images)
         height, width = self._crop
         top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
         return self._finish(images[:, top : top + height, left : left + width])
 
+    def _as_they_are(self, images: tf.Tensor) -> bool:
+        """Whether these examples are no square images, of which nothing is cut out."""
+        return len(images.shape) != 4 or images.shape[1] != images.shape[2]
+
     @property
     def _crop(self) -> tuple[int, int]:
         if self.crop_size is None:
-            return self.input_shape[:2]
+            height, width, _ = self.input_shape
+            return height, width
         return self.crop_size, self.crop_size
 
     def _finish(self, images: tf.Tensor) -> tf.Tensor:

@@ -15,12 +15,12 @@ from lottery.models.kernels import flat_layers, layer_kernels
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["build", "build_choice", "head", "lacks"]
+__all__ = ["build", "build_choice", "head", "lacks", "reset_names"]
 
 
 def build(
     name: str,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     classes: int,
     *,
     sync_batch_norm: bool = False,
@@ -39,7 +39,7 @@ def build(
 
 def build_choice(
     chosen: Any,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     classes: int,
     *,
     sync_batch_norm: bool = False,
@@ -47,19 +47,17 @@ def build_choice(
 ) -> "keras.Model":
     """A fresh network; its weights follow from ``keras.utils.set_random_seed``.
 
-    ``chosen`` is a choice of ``model``, ``input_shape`` is (height, width, channels). The head and
-    what follows it compute in float32, whatever the precision of the rest. With
-    ``sync_batch_norm`` the replicas of a strategy normalise by the statistics of their batches
-    together; with ``head_only`` nothing but the head trains, and moving statistics stand still.
+    ``chosen`` is a choice of ``model``, ``input_shape`` is (height, width, channels), or that of
+    examples which are no images. The head and what follows it compute in float32, whatever the
+    precision of the rest. With ``sync_batch_norm`` the replicas of a strategy normalise by the
+    statistics of their batches together; with ``head_only`` nothing but the head trains, and moving
+    statistics stand still.
 
     Raises :class:`ConfigError` where the network cannot take such images, or options.
     """
     from keras.layers import BatchNormalization
-    from keras.src.utils.naming import reset_uids
 
-    # Variable paths must not depend on what the process built before, but automatic names count on:
-    # those of Dropout's random state, and of whole layers in some Keras networks.
-    reset_uids()
+    reset_names()
     try:
         model: keras.Model = chosen.build(tuple(input_shape), classes)
     except Exception as error:
@@ -83,6 +81,17 @@ def build_choice(
         for layer in inside:  # what holds the head comes before it, and must not hold it back
             layer.trainable = layer is last or last in flat_layers(layer)
     return model
+
+
+def reset_names() -> None:
+    """Have Keras count automatic names from the beginning.
+
+    Variable paths must not depend on what the process built before: those of Dropout's random
+    state, and of whole layers in some Keras networks.
+    """
+    from keras.src.utils.naming import reset_uids
+
+    reset_uids()
 
 
 def lacks(chosen: Any, part: str) -> bool:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Main = TypeVar("Main", bound=Callable[..., Any])
 
+IN_PYTHON = "lottery.Study"
+"""What a sweep notes in the place of its script, if it was run from Python."""
+
 
 def _childless(cells: Sequence[Any]) -> "Study":
     """No cell waits for a dense network of its own."""

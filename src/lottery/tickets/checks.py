@@ -27,7 +27,9 @@ def check(about: Any, tensors: Mapping[str, Array], kinds: tuple[str, ...]) -> N
     network = _fields(about, "network")
     shape = network["input_shape"]
     _demand(
-        isinstance(shape, list) and len(shape) == 3 and all(_whole(n, 1, 2**16) for n in shape),
+        isinstance(shape, list)
+        and 1 <= len(shape) <= 8
+        and all(_whole(n, 1, 2**16) for n in shape),
         "network.input_shape",
         shape,
     )

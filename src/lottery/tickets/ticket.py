@@ -29,8 +29,8 @@ class Network:
     """How :func:`lottery.models.build` makes the network."""
 
     name: str
-    input_shape: tuple[int, int, int]
-    """(height, width, channels)"""
+    input_shape: tuple[int, ...]
+    """(height, width, channels); of examples that are no images, their shape."""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

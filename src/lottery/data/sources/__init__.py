@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.splits import Keys
 
-Part = Literal["train", "test"]
+Part = Literal["train", "validation", "test"]
 
 
 class Source(Protocol):
@@ -24,7 +24,10 @@ class Source(Protocol):
 
     @property
     def image_shape(self) -> Shape:
-        """(S, S, C) of every image, after resizing to ``data.stored_size``."""
+        """(S, S, C) of every image, after resizing to ``data.stored_size``.
+
+        Of examples that are no square images, their shape.
+        """
         ...
 
     @property
@@ -34,7 +37,7 @@ class Source(Protocol):
 
     @property
     def sizes(self) -> Mapping[Part, int]:
-        """Examples per part; without ``test`` if the source has no such part."""
+        """Examples per part; without ``test`` or ``validation`` if it has no such part."""
         ...
 
     @property

@@ -1,0 +1,193 @@
+"""The scripts' commands, inside a running Python: the same configs, jobs, sweeps and results.
+
+What a script does is done by the same code, so that keys, results and reports are the same. Hydra
+composes the options; what it sets in the process is put back afterwards.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.singleton import Singleton
+from hydra.errors import ConfigCompositionException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from lottery import choices, cli, studies
+from lottery.errors import ConfigError, LotteryError
+
+_CONF = Path(__file__).parents[3] / "conf"
+
+
+def told(
+    study: str, common: Sequence[str], own: Sequence[str], outputs: str, *, sweep: bool = False
+) -> Path:
+    """The output folder of a study that was run with these overrides, or of the sweep of it.
+
+    ``study`` is its name: prune, train or transfer. The ``common`` overrides go into a primary
+    config of their own, so that logs and results name what is asked for, the ``own`` ones, alone.
+    Raises :class:`LotteryError` for what the scripts print as one line.
+    """
+    known = studies.find(study)
+
+    def task(config: DictConfig) -> float:
+        return cli.job(config, known)
+
+    task.study = known  # type: ignore[attr-defined]
+    folder = Path(outputs, study, datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")).resolve()
+    place = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+    common, own = ([cli.as_hydra_takes_it(o) for o in overrides] for overrides in (common, own))
+    cli.load_plugins([*common, *own])
+    arguments = [*own, f"{place}={_quoted(str(folder))}"]
+    with _hydra(study) as hydra, _one_line(known.schema), _arguments(own):
+        command = hydra.multirun if sweep else hydra.run
+        # prune.py reads config.yaml, train.py what it adds to that.
+        command(_primary({"prune": "config"}.get(study, study), common), task, arguments)
+    return folder
+
+
+def _primary(base: str, overrides: Sequence[str]) -> str:
+    """The name of a primary config that is ``base`` with these overrides.
+
+    Raises :class:`ConfigError` for one that does more than choose or set.
+    """
+    defaults: list[Any] = [base]
+    values = OmegaConf.create()
+    parser = OverridesParser.create()
+    for parsed in parser.parse_overrides(list(overrides)):
+        name = parsed.key_or_group
+        special = parsed.is_add() or parsed.is_force_add() or parsed.is_delete()
+        if special or parsed.package or parsed.is_sweep_override():
+            raise ConfigError(
+                f"{parsed.input_line} is no value for a whole study: give it to its dense(), "
+                "ticket(), grid() or search()"
+            )
+        if (_CONF / name).is_dir() or any(kind.group == name for kind in choices.KINDS):
+            defaults.append({f"override {name}": parsed.value()})
+        else:
+            OmegaConf.update(values, name, parsed.value(), force_add=True)
+    content = json.dumps([defaults, OmegaConf.to_container(values)], sort_keys=True)
+    unique = f"study_{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    node = {"defaults": [*defaults, "_self_"], **values}
+    ConfigStore.instance().store(name=unique, node=node)
+    return unique
+
+
+def tool(
+    name: str, act: Callable[[DictConfig], Any], schema: type, overrides: Sequence[str]
+) -> None:
+    """Run what a script without a study does, such as export.py; ``schema`` is of its options."""
+    with _hydra(name) as hydra, _one_line(schema), _arguments(overrides):
+        config = hydra.compose_config(name, list(overrides), run_mode=RunMode.RUN)
+        with open_dict(config):
+            del config["hydra"]
+        act(config)
+
+
+def value(option: str, given: Any) -> str:
+    """An override that gives an option a value: a number, a text, a list, True, False or None."""
+    return f"{option}={_written(given)}"
+
+
+def values(option: str, given: Sequence[Any]) -> str:
+    """An override that sweeps an option over values."""
+    return f"{option}={','.join(map(_written, given))}"
+
+
+def offer(kind: choices.Kind, name: str, options: dict[str, Any]) -> str:
+    """An override that chooses ``name`` with these options, however long they are.
+
+    Hydra's grammar would read them letter by letter.
+    """
+    node = kind.node(name)
+    node.update(options)
+    content = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+    unique = f"{name}_{content[:12]}"
+    ConfigStore.instance().store(group=kind.group, name=unique, node=node)
+    return f"{kind.group}={unique}"
+
+
+def _written(given: Any) -> str:
+    if given is None:
+        return "null"
+    if isinstance(given, bool):
+        return str(given).lower()
+    if isinstance(given, list | tuple):
+        return f"[{','.join(map(_written, given))}]"
+    return _quoted(given) if isinstance(given, str) else repr(given)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+@contextlib.contextmanager
+def _hydra(name: str) -> Iterator[Hydra]:
+    """A Hydra of this project's configs, whether or not the process has one of its own."""
+    if not _CONF.is_dir():
+        raise ConfigError(f"there are no configs in {_CONF}: install from the repository, with -e")
+    own = Singleton._instances.copy()
+    root, level = logging.getLogger(), logging.getLogger().level
+    handlers = list(root.handlers)
+    for kind in (GlobalHydra, HydraConfig):
+        Singleton._instances.pop(kind, None)
+    try:
+        yield Hydra.create_main_hydra2(name, create_config_search_path(str(_CONF)))
+    finally:
+        for kind in (GlobalHydra, HydraConfig):
+            Singleton._instances.pop(kind, None)
+            if kind in own:
+                Singleton._instances[kind] = own[kind]
+        for handler in set(root.handlers) - set(handlers):
+            handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+@contextlib.contextmanager
+def _one_line(schema: type) -> Iterator[None]:
+    """Errors that a user can fix as :class:`LotteryError` of one line; others as they are."""
+    try:
+        yield
+    except cli.PastHydra as carrier:
+        raise carrier.error from None
+    except SystemExit as stopped:
+        raise KeyboardInterrupt("stopped; the same call goes on from there") from stopped
+    except LotteryError:
+        raise
+    except ConfigCompositionException as error:
+        cause = error.__context__
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+            raise ConfigError(cli.unknown_option(str(cause.full_key), error, schema)) from None
+        if isinstance(cause, OmegaConfBaseException):  # Hydra names a file, which there is not
+            raise ConfigError(f"{cause.full_key}: {str(cause).splitlines()[0]}") from None
+        raise ConfigError(cli.explain(error, schema) or str(error)) from None
+    except Exception as error:
+        if (line := cli.explain(error, schema)) is None:
+            raise
+        raise ConfigError(line) from error
+
+
+@contextlib.contextmanager
+def _arguments(overrides: Sequence[str]) -> Iterator[None]:
+    """What a sweep notes of itself is what was asked for here."""
+    typed = sys.argv
+    sys.argv = [studies.IN_PYTHON, *overrides]
+    try:
+        yield
+    finally:
+        sys.argv = typed

@@ -1,0 +1,210 @@
+"""A study of one's own network and data, in a notebook or a script."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lottery import choices
+from lottery.api import datasets, optimizers, session
+from lottery.api.answers import Answer, Sweep
+from lottery.errors import ConfigError
+
+if TYPE_CHECKING:
+    import keras
+
+Numbers = float | Sequence[float]
+OUTPUTS = "outputs"
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One network and data set, and how it is trained: what all its answers have in common.
+
+    ``model`` is a functional or Sequential Keras network that ends in logits, a function
+    ``(input_shape, classes)`` or ``()`` that makes one, or the name of a choice such as
+    ``"resnet20"``. It is trained from fresh weights, which follow from the seed: those that it has
+    do not matter.
+
+    ``data`` are arrays ``(x, y)``, a finite ``tf.data.Dataset`` of such pairs, a file of
+    ``numpy.savez``, or the name of a choice such as ``"cifar10"``. Examples x [N, ...] are taken as
+    they are, as ``model.fit`` takes them; labels y [N] are class numbers. ``test`` and
+    ``validation`` are of the same kind, or the share of ``data`` to hold out; None: as ``prune.py``
+    has it, a tenth for validation and, where there is no test split, a fifth for test.
+
+    ``optimizer`` is one of Keras, or its name; None: that of ``prune.py``. A learning rate that is
+    a number stays constant. ``options`` are any others, as typed behind ``prune.py``:
+    ``"mask=channel"``, ``"data.flip=true"``, ``"logger=wandb"``. Results lie in ``outputs``, runs
+    in ``outputs/store``, as those of the scripts, under the same keys.
+
+    Raises :class:`~lottery.errors.LotteryError`, in one line, for what cannot be trained or known
+    again by its content.
+    """
+
+    model: "keras.Model | Callable[..., keras.Model] | str"
+    data: Any
+    validation: Any = None
+    test: Any = None
+    optimizer: Any = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    classes: Sequence[str] | None = None
+    outputs: str | Path = OUTPUTS
+    options: Sequence[str] = ()
+    _common: list[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        source, shape, count = datasets.chosen(self.data, self.validation, self.test, self.classes)
+        common = [
+            "logger=csv",
+            session.value("paths.outputs", str(Path(self.outputs).resolve())),
+            *source,
+            *_network(self.model, shape, count),
+            *optimizers.chosen(self.optimizer),
+        ]
+        for option, given in (
+            ("trainer.epochs", self.epochs),
+            ("trainer.batch_size", self.batch_size),
+        ):
+            if given is not None:
+                common.append(session.value(option, given))
+        common += [session.value("seed", self.seed), *_texts(self.options)]
+        object.__setattr__(self, "_common", common)
+
+    def dense(self, *options: str) -> Answer:
+        """The trained dense network."""
+        return self._answer("train", options)
+
+    def ticket(
+        self, *options: str, percentile: float | None = None, rewind: int | None = None
+    ) -> Answer:
+        """The ticket with ``percentile`` percent of the prunable weights removed.
+
+        It is rewound to the end of epoch ``rewind``. ``options`` are others, such as
+        ``"mask=iterative"``; what is not given is as ``prune.py`` has it.
+        """
+        return self._answer("prune", [*_grid(percentile, rewind), *options])
+
+    def grid(
+        self,
+        *options: str,
+        percentile: Numbers | None = None,
+        rewind: Numbers | None = None,
+        seed: Numbers | None = None,
+    ) -> Sweep:
+        """All combinations of percentiles, rewind epochs and seeds, and the verdict.
+
+        ``options`` may sweep others: ``"mask=magnitude,snip"``, ``"mask.percentile=50,60,...,90"``.
+        """
+        return self._sweep([*_grid(percentile, rewind, seed), *options])
+
+    def search(
+        self,
+        *options: str,
+        percentile: Numbers | None = None,
+        rewind: Numbers | None = None,
+        seed: Numbers | None = None,
+    ) -> Sweep:
+        """The sparsest ticket of :meth:`grid` that matches dense, for few trainings."""
+        return self._sweep(["search=sparsest", *_grid(percentile, rewind, seed), *options])
+
+    def transfer(
+        self,
+        ticket: Any,
+        data: Any,
+        *options: str,
+        validation: Any = None,
+        test: Any = None,
+        epochs: int | None = None,
+        controls: str | Sequence[str] = "none",
+        classes: Sequence[str] | None = None,
+    ) -> Answer:
+        """The ticket with a new head, fine-tuned on other data.
+
+        ``ticket`` is an answer of this study or a ticket file; ``data``, ``validation`` and
+        ``test`` are as those of the study. ``controls`` are what to compare with: ``"all"``, or
+        names such as ``"fresh"``, ``"random"`` and ``"scratch"``.
+        """
+        source, _, _ = datasets.chosen(data, validation, test, classes)
+        place = getattr(ticket, "folder", ticket)
+        about = [session.value("ticket", str(place)), session.value("transfer.controls", controls)]
+        if epochs is not None:
+            about.append(session.value("trainer.epochs", epochs))
+        kept = (
+            "logger",
+            "paths.",
+            "optimizer",
+            "schedule",
+            "seed",
+            "trainer.batch_size",
+            "plugins",
+        )
+        common = [o for o in self._common if o.startswith(kept)]
+        return self._told("transfer", [*common, *source], [*about, *_texts(options)])
+
+    def _answer(self, study: str, options: Sequence[str]) -> Answer:
+        return self._told(study, self._common, _texts(options))
+
+    def _told(self, study: str, common: Sequence[str], own: Sequence[str]) -> Answer:
+        outputs = str(self.outputs)
+        return Answer(session.told(study, common, own, outputs), outputs)
+
+    def _sweep(self, options: Sequence[str]) -> Sweep:
+        outputs = str(self.outputs)
+        own = _texts(options)
+        return Sweep(session.told("prune", self._common, own, outputs, sweep=True), outputs)
+
+
+def _network(model: Any, shape: tuple[int, ...] | None, classes: int | None) -> list[str]:
+    """The overrides that choose the network."""
+    if isinstance(model, str):
+        return [f"model={model}"]
+    if shape is None or classes is None:
+        raise ConfigError(
+            "a network of your own needs data of your own: give arrays, a tf.data.Dataset or a "
+            "file of numpy.savez, or choose the network by name"
+        )
+    from lottery.quiet import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from lottery.models import reset_names
+    from lottery.models.networks import _given
+
+    if not isinstance(model, keras.Model) and callable(model):
+        wanted = len(inspect.signature(model).parameters)
+        reset_names()
+        model = model(shape, classes) if wanted == 2 else model()
+    architecture = _given.architecture(model)
+    outputs = model.output_shape[-1]
+    if outputs != classes:
+        raise ConfigError(
+            f"the network has {outputs} outputs, and the labels are of {classes} classes"
+        )
+    try:
+        _given.build(architecture, shape, classes)
+    except ValueError as error:
+        raise ConfigError(
+            f"the examples have the shape {shape}, and the network says: {error}"
+        ) from error
+    return [session.offer(choices.model, "given", {"architecture": architecture})]
+
+
+def _grid(percentile: Any = None, rewind: Any = None, seed: Any = None) -> list[str]:
+    given = {"mask.percentile": percentile, "rewind.epoch": rewind, "seed": seed}
+    return [
+        session.values(
+            option, list(v) if isinstance(v, Sequence) or hasattr(v, "__iter__") else [v]
+        )
+        for option, v in given.items()
+        if v is not None
+    ]
+
+
+def _texts(options: Sequence[str]) -> list[str]:
+    if isinstance(options, str) or not all(isinstance(o, str) and "=" in o for o in options):
+        raise ConfigError(f'options are texts such as "mask=channel", not {options!r}')
+    return list(options)
