@@ -818,6 +818,19 @@ MUTANTS = [
         ("test_report_price.py", "test_price.py"),
     ),
     Mutant(
+        "arrays are known without their labels", "data/sources/arrays.py",
+        "for array in arrays:", "for array in arrays[:1]:",
+        "the examples are what there is",
+        ("test_study_api.py",),
+    ),
+    Mutant(
+        "given validation examples are drawn anew", "data/loading.py",
+        "        if name in source.sizes:\n            continue",
+        "        if name == \"test\" and name in source.sizes:\n            continue",
+        "sources have a test split or none",
+        ("test_study_api.py",),
+    ),
+    Mutant(
         "channels lose outputs alone", "sweep/shares.py",
         "left**2 if", "left if",
         "density is the price",

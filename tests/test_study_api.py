@@ -128,7 +128,8 @@ def test_keys_hold_what_is_trained_on_what_and_nothing_else(tmp_path):
         assert key_of(study_in(tmp_path, **other)) == same, other
     wider = keras.Sequential([keras.Input((12,)), layers.Dense(3, name="logits")])
     for other in (
-        {"model": wider}, {"data": (X + 1, Y)}, {"data": (X[::-1], Y[::-1])}, {"seed": 1},
+        {"model": wider}, {"data": (X + 1, Y)}, {"data": (X[::-1], Y[::-1])},
+        {"data": (X, Y[::-1])}, {"seed": 1},
         {"validation": 0.2}, {"test": (X[:30], Y[:30])}, {"validation": (X[:30], Y[:30])},
         {"optimizer": keras.optimizers.Adam()}, {"epochs": 3}, {"options": ["data.mixup=0.1"]},
     ):  # fmt: skip
