@@ -902,6 +902,17 @@ MUTANTS = [
         "right where the last row has a weight",
         ("test_litert.py",),
     ),
+    Mutant(
+        "a part of an image by its side", "data/summary.py",
+        "(self.cropped / self.stored) ** 2", "self.cropped / self.stored",
+        "a crop of half the side leaves a quarter of the image",
+    ),
+    Mutant(
+        "a side of the enlarged image", "preprocess/shards.py",
+        "min(whole.shape[:2])", "min(pixels.shape[:2])",
+        "the original size is that before it was resized",
+        ("test_data_summary.py",),
+    ),
     # -- masks that change
     Mutant(
         "rigl grows where it is flat", "pruning/dynamics/rigl.py",
