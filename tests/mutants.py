@@ -791,6 +791,11 @@ MUTANTS = [
         "it is the newer ones that nobody can know",
         ("test_studies.py",),
     ),
+    Mutant(
+        "sparse tickets that fail are best", "objectives.py",
+        "density if missing <= 0 else float(1 + missing)", "density",
+        "right for each ticket that matches",
+    ),
     # -- prices
     Mutant(
         "the image has a gradient", "models/cost.py",
