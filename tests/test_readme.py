@@ -138,6 +138,7 @@ def test_a_clean_clone_runs(tmp_path):
         exec(
             example.replace(folder, str(output))
             .replace("weights(5)", "weights(1)")
+            .replace("at=5", "at=1")
             .replace("2000it", "1it"),
             names,
         )

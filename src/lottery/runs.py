@@ -7,17 +7,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lottery import choices, files, tensors
-from lottery.errors import CheckpointError, DamagedError, LotteryError, StoreError
+from lottery.errors import CheckpointError, ConfigError, DamagedError, LotteryError, StoreError
+from lottery.models.loading import misfit, with_weights
 from lottery.points import Point
 from lottery.pruning import masks
 from lottery.training.checkpoints import CheckpointFolder, State
 from lottery.training.recipe import CORRECT
 from lottery.verdict.images import ANSWERS
+
+if TYPE_CHECKING:
+    import keras
 
 Array = np.ndarray[Any, Any]
 
@@ -96,6 +100,34 @@ class Run:
             return self.checkpoints.load(step)[0]
         except CheckpointError as error:
             raise CheckpointError(f"{error}; remove {self.path} to compute it again") from error
+
+    def model(self, at: Point | int | str | None = None) -> "keras.Model":
+        """The network in Keras, at a point as in :meth:`weights`.
+
+        It takes images (batch, height, width, channels), which are ``(pixels / 255 - mean) / std``
+        with ``mean`` and ``std`` of ``config["data"]``, and gives logits. Pruned weights are
+        exactly zero; nothing keeps them so in further training.
+
+        Raises :class:`CheckpointError` if that point was not kept or is damaged, and
+        :class:`StoreError` if this version of the program builds another network.
+        """
+        arrays, about = self.weights(at), self.config
+
+        def check(network: "keras.Model") -> None:
+            if path := misfit(network, arrays, all_variables=True):
+                raise StoreError(
+                    f"run {self.key} does not fit {about['model']['name']} as this version of "
+                    f"lottery builds it, beginning with {path}"
+                )
+
+        def choose() -> Any:
+            choices.load_plugins(about.get("plugins") or ())
+            return choices.model.of(about["model"])
+
+        try:
+            return with_weights(choose, self.input_shape, len(self.classes), arrays, check)
+        except ConfigError as error:
+            raise StoreError(f"the network of run {self.key} cannot be built: {error}") from error
 
     @property
     def mask(self) -> dict[str, Array]:
