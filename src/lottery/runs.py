@@ -56,10 +56,15 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Final metrics and, for a ticket, the counts of its mask: one flat dictionary."""
+        """Final metrics and, for a ticket, the counts of its mask: one flat dictionary.
+
+        ``density/<variable path>`` is the share of the weights that a layer keeps.
+        """
         mask = files.read_json(self.path / "mask.json") if self.mask else {}
         counts = {f"mask_{k}": v for k, v in mask.items() if not isinstance(v, dict | list)}
-        return {**_flat(self.result), **counts}
+        layers = mask.get("layers", {}).items()
+        densities = {f"density/{path}": of["kept"] / of["size"] for path, of in layers}
+        return {**_flat(self.result), **counts, **densities}
 
     @property
     def metrics(self) -> list[dict[str, float]]:
