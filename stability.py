@@ -10,7 +10,7 @@ STUDY = studies.find("stability")
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="stability")
 @STUDY.told_by
-def main(config: DictConfig) -> float:
+def main(config: DictConfig) -> float | tuple[float, ...]:
     """Dense -> two children from one of its states -> the error on the line between them."""
     return cli.job(config, STUDY)
 

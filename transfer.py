@@ -10,7 +10,7 @@ STUDY = studies.find("transfer")
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="transfer")
 @STUDY.told_by
-def main(config: DictConfig) -> float:
+def main(config: DictConfig) -> float | tuple[float, ...]:
     """Ticket -> new head -> fine-tuned at a low rate; and the controls that a claim needs."""
     return cli.job(config, STUDY)
 

@@ -66,6 +66,7 @@ def measure(name, rounds, epochs):
         few,
         "the first batch",
         "the first batch",
+        summary=None,  # for people, and results
     )
 
     def ours(steps_per_call):

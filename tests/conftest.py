@@ -279,7 +279,9 @@ class ByFile(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0]).stem
-        if file in ("test_export", "test_tickets", "test_transfer"):
+        if file in (
+            "test_export", "test_objectives", "test_run_models", "test_tickets", "test_transfer",
+        ):  # fmt: skip
             return "ticket_study"
         shared = ("test_slurm", "test_report")
         return next((start for start in shared if file.startswith(start)), file)

@@ -791,6 +791,11 @@ MUTANTS = [
         "it is the newer ones that nobody can know",
         ("test_studies.py",),
     ),
+    Mutant(
+        "sparse tickets that fail are best", "objectives.py",
+        "density if missing <= 0 else float(1 + missing)", "density",
+        "right for each ticket that matches",
+    ),
     # -- prices
     Mutant(
         "the image has a gradient", "models/cost.py",
@@ -914,6 +919,17 @@ MUTANTS = [
         "np.bincount(row, minlength=len(rows))", "np.bincount(row)",
         "right where the last row has a weight",
         ("test_litert.py",),
+    ),
+    Mutant(
+        "a part of an image by its side", "data/summary.py",
+        "(self.cropped / self.stored) ** 2", "self.cropped / self.stored",
+        "a crop of half the side leaves a quarter of the image",
+    ),
+    Mutant(
+        "a side of the enlarged image", "preprocess/shards.py",
+        "min(whole.shape[:2])", "min(pixels.shape[:2])",
+        "the original size is that before it was resized",
+        ("test_data_summary.py",),
     ),
     # -- masks that change
     Mutant(

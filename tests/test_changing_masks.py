@@ -276,8 +276,8 @@ def test_a_stopped_run_leaves_the_same(config, dense, tmp_path):
     original = type(labs[1].tracker).run
 
     @contextlib.contextmanager
-    def stopping(self, key, kind, tags=()):
-        with original(self, key, kind, tags) as track:
+    def stopping(self, *about):
+        with original(self, *about) as track:
             track.callbacks.extend(StopAt(step) for step in [next(stops, None)] if step)
             yield track
 

@@ -30,6 +30,7 @@ RUN_FIELDS = {
 }  # fmt: skip
 OF_DATA = {
     "val_examples", "val_majority", "val_images", "test_examples", "test_images", "classes",
+    "train_examples", "image_sides",
 }  # fmt: skip
 SETTING = {"replicas", "devices", "deterministic", "jit_compile", "tensorflow", "per_replica"}
 MASK_FIELDS = {

@@ -62,6 +62,33 @@ def test_optuna_searches_by_what_a_script_returns(tmp_path):
     assert len(list((tmp_path / "store" / "dense").iterdir())) == 1
 
 
+@pytest.mark.launchers
+def test_optuna_searches_for_densities_too_and_goes_on(tmp_path):
+    """One dense network, a study that is kept, and a report on its folder."""
+    kept = (f"hydra.sweeper.storage=sqlite:///{tmp_path}/study.db", "hydra.sweeper.study_name=mine")
+    space = ("mask.percentile=interval(50.0,90.0)", "hydra.sweeper.n_trials=2", *kept)
+    alone = ("sweep.objective=density", "hydra.sweeper.direction=minimize", "verdict.tolerance=100")
+    study = (*TINY, "trainer.epochs=6", "rewind.epoch=0")  # less, and dense is at chance
+    for _ in range(2):
+        swept("prune.py", tmp_path, *study, *space, *alone, sweeper="optuna")
+    last = max((tmp_path / "prune").iterdir())
+    tried = [read_json(f)["mask"]["density"] for f in (tmp_path / "prune").glob("*/*/result.json")]
+    assert len(tried) == 4
+    best = yaml.safe_load((last / "optimization_results.yaml").read_text())
+    assert best["best_value"] == min(tried), "of both commands"
+    both = ("sweep.objective=val_top1,density", "hydra.sweeper.direction=[maximize,minimize]")
+    results = swept("prune.py", tmp_path, *study, *space[:2], *both, sweeper="optuna")
+    last = max((tmp_path / "prune").iterdir())
+    front = yaml.safe_load((last / "optimization_results.yaml").read_text())["solutions"]
+    values = [[r["ticket"]["val_top1"], r["mask"]["density"]] for r in results]
+    assert front
+    assert all(solution["values"] in values for solution in front)
+    assert len(list((tmp_path / "store" / "dense").iterdir())) == 1
+    process = run("report.py", f"sweep={last}", "logger.mode=disabled")
+    assert process.returncode == 0, process.stderr
+    assert (last / "report" / "report.html").exists()
+
+
 @pytest.mark.parametrize("option", ["dry_run", "detach"])
 def test_what_such_a_sweeper_does_not_know_runs_nothing(tmp_path, option):
     process = run("prune.py", "-m", "hydra/sweeper=basic", *TINY, f"sweep.{option}=true",

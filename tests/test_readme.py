@@ -140,6 +140,7 @@ def test_a_clean_clone_runs(tmp_path):
             .replace("epochs=30", f"epochs=1, outputs={str(tmp_path / 'python')!r}")
             .replace("seed=[0, 1, 2]", "seed=[0]")
             .replace("weights(5)", "weights(1)")
+            .replace("at=5", "at=1")
             .replace("2000it", "1it"),
             names,
         )

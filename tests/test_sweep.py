@@ -396,6 +396,12 @@ def test_stages_with_every_launcher(tmp_path, launcher):
     assert "stage 1" not in again.stdout
     assert "stage 2: 2 cells" in again.stdout
     assert "4 cells: 4 done" in again.stdout
+    # What was typed is beside the result, of cells that no job had to compute, too.
+    typed = ".hydra/overrides.yaml"
+    for number in map(str, range(4)):
+        one, other = ((f / number / typed).read_text() for f in sorted(folder.parent.iterdir()))
+        assert one == other
+        assert "- mask.at=" in one
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):

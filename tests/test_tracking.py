@@ -110,7 +110,7 @@ def test_each_training_is_a_run_of_its_own(folder):
         assert record.project == "lottery"
         own = ["percentile=88", "rewind=1", "weights"] if kind == "ticket" else []
         assert list(record.tags) == ["test", *own]
-        assert kind in record.display_name
+        assert record.display_name == " ".join([kind, "lenet_300_100", "digits", *own, "seed=0"])
         assert tracked_run.exit_code == 0
         assert tracked_run.config["model"]["name"] == "lenet_300_100"
         assert tracked_run.config["mask"]["percentile"] == 88
@@ -141,6 +141,9 @@ def test_final_figures_are_in_the_summary(folder):
         assert tracked_run.summary["val_top1"] == result[kind]["val_top1"]
         assert tracked_run.summary["test_top1"] == result[kind]["test_top1"]
     assert runs["ticket"].summary["mask_density"] == result["mask"]["density"]
+    for path, layer in result["mask"]["layers"].items():
+        assert runs["ticket"].summary[f"density/{path}"] == layer["kept"] / layer["size"]
+    assert not [name for name in runs["dense"].summary if name.startswith("density/")]
     assert runs["ticket"].summary["matched"] == result["matched"]
     assert runs["ticket"].summary["dense_val_top1"] == result["dense"]["val_top1"]
 

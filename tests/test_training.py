@@ -189,12 +189,12 @@ def test_a_stopped_run_continues_as_if_unbroken(dense, tmp_path, monkeypatch, si
     original = type(lab.tracker).run
     stops = iter(steps)
 
-    def stopping(self, key, kind, tags=()):
+    def stopping(self, *about):
         import contextlib
 
         @contextlib.contextmanager
         def run():
-            with original(self, key, kind, tags) as track:
+            with original(self, *about) as track:
                 step = next(stops, None)
                 track.callbacks.extend([StopAt(step, signum).callback] if step else [])
                 yield track

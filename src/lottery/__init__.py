@@ -21,3 +21,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(tickets if "icket" in name else runs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What there is, for completion: the API, imported or not."""
+    return sorted(__all__)

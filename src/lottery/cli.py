@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lottery import choices, files, studies
+from lottery import choices, files, objectives, studies
 from lottery.config import Config, Training, typed
 from lottery.errors import ConfigError, LotteryError, StoppedError
 from lottery.interrupts import stoppable
@@ -62,21 +62,23 @@ def register_schema() -> None:
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
-def job(config: DictConfig, study: Study) -> float:
+def job(config: DictConfig, study: Study) -> float | tuple[float, ...]:
     """Run one job: check its config, run its study, leave its results in the output folder.
 
     Returns the validation top-1, a share of 1, of the run that the study is about, for a Hydra
-    sweeper to optimise.
+    sweeper to optimise; to a sweeper of others what ``sweep.objective`` says
+    (:func:`lottery.objectives.value`).
     """
 
-    def act(options: Any, output: Path) -> Result:
+    def act(options: Any, output: Path) -> tuple[Result, Any]:
         if getattr(options, "profile", False):
             raise ConfigError("profile=true is for train.py: it measures one dense training")
-        return tell(options, config, output, study, _group(output))
+        told = tell(options, config, output, study, _group(output))
+        return told, options.sweep.objective
 
-    result, output = _attempt(config, study, act)
+    (result, objective), output = _attempt(config, study, act)
     result.show(output / "result.json")
-    return float(result.main.result["val_top1"])
+    return objectives.value(objective if _by_others(HydraConfig.get()) else objectives.TOP1, result)
 
 
 def early(config: DictConfig, study: Study) -> float:
@@ -125,7 +127,7 @@ def _attempt(
             trainings.lead()
             check_folder(HydraConfig.get(), output)
             options = typed(config)
-            check_sweeper(HydraConfig.get(), options)
+            check_sweeper(HydraConfig.get(), options, study)
             if found := study.check(options):
                 raise ConfigError("; ".join(found))
             return act(options, output), output
@@ -186,12 +188,13 @@ def status(output: Path) -> Iterator[None]:
 def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] = ()) -> None:
     """Run a Hydra main function; exit with one readable line if the user can fix what failed.
 
-    ``schema`` is the dataclass of its options; those in ``lists``, and ``plugins``, take ``a,b``
-    for a list, which Hydra would take for a sweep. In a process that others lead
-    (:mod:`lottery.training.workers`), follow them instead.
+    ``schema`` is the dataclass of its options; those in ``lists``, ``plugins`` and
+    ``sweep.objective`` take ``a,b`` for a list, which Hydra would take for a sweep. In a process
+    that others lead (:mod:`lottery.training.workers`), follow them instead.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must hand exceptions to us as they are
+    lists = ("sweep.objective", *lists)
     sys.argv[1:] = [as_hydra_takes_it(argument, lists) for argument in sys.argv[1:]]
     if wrong := [argument for argument in sys.argv[1:] if not is_text(argument)]:
         sys.exit(f"error: {wrong[0]!a} is not text in UTF-8")
@@ -233,12 +236,18 @@ def check_folder(hydra: Any, output: str | Path) -> None:
         )
 
 
-def check_sweeper(hydra: Any, options: Training) -> None:
+def _by_others(hydra: Any) -> bool:
+    """Whether a job was launched by Hydra's own sweeper, or that of a plug-in."""
+    return hydra.mode is RunMode.MULTIRUN and "LotterySweeper" not in hydra.sweeper._target_
+
+
+def check_sweeper(hydra: Any, options: Training, study: Study) -> None:
     """Raise :class:`ConfigError` if a job was launched though its sweep was to launch none.
 
     Hydra's own sweeper, or that of a plug-in, knows nothing of stages, nor of ``sweep.dry_run``.
+    Nor may what the job is to return be optimised in the wrong direction.
     """
-    if hydra.mode is not RunMode.MULTIRUN or "LotterySweeper" in hydra.sweeper._target_:
+    if not _by_others(hydra):
         return
     for option in ("dry_run", "detach"):
         if getattr(options.sweep, option):
@@ -246,6 +255,7 @@ def check_sweeper(hydra: Any, options: Training) -> None:
                 f"hydra/sweeper={hydra.runtime.choices.get('hydra/sweeper')} does not know "
                 f"sweep.{option}: leave it out, or sweep with hydra/sweeper=lottery"
             )
+    objectives.check(options.sweep.objective, study.name, hydra.sweeper)
 
 
 def as_hydra_takes_it(argument: str, lists: Sequence[str] = ()) -> str:

@@ -258,6 +258,12 @@ class Sweep:
         False, "SLURM: submit everything with dependencies and return", identity=False
     )
     report: bool = option(True, "write the report of prune.py's sweep at its end", identity=False)
+    objective: Any = option(
+        "val_top1",
+        "what a job returns to a sweeper that optimises: val_top1, density (of a ticket within "
+        "verdict.tolerance), density_of_kernels, or a list, [val_top1,density]",
+        identity=False,
+    )
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lottery import files, rewinding
-from lottery.config import Config
+from lottery.config import Config, Mask
 from lottery.data import describe
 from lottery.errors import ClusterError, ConfigError, StoreError
 from lottery.lineage import (
@@ -174,12 +174,21 @@ def retrain(
                 f"percentile={step.percentile:g}",
                 f"rewind={step.first.label}",
                 step.rewinding.name,
+                *_told_apart(config.mask),
             ),
             verdict=_against(config, dense),
         )
 
     about = ticket_identity(config, dense.key, mask.key, step.rewinding)
     return trained(config, lab, "ticket", about, attempt)
+
+
+def _told_apart(mask: Mask) -> tuple[str, ...]:
+    """What a mask is made by, where that is not the usual."""
+    usual = {"score": "magnitude", "scope": "global", "pattern": "weight"}
+    parts = {name: getattr(mask, name).name for name in usual} if mask.percentile else {}
+    unusual = [f"{name}={chosen}" for name, chosen in parts.items() if chosen != usual[name]]
+    return (*unusual, *(["shuffled"] if mask.shuffle else []))
 
 
 def _rewound(

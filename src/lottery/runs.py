@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lottery import choices, files, tensors
-from lottery.errors import CheckpointError, DamagedError, LotteryError, StoreError
+from lottery.errors import CheckpointError, ConfigError, DamagedError, LotteryError, StoreError
+from lottery.models.loading import misfit, with_weights
 from lottery.points import Point
 from lottery.pruning import masks
 from lottery.training.checkpoints import CheckpointFolder, State
@@ -56,10 +57,15 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Final metrics and, for a ticket, the counts of its mask: one flat dictionary."""
+        """Final metrics and, for a ticket, the counts of its mask: one flat dictionary.
+
+        ``density/<variable path>`` is the share of the weights that a layer keeps.
+        """
         mask = files.read_json(self.path / "mask.json") if self.mask else {}
         counts = {f"mask_{k}": v for k, v in mask.items() if not isinstance(v, dict | list)}
-        return {**_flat(self.result), **counts}
+        layers = mask.get("layers", {}).items()
+        densities = {f"density/{path}": of["kept"] / of["size"] for path, of in layers}
+        return {**_flat(self.result), **counts, **densities}
 
     @property
     def metrics(self) -> list[dict[str, float]]:
@@ -96,23 +102,6 @@ class Run:
             if name.startswith("model/")
         }
 
-    def model(self, at: Point | int | str | None = None) -> "keras.Model":
-        """The network in Keras, from normalised examples to logits, as it was at a point.
-
-        Pruned weights are exactly zero; nothing keeps them so in further training. Raises what
-        :meth:`weights` raises, and :class:`ConfigError` for a network that cannot be built here.
-        """
-        from lottery import models
-        from lottery.quiet import import_tensorflow
-
-        import_tensorflow()
-        chosen = choices.model.of(choices.model.known_part(self.config["model"]))
-        network = models.build_choice(chosen, self.input_shape, len(self.classes))
-        arrays = self.weights(at)
-        for variable in network.variables:
-            variable.assign(arrays[variable.path])
-        return network
-
     def state(self, at: Point | int | str | None = None) -> State:
         """Everything that training changes at a point, optimizer included."""
         steps = self.checkpoints.steps()
@@ -124,6 +113,34 @@ class Run:
             return self.checkpoints.load(step)[0]
         except CheckpointError as error:
             raise CheckpointError(f"{error}; remove {self.path} to compute it again") from error
+
+    def model(self, at: Point | int | str | None = None) -> "keras.Model":
+        """The network in Keras, at a point as in :meth:`weights`.
+
+        It takes images (batch, height, width, channels), which are ``(pixels / 255 - mean) / std``
+        with ``mean`` and ``std`` of ``config["data"]``, and gives logits. Pruned weights are
+        exactly zero; nothing keeps them so in further training.
+
+        Raises :class:`CheckpointError` if that point was not kept or is damaged, and
+        :class:`StoreError` if this version of the program builds another network.
+        """
+        arrays, about = self.weights(at), self.config
+
+        def check(network: "keras.Model") -> None:
+            if path := misfit(network, arrays, all_variables=True):
+                raise StoreError(
+                    f"run {self.key} does not fit {about['model']['name']} as this version of "
+                    f"lottery builds it, beginning with {path}"
+                )
+
+        def choose() -> Any:
+            choices.load_plugins(about.get("plugins") or ())
+            return choices.model.of(about["model"])
+
+        try:
+            return with_weights(choose, self.input_shape, len(self.classes), arrays, check)
+        except ConfigError as error:
+            raise StoreError(f"the network of run {self.key} cannot be built: {error}") from error
 
     @property
     def mask(self) -> dict[str, Array]:

@@ -42,7 +42,9 @@ class Tracker:
     config: dict[str, Any]
 
     @contextlib.contextmanager
-    def run(self, key: str, job_type: str, tags: tuple[str, ...] = ()) -> Iterator["Track"]:
+    def run(
+        self, key: str, job_type: str, tags: tuple[str, ...] = (), name: str | None = None
+    ) -> Iterator["Track"]:
         """What follows one run; its W&B run ends as failed if the block raises."""
         from lottery.training.callbacks import EpochLines, ProgressBar
 
@@ -51,21 +53,26 @@ class Tracker:
         if sys.stdout.isatty():
             callbacks.append(ProgressBar())
         if self.logger.name == "wandb" and self.logger.mode != "disabled":
-            with self.wandb_run(key, job_type, tags) as run:
+            with self.wandb_run(key, job_type, tags, name) as run:
                 yield Track([*callbacks, _wandb_callback(run)], run.summary.update)
         else:
             yield Track(callbacks)
 
     @contextlib.contextmanager
-    def wandb_run(self, key: str, job_type: str, tags: tuple[str, ...] = ()) -> Iterator[Any]:
-        """A W&B run of that id; it ends as preempted or failed if the block is left so."""
+    def wandb_run(
+        self, key: str, job_type: str, tags: tuple[str, ...] = (), name: str | None = None
+    ) -> Iterator[Any]:
+        """A W&B run of that id; it ends as preempted or failed if the block is left so.
+
+        ``name`` is for people.
+        """
         for kind in ("DATA", "CACHE", "CONFIG"):  # home directories on clusters have small quotas
             os.environ.setdefault(f"WANDB_{kind}_DIR", str(self.output.resolve() / "wandb"))
         import wandb
 
         run = wandb.init(
             id=key,
-            name=f"{job_type} {key[:8]}",
+            name=name or key,
             job_type=job_type,
             group=self.logger.group or self.group,
             project=self.logger.project,

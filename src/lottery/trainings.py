@@ -14,7 +14,7 @@ from typing import Any
 
 from lottery import choices, files, provenance
 from lottery.config import Data, Training
-from lottery.data import EncodedSplit, Splits, load
+from lottery.data import EncodedSplit, Splits, describe, load
 from lottery.interrupts import StopSignals
 from lottery.lineage import (
     epoch_steps,
@@ -111,13 +111,22 @@ def trained(
             mask, pattern = sparse.mask, choices.pattern.of(sparse.summary["pattern"])
             recipe = replace(recipe, whole_channels=prunes_channels(pattern))
         recipe = prepared(work, recipe, state=start.state, weights=start.weights, mask=mask)
-        with StopSignals() as signals, lab.tracker.run(node.key, kind, this.tags) as track:
+        track_run = lab.tracker.run(node.key, kind, this.tags, name_of(config, kind, this.tags))
+        with StopSignals() as signals, track_run as track:
             chief = run.Chief(signals, work, track.callbacks, this.noted, this.compared)
             run.train(recipe, load_data(config.data), chief)
             finished = Run(work)
             track.summarise(finished.summary | this.verdict(finished.result))
 
     return Run(lab.store.compute(kind, about, produce).path)
+
+
+def name_of(config: Training, kind: str, tags: tuple[str, ...]) -> str:
+    """What a person calls a training: ``ticket resnet20 cifar10 percentile=88 rewind=5 seed=0``."""
+    data = describe(config.data).name
+    if config.data.classes is not None:
+        data += f" classes={','.join(map(str, config.data.classes))}"
+    return " ".join((kind, config.model.name, data, *tags, f"seed={config.seed}"))
 
 
 def lead() -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from lottery import objectives
 from lottery.config import Config, Mask, Training
 from lottery.errors import ConfigError, LotteryError
 from lottery.lineage import epoch_steps, scored
@@ -95,6 +96,10 @@ def _bad_compaction(config: Training) -> list[str]:
 
 def _contradictions(config: Training) -> list[str]:
     errors, data, epochs = [], config.data, config.trainer.epochs
+    try:
+        objectives.listed(config.sweep.objective)
+    except ConfigError as error:
+        errors.append(str(error))
     if isinstance(config, Config):
         errors += _bad_points(config, epochs)
     errors += config.schedule.contradictions()

@@ -1,7 +1,9 @@
 """What a sweep says in the terminal: its plan before it starts, its cells at the end."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -9,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lottery.analysis.table import show_whole, terminal
+from lottery.data import summarise
+from lottery.data.summary import tell
 from lottery.sweep.jobs import Launchers
 from lottery.sweep.plan import Cell, Estimate, Plan, estimate
 from lottery.sweep.proposers import Outlook
@@ -67,6 +71,16 @@ def show_wave(wave: Wave, waves: Waves, launcher: Launchers) -> None:
         terminal().print(f"wave {wave.number}", style="bold")
     expected = estimate(wave.plan, waves.store, launcher.parallel)
     show_plan(wave.plan, expected, launcher.gpus, launcher.parallel)
+    _tell_of_data([cell for job in wave.plan.jobs for cell in job])
+
+
+def _tell_of_data(cells: Sequence[Cell]) -> None:
+    """Log what there is to know of each data set that cells are to be trained on, once."""
+    data = {
+        json.dumps(asdict(cell.config.data), sort_keys=True): cell.config.data for cell in cells
+    }
+    for config in data.values():
+        tell(summarise(config))
 
 
 def _show_outlook(expected: Outlook) -> None:

@@ -1,7 +1,7 @@
 """Labelled images: from a named source to seeded splits, and from splits to tf.data."""
 
 from lottery.data.interface import Chunk, Description, EncodedSplit, Share, Split, Splits
-from lottery.data.loading import crop_size, describe, load
+from lottery.data.loading import crop_size, describe, load, summarise
 
 __all__ = [
     "Chunk",
@@ -13,4 +13,5 @@ __all__ = [
     "crop_size",
     "describe",
     "load",
+    "summarise",
 ]

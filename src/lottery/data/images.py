@@ -4,8 +4,10 @@ Pillow decodes, since it knows every odd kind of file; OpenCV resizes, since it 
 areas (Pillow's BOX counts whole pixels only, which shifts what lies between them).
 """
 
+import contextlib
 import io
 import itertools
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,6 +65,14 @@ def decode(data: bytes, shape: Shape) -> npt.NDArray[np.uint8]:
     Raises whatever Pillow raises for damaged bytes.
     """
     side, _, channels = shape
+    return squared(whole(data, channels), side).reshape(shape)
+
+
+def whole(data: bytes, channels: int) -> npt.NDArray[np.uint8]:
+    """The pixels of an image as it is, [H, W] or [H, W, 3]. Orientation and colours as above.
+
+    Raises whatever Pillow raises for damaged bytes.
+    """
     with Image.open(io.BytesIO(data)) as image:
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I;16"):  # of which convert would clip all but the darkest
@@ -70,20 +80,20 @@ def decode(data: bytes, shape: Shape) -> npt.NDArray[np.uint8]:
             pixels = Image.fromarray(high).convert("L" if channels == 1 else "RGB")
         else:
             pixels = image.convert("L" if channels == 1 else "RGB")
-    return squared(np.asarray(pixels), side).reshape(shape)
+    return np.asarray(pixels)
 
 
-def squared(whole: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+def squared(pixels: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
     """The centre square of pixels [H, W] or [H, W, C], resized to ``side`` as in :func:`decode`."""
-    height, width = whole.shape[:2]
+    height, width = pixels.shape[:2]
     if (height, width) == (side, side):
-        return whole
+        return pixels
     short = min(height, width)
     top, left = (height - short) // 2, (width - short) // 2
-    square = whole[top : top + short, left : left + short]
+    square = pixels[top : top + short, left : left + short]
     area, linear = cv2.INTER_AREA, cv2.INTER_LINEAR
     resized = cv2.resize(square, (side, side), interpolation=area if short >= side else linear)
-    return np.asarray(resized, np.uint8).reshape(side, side, *whole.shape[2:])
+    return np.asarray(resized, np.uint8).reshape(side, side, *pixels.shape[2:])
 
 
 def unpack(data: bytes, shape: Shape) -> npt.NDArray[np.uint8]:
@@ -137,6 +147,23 @@ def common_size(root: Path, paths: Sequence[str]) -> tuple[int, int] | None:
             bad.append(path)
     _refuse(bad, len(paths))
     return sizes.pop() if len(sizes) == 1 else None
+
+
+def sampled(count: int) -> list[int]:
+    """At most a hundred of the numbers below ``count``, evenly spread."""
+    return [int(number) for number in np.linspace(0, count - 1, min(count, 100))]
+
+
+def median_side(opened: Iterable[Path | io.BytesIO]) -> int | None:
+    """The median short side in pixels of image files, from their headers.
+
+    Those without a readable header do not count; None if there is no other.
+    """
+    sides = []
+    for file in opened:
+        with contextlib.suppress(Exception), Image.open(file) as image:  # see decoded
+            sides.append(min(image.size))
+    return int(statistics.median_low(sides)) if sides else None
 
 
 def _decoded(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from lottery.config import Data
+    from lottery.data.summary import Summary
 
 Images = npt.NDArray[Any]  # [N, S, S, C], uint8; of arrays of one's own [N, ...], or float32
 Labels = npt.NDArray[np.int32]  # [N]
@@ -151,6 +152,8 @@ class Splits:
     """
     test_images: str
     """The same of ``test``."""
+    summary: "Summary"
+    """What a person should know before training."""
 
     def check(self) -> None:
         """Raise :class:`~lottery.errors.DataError` for the undecodable images of all splits."""

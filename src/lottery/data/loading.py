@@ -15,6 +15,7 @@ from lottery.config import Data
 from lottery.data.interface import Description, Labels, Rows, Shape, Split, Splits
 from lottery.data.sources import Part, Source
 from lottery.data.splits import held_out, keep_classes, small, stratified
+from lottery.data.summary import Summary, summarised
 from lottery.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -75,8 +76,25 @@ def load(config: Data) -> Splits:
     for name, members in found.items():
         _warn_of_absent(name, members.labels, description)
     train, validation, test = (split(found[name]) for name in ("train", "validation", "test"))
-    identified = [_identified(config, source, found[name]) for name in ("validation", "test")]
-    return Splits(description, train, validation, test, *identified)
+    return Splits(
+        description,
+        train,
+        validation,
+        test,
+        validation_images=_identified(config, source, found["validation"]),
+        test_images=_identified(config, source, found["test"]),
+        summary=summarised(config, source, description, found["train"].labels),
+    )
+
+
+def summarise(config: Data) -> Summary:
+    """What to know of a data set before training, reading labels and at most some headers.
+
+    Raises :class:`ConfigError` or :class:`DataError`.
+    """
+    source = config.open()
+    labels = split_members(config, source)["train"].labels
+    return summarised(config, source, _describe(config, source), labels)
 
 
 def _warn_of_absent(name: str, labels: Labels, description: Description) -> None:

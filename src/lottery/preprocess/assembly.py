@@ -104,6 +104,7 @@ def _split(layout: Layout, part: str, shards: list[Done], classes: int) -> dict[
     return {
         "examples": len(labels),
         "class_counts": np.bincount(labels, minlength=classes).tolist(),
+        "original_sides": _original_sides(shards),
         "unreadable": [entry for shard in shards for entry in shard.unreadable],
         "files": [
             *listed,
@@ -111,6 +112,14 @@ def _split(layout: Layout, part: str, shards: list[Done], classes: int) -> dict[
         ],
         "shards": entries,
     }
+
+
+def _original_sides(shards: list[Done]) -> dict[str, int] | None:
+    """Short sides in pixels before images were resized; None if an older journal lacks them."""
+    sides = sorted(side for shard in shards for side in shard.sides)
+    if len(sides) != sum(len(shard.labels) for shard in shards) or not sides:
+        return None
+    return {"smallest": sides[0], "median": sides[len(sides) // 2], "largest": sides[-1]}
 
 
 def _of_all(shards: list[Done]) -> npt.NDArray[np.int32]:

@@ -14,7 +14,7 @@ import re
 import socket
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -183,6 +183,8 @@ class Done:
     """Array: of the images it holds, in order. TFRecord: of the file."""
     bytes: int
     """Of the images it holds, or of the file."""
+    sides: list[int] = field(default_factory=list)
+    """Short side of each image it holds, before it was resized; none of an older journal."""
     kept: bool = False
     """It was there before."""
 
@@ -298,6 +300,7 @@ def _made(task: Task) -> Done:
         squares=read.squares.tolist(),
         sha256=sha256,
         bytes=size,
+        sides=read.sides,
     )
     # Plain, not indented: a hundred thousand labels are a line, not a page.
     journal = json.dumps({"task": _digest(task), **dataclasses.asdict(done)})
@@ -311,6 +314,7 @@ class _Reader:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.labels: list[int] = []
+        self.sides: list[int] = []
         self.holes: list[int] = []
         self.unreadable: list[dict[str, str]] = []
         self.sums = np.zeros(3, np.int64)
@@ -321,12 +325,14 @@ class _Reader:
         for row, (name, label, read) in enumerate(self.task.images.examples()):
             data = read()
             try:
-                pixels = images.decode(data, (side, side, 3))
+                whole = images.whole(data, channels=3)
+                pixels = images.squared(whole, side)
             except Exception as error:  # Pillow's plugins raise nearly anything for damaged bytes
                 self.holes.append(row)
                 self.unreadable.append({"path": name, "reason": _reason(data, error)})
                 continue
             self.labels.append(label)
+            self.sides.append(min(whole.shape[:2]))
             self._count(pixels)
             yield row, pixels, label
 

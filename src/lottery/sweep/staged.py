@@ -107,6 +107,10 @@ class StagedSweep:
         for cell in cells:
             output = self._folder(cell)
             output.mkdir(exist_ok=True)
+            typed = output / ".hydra" / "overrides.yaml"  # as Hydra leaves it where a job runs
+            if not typed.exists():
+                typed.parent.mkdir(exist_ok=True)
+                files.write_text(typed, OmegaConf.to_yaml(list(cell.overrides)))
             with cli.status(output):
                 config = _without_hydra(self.configs[cell.number])
                 cli.tell(cell.config, config, output, self.study, self.folder.name)

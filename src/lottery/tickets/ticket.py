@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 from lottery import choices, files, provenance
 from lottery.choices.code import shipped
 from lottery.errors import ConfigError, TicketError
+from lottery.models.loading import misfit, with_weights
 from lottery.points import START
 from lottery.pruning import masks
 from lottery.runs import Run
@@ -158,34 +159,17 @@ class Ticket:
         does). Raises :class:`TicketError` if this version of the program builds another network
         under that name.
         """
-        from lottery.quiet import import_tensorflow
-
-        import_tensorflow()
-        import keras
-
-        from lottery import models
-
         arrays = self.weights(weights)
+
+        def check(network: "keras.Model") -> None:
+            check_fit(network, arrays, self, all_variables=True)
+            check_fit(network, self.mask, self)
+
         shape, classes = self.network.input_shape, len(self.classes)
         try:
-            chosen = self.network.choice
-            build = functools.partial(models.build_choice, chosen, shape, classes)
-            with keras.StatelessScope(initialize_variables=False):
-                shapes = build()
+            return with_weights(lambda: self.network.choice, shape, classes, arrays, check)
         except ConfigError as error:
             raise TicketError(f"the ticket's network cannot be built: {error}") from error
-        except Exception as error:  # whatever a builder makes of another's options
-            reason = (str(error).splitlines() or [""])[0]
-            raise TicketError(
-                f"the ticket's network cannot be built: {type(error).__name__}: {reason}"
-            ) from error
-        # Before there are weights, which a file could ask for more of than there is memory.
-        check_fit(shapes, arrays, self, all_variables=True)
-        check_fit(shapes, self.mask, self)
-        network = build()
-        for variable in network.variables:
-            variable.assign(arrays[variable.path])
-        return network
 
     @property
     def pattern(self) -> Any:
@@ -237,22 +221,12 @@ def check_fit(
 ) -> None:
     """Raise :class:`TicketError` unless arrays of a ticket belong to the variables of a network.
 
-    Paths in ``but`` may differ; with ``all_variables`` no variable may be without an array, and
-    each must be of its type.
+    ``but`` and ``all_variables`` are those of :func:`lottery.models.loading.misfit`.
     """
-
-    def kind(shape: Iterable[int], dtype: Any) -> tuple[Any, ...]:
-        return (*shape, str(dtype)) if all_variables else tuple(shape)
-
-    shapes = {v.path: kind(v.shape, v.dtype) for v in network.variables if v.path not in but}
-    own = {p: kind(array.shape, array.dtype) for p, array in arrays.items() if p not in but}
-    wrong = [path for path, shape in own.items() if shapes.get(path) != shape]
-    if all_variables:
-        wrong += sorted(set(shapes) - set(own))
-    if wrong:
+    if path := misfit(network, arrays, but=but, all_variables=all_variables):
         raise TicketError(
             f"the ticket does not fit {ticket.network.name} as this version of lottery builds it, "
-            f"beginning with {wrong[0]}; {ticket.made_with}"
+            f"beginning with {path}; {ticket.made_with}"
         )
 
 

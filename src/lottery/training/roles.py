@@ -167,6 +167,7 @@ class Chief(Follower):
         result = {
             **validation.metrics.named("val_"),
             **test.metrics.named("test_"),
+            **data.summary.result(),
             "val_examples": data.validation.size,
             "val_majority": int(np.bincount(data.validation.labels).max()),
             "val_images": data.validation_images,

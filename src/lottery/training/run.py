@@ -13,6 +13,7 @@ from lottery.config import Data, Training
 from lottery.data import Description, Splits, crop_size
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
+from lottery.data.summary import tell
 from lottery.interrupts import StopSignals
 from lottery.options import acting
 from lottery.pruning import masks
@@ -33,6 +34,7 @@ def train(recipe: Recipe, data: Splits, chief: Chief) -> None:
     An interrupted attempt that is continued (:func:`lottery.training.recipe.prepared`) ends as the
     unbroken run would. Raises what :func:`take_part` raises.
     """
+    tell(data.summary)
     with workers.together(PLAN, {"work": str(chief.work), "recipe": recipe.to_json()}):
         take_part(chief.work, recipe, data, chief)
     chief.finish(recipe)

@@ -6,7 +6,7 @@ metadata only; it neither reads images nor imports TensorFlow.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from lottery.data.interface import Images, Labels, Rows, Shape, Split
 from lottery.data.splits import Keys
@@ -70,4 +70,16 @@ class Source(Protocol):
 
     def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
         """The examples at ``rows`` with these (possibly renumbered) labels, decoded when used."""
+        ...
+
+
+@runtime_checkable
+class KnowsOriginals(Protocol):
+    """What a source may have besides: it knows how large images were before they were resized."""
+
+    def original_side(self) -> int | None:
+        """Short side in pixels, the median over images of train; None if nobody noted it.
+
+        A sample will do: it is for people to read, and determines nothing.
+        """
         ...

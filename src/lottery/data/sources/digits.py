@@ -38,6 +38,10 @@ class Digits:
         default_factory=lambda: {"source": "digits", "contents": files.sha256(_file())}
     )
 
+    def original_side(self) -> int:
+        """As they are stored."""
+        return self.image_shape[0]
+
     def labels(self, part: Part) -> Labels:
         """Digits 0 to 9, [1797]."""
         return _digits()[1]

@@ -62,6 +62,11 @@ class Folder:
         files = ((path, (self.root / path).read_bytes) for path in paths)
         return images.decode_all(files, len(paths), self.image_shape)
 
+    def original_side(self) -> int | None:
+        """By the headers of a sample of the files."""
+        rows = images.sampled(self.sizes["train"])
+        return images.median_side(self.root / self.paths["train"][row] for row in rows)
+
     def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
         """See :class:`lottery.data.sources.Source`."""
         from lottery.data.streams import FolderSplit

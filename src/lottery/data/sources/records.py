@@ -39,6 +39,12 @@ class Records:
     """TFRecord files, in order; none if the images are in arrays."""
     raw: bool
     """Pixels as they are, not JPEG."""
+    original: int | None
+    """See :meth:`original_side`."""
+
+    def original_side(self) -> int | None:
+        """As preprocess.py noted it."""
+        return self.original
 
     def labels(self, part: Part) -> Labels:
         """See :class:`lottery.data.sources.Source`."""
@@ -127,6 +133,8 @@ class RecordsData(Data):
                 for part, split in manifest["splits"].items()
             },
             raw=manifest["encoding"] == "raw",
+            # Manifests of older versions lack them.
+            original=(manifest["splits"]["train"].get("original_sides") or {}).get("median"),
         )
 
 

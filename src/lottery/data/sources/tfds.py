@@ -5,6 +5,7 @@ What can be known from the files beside the records is read without importing Te
 
 import contextlib
 import functools
+import io
 import json
 import os
 import re
@@ -85,6 +86,16 @@ class Tfds:
             yield
         except DataError as error:
             raise half_written(self.directory, str(error)) from None
+
+    def original_side(self) -> int | None:
+        """As the data set declares it or, where it does not, by a sample of the records."""
+        height, width, _ = _declared_shape(read_features(self.directory))
+        if height > 0 and width > 0:
+            return min(height, width)
+        with self._whole():
+            reader = tfrecord.Reader(self.shards["train"])
+            rows = images.sampled(self.sizes["train"])
+            return images.median_side(io.BytesIO(reader.image(row)) for row in rows)
 
     def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
         """See :class:`lottery.data.sources.Source`."""
@@ -295,9 +306,7 @@ def find_shards(directory: Path, info: dict[str, Any], split: dict[str, Any]) ->
 
 def _image_shape(directory: Path, features: dict[str, Any], stored_size: int | None) -> Shape:
     image = features["image"]["image"]
-    dimensions = image.get("shape", {}).get("dimensions", [])
-    # Unknown dimensions are written as -1, or left out by older versions.
-    height, width, channels = (int(d) for d in dimensions) if len(dimensions) == 3 else (-1, -1, 3)
+    height, width, channels = _declared_shape(features)
     if image.get("dtype", "uint8") != "uint8" or channels not in (-1, 1, 3):
         raise DataError(
             f"the images of {directory} are {image.get('dtype')} with {channels} channels; only "
@@ -310,6 +319,14 @@ def _image_shape(directory: Path, features: dict[str, Any], stored_size: int | N
         )
     side = stored_size or height
     return side, side, 3 if channels == -1 else channels
+
+
+def _declared_shape(features: dict[str, Any]) -> tuple[int, int, int]:
+    """Height, width and channels of all images; -1 for what differs between them."""
+    dimensions = features["image"]["image"].get("shape", {}).get("dimensions", [])
+    # Unknown dimensions are written as -1, or left out by older versions.
+    height, width, channels = (int(d) for d in dimensions) if len(dimensions) == 3 else (-1, -1, 3)
+    return height, width, channels
 
 
 def class_names(directory: Path, features: dict[str, Any]) -> tuple[str, ...]:

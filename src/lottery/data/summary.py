@@ -1,0 +1,166 @@
+"""What a person should know of a data set before training on it: a line, and warnings."""
+
+import functools
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lottery.config import Data
+from lottery.data.interface import Description, Labels
+
+if TYPE_CHECKING:
+    from lottery.data.sources import Source
+
+log = logging.getLogger(__name__)
+
+UNEVEN = 10
+"""How many times the images of the rarest class the most frequent one has, to be warned of."""
+SMALL_PART = 1 / 4
+"""Share of a stored image that a crop leaves, to be warned of."""
+SMALL_PART_OF_ENLARGED = 1 / 2
+"""The same where images were enlarged, so that cropping them undoes what was just done."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """How many pixels wide and high an image is, on its way to the network."""
+
+    original: int | None
+    """Short side as published, the median; None if nobody noted it."""
+    stored: int
+    cropped: int
+    network: int
+
+    @property
+    def enlarged(self) -> bool:
+        """Whether the stored image has more pixels than there was to see."""
+        return self.original is not None and self.original < self.stored
+
+    @property
+    def share(self) -> float:
+        """The part of a stored image that a crop leaves."""
+        return (self.cropped / self.stored) ** 2
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A data set as a study uses it."""
+
+    name: str
+    source: str
+    """The choice of ``data``."""
+    train: int
+    validation: int
+    test: int
+    classes: int
+    kept: tuple[str, ...]
+    """The names of the classes, if others were left out."""
+    channels: int
+    sides: Sides
+    random_areas: bool
+    """Whether training images are random areas, resized to the crop."""
+    most: tuple[str, int]
+    """The class with the most training images, and how many."""
+    fewest: tuple[str, int]
+    """That with the fewest, of those that have any."""
+
+    @property
+    def line(self) -> str:
+        """All of it in a line."""
+        kind = f" ({self.source})" if self.source != self.name else ""
+        kept = ", ".join(self.kept[:5]) + (", …" if len(self.kept) > 5 else "")
+        kept = kept and f" ({kept})"
+        return (
+            f"data {self.name}{kind}: {self.train:,} training, {self.validation:,} validation and "
+            f"{self.test:,} test images of {self.classes:,} classes{kept}; an image is "
+            f"{self._way}; one validation image weighs {100 / self.validation:.2g} points"
+        )
+
+    @property
+    def _way(self) -> str:
+        """What becomes of an image before the network sees it."""
+        sides, way = self.sides, []
+        if sides.original not in (None, sides.stored):
+            way.append(f"about {sides.original} pixels as published")
+        stored = f"{sides.stored}x{sides.stored}x{self.channels}"
+        if sides.network == sides.cropped == sides.stored and not self.random_areas:
+            return " -> ".join([*way, f"{stored}, as stored and as the network sees it"])
+        way.append(f"{stored} as stored")
+        if sides.cropped != sides.stored or self.random_areas:
+            random = " (random areas in training)" if self.random_areas else ""
+            way.append(f"{sides.cropped}x{sides.cropped} cropped{random}")
+        return " -> ".join([*way, f"{sides.network}x{sides.network} as the network sees it"])
+
+    def warnings(self) -> Iterator[str]:
+        """What may make a result worth less than it looks."""
+        sides = self.sides
+        limit = SMALL_PART_OF_ENLARGED if sides.enlarged else SMALL_PART
+        if sides.share <= limit:
+            was = f", of about {sides.original} pixels enlarged," if sides.enlarged else ""
+            yield (
+                f"a crop of {sides.cropped} pixels from the images of {self.name}{was} stored at "
+                f"{sides.stored} leaves {100 * sides.share:.2g} % of each (1/"
+                f"{1 / sides.share:.3g}): data.image_size=null data.resize={sides.network} shows "
+                "the network all of it"
+            )
+        ratio = self.most[1] / self.fewest[1]
+        if ratio >= UNEVEN:
+            yield (
+                f"classes are uneven: {self.most[0]} has {ratio:.3g} times the training images of "
+                f"{self.fewest[0]} ({self.most[1]:,} against {self.fewest[1]:,}), so top-1 says "
+                "little about rare classes"
+            )
+
+    def result(self) -> dict[str, Any]:
+        """What a result keeps of it, besides what it has of validation and test."""
+        sides = {"stored": self.sides.stored, "cropped": self.sides.cropped}
+        return {
+            "train_examples": self.train,
+            "image_sides": {
+                "original": self.sides.original,
+                **sides,
+                "network": self.sides.network,
+            },
+        }
+
+
+def summarised(
+    config: Data, source: "Source", description: Description, train_labels: Labels
+) -> Summary:
+    """Of a source that is open; ``train_labels`` are those of the training split."""
+    from lottery.data.loading import crop_size
+    from lottery.data.sources import KnowsOriginals
+
+    counted = _counts(train_labels, description.classes)
+    stored, _, channels = description.image_shape
+    original = source.original_side() if isinstance(source, KnowsOriginals) else None
+    return Summary(
+        name=description.name,
+        source=config.source,
+        **description.sizes,
+        classes=len(description.classes),
+        kept=description.classes if config.classes is not None else (),
+        channels=channels,
+        sides=Sides(
+            original, stored, crop_size(config, description.image_shape), description.input_shape[0]
+        ),
+        random_areas=config.crop == "resized",
+        most=max(counted.items(), key=lambda item: item[1]),
+        fewest=min(counted.items(), key=lambda item: item[1]),
+    )
+
+
+def _counts(labels: Labels, classes: tuple[str, ...]) -> Mapping[str, int]:
+    import numpy as np
+
+    counts = np.bincount(labels, minlength=len(classes)).tolist()
+    return {name: count for name, count in zip(classes, counts, strict=True) if count}
+
+
+@functools.cache  # once in a process, however many trainings use the data
+def tell(summary: Summary) -> None:
+    """Log the line and the warnings."""
+    log.info("%s", summary.line)
+    for warning in summary.warnings():
+        log.warning("%s", warning)
