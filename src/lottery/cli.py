@@ -10,13 +10,14 @@ import logging
 import os
 import re
 import select
+import shlex
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -34,6 +35,9 @@ from lottery.options import did_you_mean, is_text, options
 from lottery.quiet import discard_output
 from lottery.results import Result
 from lottery.studies import Study
+
+if TYPE_CHECKING:
+    from lottery.upkeep.requests import Request
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +76,8 @@ def job(config: DictConfig, study: Study) -> float:
     def act(options: Any, output: Path) -> Result:
         if getattr(options, "profile", False):
             raise ConfigError("profile=true is for train.py: it measures one dense training")
-        return tell(options, config, output, study, _group(output))
+        with _asking(options, study, output) as asked:
+            return tell(options, config, output, study, _group(output), asked)
 
     result, output = _attempt(config, study, act)
     result.show(output / "result.json")
@@ -86,7 +91,8 @@ def early(config: DictConfig, study: Study) -> float:
     """
 
     def act(options: Any, output: Path) -> Any:
-        return study.early(options, _laboratory(options, config, output, _group(output)))
+        with _asking(options, study, output):
+            return study.early(options, _laboratory(options, config, output, _group(output)))
 
     ticket, output = _attempt(config, study, act)
     write_status(output, "queued", time.time())
@@ -140,19 +146,60 @@ def _attempt(
         raise
 
 
-def tell(options: Training, config: DictConfig, output: Path, study: Study, group: str) -> Result:
-    """Run a study and leave config.yaml, metrics.csv and result.json in ``output``."""
+def tell(
+    options: Training,
+    config: DictConfig,
+    output: Path,
+    study: Study,
+    group: str,
+    asked: "Request",
+) -> Result:
+    """Run a study and leave config.yaml, metrics.csv and result.json in ``output``.
+
+    The store then knows who ``asked`` for its runs, those among them whose names were not known
+    before others had been measured.
+    """
     from lottery import tickets
+    from lottery.upkeep import requests
 
     files.write_text(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    made = study.run(options, _laboratory(options, config, output, group))
+    laboratory = _laboratory(options, config, output, group)
+    made = study.run(options, laboratory)
     result = study.result.read(made)
     found = result.trainings
+    nodes = (f"{run.path.parent.name}/{run.path.name}" for run in found.values())
+    requests.note(laboratory.store, asked.also(nodes))
     _write_metrics(output, {name: run.path / "metrics.csv" for name, run in found.items()})
     if "ticket" in found:
         tickets.write(tickets.of_run(found["ticket"]), output / tickets.FILE)
     files.write_json(output / "result.json", made)
     return result
+
+
+@contextlib.contextmanager
+def _asking(options: Training, study: Study, output: Path) -> Iterator["Request"]:
+    """Let the store know what a job asks for, while it is at work and afterwards."""
+    from lottery.store import Store
+    from lottery.upkeep import requests
+
+    store = Store(options.paths.store)
+    chain = study.lineage(options, store)
+    asked = requests.request(typed_command(), output, [(chain, options)])
+    with requests.asking(store, asked):
+        yield asked
+
+
+def typed_command() -> str:
+    """What to type for the job that runs, without its launcher."""
+    hydra = HydraConfig.get()
+    own = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
+    return command_line(f"{hydra.job.name}.py", hydra.overrides.task, own)
+
+
+def command_line(script: str, overrides: Iterable[str], folders: Iterable[str] = ()) -> str:
+    """A command that can be typed; ``folders`` hold configs of one's own."""
+    config_dirs = [word for folder in folders for word in ("--config-dir", folder)]
+    return shlex.join(["python", script, *config_dirs, *overrides])
 
 
 def _laboratory(options: Training, config: DictConfig, output: Path, group: str) -> Any:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lottery import cli, files, provenance
 from lottery.errors import LotteryError, StoppedError
 from lottery.interrupts import stoppable
+from lottery.lineage import Lineage
 from lottery.store import Node, Store
 from lottery.studies import Study
 from lottery.sweep import claims
@@ -35,6 +36,7 @@ from lottery.sweep.jobs import (
 )
 from lottery.sweep.plan import Cell, Parent, Plan
 from lottery.sweep.waves import Wave, Waves, stored
+from lottery.upkeep import requests
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +80,8 @@ class StagedSweep:
         Raises :class:`LotteryError` if a cell failed. Ctrl-C and other signals that ask it to stop
         leave SLURM's jobs alone; the exit code tells which it was.
         """
-        self.begin()
-        with self.interruptible():
+        with self.interruptible(), requests.asking(self.store, self._asked):
+            self.begin()
             self._await_others()
             failed = self._train_parents()
             cells = [job for job in self.plan.jobs if job[0].lineage.parent not in failed]
@@ -100,7 +102,16 @@ class StagedSweep:
         """Write what the sweep is, and the results of the cells that are done already."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write_record()
+        requests.note(self.store, self._asked)
         self._tell(self.plan.done)
+
+    @property
+    def _asked(self) -> requests.Request:
+        """What this sweep has asked for so far, and what its dense networks are to keep."""
+        asked = [(cell.lineage, cell.config) for cell in self.cells]
+        asked += [(Lineage(parent.node), parent.config) for parent in self.plan.parents]
+        command = cli.command_line(Path(sys.argv[0]).name, sys.argv[1:])
+        return requests.request(command, self.folder, asked)
 
     def _tell(self, cells: Sequence[Cell]) -> None:
         """Write the results of cells that are done into this sweep."""
@@ -109,7 +120,9 @@ class StagedSweep:
             output.mkdir(exist_ok=True)
             with cli.status(output):
                 config = _without_hydra(self.configs[cell.number])
-                cli.tell(cell.config, config, output, self.study, self.folder.name)
+                command = cli.command_line(self._origin["script"], cell.overrides)
+                asked = requests.request(command, output, [(cell.lineage, cell.config)])
+                cli.tell(cell.config, config, output, self.study, self.folder.name, asked)
 
     def write_record(self) -> None:
         """Write ``sweep.json``: the cells, and the jobs submitted so far."""

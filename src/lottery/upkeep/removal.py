@@ -1,0 +1,92 @@
+"""Removing a node with all that it determines, unless a process at work needs any of that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lottery.errors import StoreError
+from lottery.store import Node, Store
+from lottery.sweep.claims import underway
+from lottery.upkeep import trash
+from lottery.upkeep.inventory import Entry, Inventory
+from lottery.upkeep.requests import Request, requests
+from lottery.upkeep.users import User, removing, users
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What goes, children before parents, and whom that concerns."""
+
+    entries: tuple[Entry, ...]
+    staying: tuple[Entry, ...]
+    """Nodes that come from one of those, but can do without: tickets that were moved."""
+    asked: tuple[Request, ...]
+    """Who asked for one of those."""
+    bytes: int
+
+    @property
+    def open(self) -> tuple[Request, ...]:
+        """Those that have not finished, and will have to compute it again."""
+        root = self.entries[0].path.parent.parent
+        return tuple(request for request in self.asked if request.open(root))
+
+
+def removal(store: Store, names: Sequence[str]) -> Removal:
+    """What removing these nodes means.
+
+    Raises :class:`StoreError` if there is no such node, or a process at work needs one of those
+    that would go.
+    """
+    inventory = Inventory.of(store)
+    keys = inventory.descendants(inventory.find(name).key for name in names)
+    going = list(reversed(inventory.ordered(keys)))
+    _check_unused(inventory, keys, users(store))
+    staying = {e.key: e for key in keys for e in inventory.moved.get(key, ()) if e.key not in keys}
+    asked = tuple(request for request in requests(store.root) if request.keys & keys)
+    _check_unqueued(store, asked)
+    return Removal(
+        tuple(going), tuple(staying.values()), asked, sum(entry.bytes for entry in going)
+    )
+
+
+def remove(store: Store, names: Sequence[str]) -> Removal:
+    """Remove nodes and all that they determine.
+
+    Children go first, so that whatever ends this process, no node stays without what it comes from.
+    Raises what :func:`removal` does.
+    """
+    with removing(store):
+        found = removal(store, names)
+        for entry in found.entries:
+            node = Node(entry.kind, entry.key, entry.path)
+            with store.lease_of(node).vacant(store.now()) as free:
+                if not free:
+                    raise StoreError(f"{store.owner(node)} computes {entry.name} again: end it")
+                trash.take_out(store, [entry.path])
+    trash.empty(store)
+    return found
+
+
+def _check_unqueued(store: Store, asked: Sequence[Request]) -> None:
+    """Raise :class:`StoreError` if a job of SLURM that one of them submitted still waits."""
+    who = underway(store)
+    for request in asked:
+        for name in request.nodes:
+            kind, _, key = name.rpartition("/")
+            node = Node(kind, key, store.root / name)
+            if not node.done and (job := who(node)):
+                raise StoreError(
+                    f"{job} is to compute {name} of `{request.command}`, which needs what would "
+                    "go: wait until it has ended, or cancel it"
+                )
+
+
+def _check_unused(inventory: Inventory, keys: set[str], at_work: Sequence[User]) -> None:
+    """Raise :class:`StoreError` if a process needs one of these nodes."""
+    for user in at_work:
+        if needed := sorted(inventory.ancestors(user.needs) & keys):
+            names = [inventory.entries[key].name for key in needed if key in inventory.entries]
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            where = f", which writes to {user.output}" if user.output else ""
+            raise StoreError(
+                f"{names[0]}{more} is needed by {user}{where}: wait until it has ended, or end it"
+            )
