@@ -230,15 +230,23 @@ def status(output: Path) -> Iterator[None]:
             raise
 
 
-def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] = ()) -> None:
+def launch(
+    main: Callable[[], Any],
+    schema: type = Config,
+    lists: Sequence[str] = (),
+    words: tuple[str, str] | None = None,
+) -> None:
     """Run a Hydra main function; exit with one readable line if the user can fix what failed.
 
     ``schema`` is the dataclass of its options; those in ``lists``, and ``plugins``, take ``a,b``
-    for a list, which Hydra would take for a sweep. In a process that others lead
+    for a list, which Hydra would take for a sweep. ``words`` are two options that may be typed
+    without their names: the first word, and a list of those after it. In a process that others lead
     (:mod:`lottery.training.workers`), follow them instead.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must hand exceptions to us as they are
+    if words is not None:
+        sys.argv[1:] = _worded(sys.argv[1:], words)
     typed = (_as_list(argument, (PLUGINS, *lists)) for argument in sys.argv[1:])
     sys.argv[1:] = [choices.as_group(argument) for argument in typed]
     if wrong := [argument for argument in sys.argv[1:] if not is_text(argument)]:
@@ -301,6 +309,27 @@ def _as_list(argument: str, lists: Sequence[str]) -> str:
     if name in lists and ("," in value or name == PLUGINS) and not value.startswith("["):
         return f"{name}=[{value}]"
     return argument
+
+
+_VALUED = re.compile("-(c|cp|cn|cd|i|p)|--(cfg|config-path|config-name|config-dir|info|package)")
+
+
+def _worded(arguments: Sequence[str], words: tuple[str, str]) -> list[str]:
+    """Arguments, with names for those that are neither options nor flags nor the values of one."""
+    plain: list[str] = []
+    others: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option = "=" in argument or argument.startswith(("-", "+", "~"))
+        (others if option or _VALUED.fullmatch(before) else plain).append(argument)
+    first, rest = words
+    named = [f"{first}={_quoted(plain[0])}"] if plain else []
+    named += [f"{rest}=[{','.join(map(_quoted, plain[1:]))}]"] if plain[1:] else []
+    return [*others, *named]
+
+
+def _quoted(text: str) -> str:
+    """A text in quotes, as Hydra reads it."""
+    return '"' + re.sub(r'(\\*)"', r"\1\1\"", text) + '"'
 
 
 class PastHydra(BaseException):

@@ -120,7 +120,7 @@ class StagedSweep:
             output.mkdir(exist_ok=True)
             with cli.status(output):
                 config = _without_hydra(self.configs[cell.number])
-                command = cli.command_line(self._origin["script"], cell.overrides)
+                command = cli.command_line(Path(sys.argv[0]).name, cell.overrides)
                 asked = requests.request(command, output, [(cell.lineage, cell.config)])
                 cli.tell(cell.config, config, output, self.study, self.folder.name, asked)
 

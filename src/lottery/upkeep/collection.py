@@ -69,7 +69,8 @@ def collect(store: Store, *, dry_run: bool = True, abandoned: float | None = Non
         items = tuple(collectable(store, abandoned))
         return Collected(items, before, before - sum(item.bytes for item in items))
     with removing(store):
-        items = tuple(item for item in collectable(store, abandoned) if _take(store, item))
+        found = list(collectable(store, abandoned))
+        items = tuple(item for item in found if _take(store, item))
     trash.empty(store)
     return Collected(items, before, size(store.root))
 

@@ -89,8 +89,9 @@ def import_part(store: Store, part: Path) -> Moved:
         with tarfile.open(part, "r:*") as tar:
             return _merge_tar(store, part, tar)
     except (tarfile.TarError, EOFError, zlib.error) as error:
+        reason = (str(error).splitlines() or ["?"])[0]
         raise StoreError(
-            f"{part} is no part of a run store, or was cut short ({error}); what came before is "
+            f"{part} is no part of a run store, or was cut short ({reason}); what came before is "
             "merged, and a whole one adds the rest"
         ) from error
 
@@ -203,7 +204,7 @@ def _write_tar(store: Store, chosen: Sequence[Entry], to: Path) -> Moved:
 
 
 def _add_json(tar: tarfile.TarFile, name: str, value: Any) -> None:
-    text = json.dumps(value, indent=2).encode()
+    text = f"{json.dumps(value, indent=2)}\n".encode()
     member = tarfile.TarInfo(name)
     member.size, member.mtime = len(text), int(time.time())
     tar.addfile(member, io.BytesIO(text))

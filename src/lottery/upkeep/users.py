@@ -51,6 +51,7 @@ def using(store: Store, keys: Iterable[str], command: str, output: str) -> Itera
         store.prepare(FOLDER)
         with locked(_lock(store)):
             lease.take()
+            _lock(store).unlink(missing_ok=True)
     try:
         yield name
     finally:
@@ -75,7 +76,10 @@ def removing(store: Store) -> Iterator[None]:
     with locked(_lock(store)):
         refresh(store.root / FOLDER)
         refresh(store.root / "leases")
-        yield
+        try:
+            yield
+        finally:
+            _lock(store).unlink(missing_ok=True)
 
 
 def users(store: Store) -> list[User]:
