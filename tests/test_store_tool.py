@@ -30,7 +30,8 @@ from lottery.lineage import lineage
 from lottery.points import Point
 from lottery.runs import Run, load_run, runs_of
 from lottery.store import Node, Store
-from lottery.training.checkpoints import equal
+from lottery.sweep import claims
+from lottery.training.checkpoints import CheckpointFolder, equal
 from lottery.upkeep import collection, listing, removal, transport, users, verification
 from lottery.upkeep.inventory import Inventory
 from lottery.upkeep.requests import Request, asking, note, request, requests
@@ -87,6 +88,13 @@ def made(tmp_path_factory) -> Study:
         command = f"python prune.py number={number}"
         note(lab.store, request(command, outputs / str(number), [(chain, own)]))
     return Study(lab.store.root, result, config)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Run:
+    """The ticket of :data:`OTHER`, from a study that nothing disturbed."""
+    lab = laboratory(tmp_path_factory.mktemp("whole"))
+    return runs_of(find_ticket(composed(*OTHER), lab))["ticket"]
 
 
 @pytest.fixture
@@ -247,7 +255,7 @@ def test_rm_names_what_depends_on_it_and_removes_nothing_unless_told(study):
 
 
 def test_rm_of_a_ticket_leaves_what_it_comes_from(study):
-    removal.remove(study.store, [study.ticket_key])
+    removal.remove(study.store, [study.ticket_key], dry_run=False)
     left = Inventory.of(study.store).entries.values()
     assert sorted(entry.kind for entry in left) == ["child", "child", "dense", "line", "mask"]
     again = find_ticket(study.config, laboratory(study.root.parent))
@@ -260,10 +268,11 @@ def test_rm_refuses_what_a_running_job_needs(study):
     needs = [study.ticket_key]
     with users.using(study.store, needs, "python prune.py x", "/out/x"):
         for key in (study.ticket_key, mask.name, study.dense_key):  # parents of what it needs too
-            said = refused("rm", key, f"store={study.root}", "yes=true")
-            assert f"is needed by process {os.getpid()} on " in said
-            assert "(python prune.py x), which writes to /out/x: wait until it has ended" in said
-    assert removal.removal(study.store, [study.dense_key]).entries
+            with pytest.raises(StoreError, match=f"is needed by process {os.getpid()} on "):
+                removal.remove(study.store, [key], dry_run=False)
+        said = refused("rm", study.dense_key, f"store={study.root}", "yes=true")
+        assert "(python prune.py x), which writes to /out/x: wait until it has ended" in said
+    assert removal.remove(study.store, [study.dense_key]).entries
 
 
 def test_rm_refuses_the_parent_of_a_node_that_is_being_computed(study):
@@ -272,7 +281,7 @@ def test_rm_refuses_the_parent_of_a_node_that_is_being_computed(study):
 
     def produce(work: Path) -> None:
         with pytest.raises(StoreError, match=f"dense/{study.dense_key} .*is needed by process"):
-            removal.removal(study.store, [study.dense_key])
+            removal.remove(study.store, [study.dense_key])
         seen.append(work)
 
     study.store.compute("ticket", {"dense": study.dense_key, "mask": None}, produce)
@@ -281,10 +290,22 @@ def test_rm_refuses_the_parent_of_a_node_that_is_being_computed(study):
 
 def test_rm_tells_of_commands_that_have_not_finished(study, tmp_path):
     promise(study, tmp_path / "unfinished", *OTHER)
-    found = removal.removal(study.store, [study.dense_key])
+    found = removal.remove(study.store, [study.dense_key])
     assert [r.command for r in found.open] == ["python prune.py unfinished"]
     said = tool("rm", study.dense_key, f"store={study.root}")
     assert "commands that have not finished will have to compute them again:" in said
+
+
+def test_rm_refuses_what_a_queued_job_needs(study, tmp_path, monkeypatch):
+    """SLURM's job has not begun, so that it could not say itself what it needs."""
+    asked = promise(study, tmp_path / "unfinished", *OTHER)
+    kind, key = next(n for n in asked.nodes if n.startswith("ticket")).split("/")
+    claims.claim(study.store, Node(kind, key, study.root / kind / key), "77", tmp_path)
+    monkeypatch.setattr(claims.slurm, "queued", lambda: {"77": "PENDING"})
+    with pytest.raises(StoreError, match=r"^SLURM job 77 \(pending\) is to compute ticket/"):
+        removal.remove(study.store, [study.dense_key], dry_run=False)
+    monkeypatch.setattr(claims.slurm, "queued", dict)
+    removal.remove(study.store, [study.dense_key], dry_run=False)
 
 
 def test_a_job_that_begins_while_something_is_removed_waits(study):
@@ -321,13 +342,11 @@ def test_gc_tells_first_and_keeps_what_something_begins_with(study):
     assert "without 1 states that were collected since" in tool("verify", f"store={study.root}")
 
 
-def test_what_gc_took_is_trained_again_bit_for_bit(study):
+def test_what_gc_took_is_trained_again_bit_for_bit(study, whole):
     """A later command that rewinds to it ends where it would have ended without."""
     collection.collect(study.store, dry_run=False)
     config = composed(*OTHER)
     after = runs_of(find_ticket(config, laboratory(study.root.parent)))["ticket"]
-    elsewhere = study.root.parent / "elsewhere"
-    whole = runs_of(find_ticket(config, laboratory(elsewhere)))["ticket"]
     assert after.key == whole.key
     assert after.result["replayed"] == "exactly"
     assert all(equal(after.state(point), whole.state(point)) for point in whole.points)
@@ -335,7 +354,7 @@ def test_what_gc_took_is_trained_again_bit_for_bit(study):
     states = list((study.root / "state").glob("*/done.json"))
     assert len(states) == 1
     assert not collection.collect(study.store).items
-    removal.remove(study.store, [whole.key])
+    removal.remove(study.store, [whole.key], dry_run=False)
     (item,) = collection.collect(study.store).items
     assert item.path == states[0].parent
 
@@ -508,18 +527,15 @@ def collect_often(root: Path) -> None:
 
 
 def test_a_ticket_that_was_stopped_goes_on_beside_collections_that_are_killed(
-    tmp_path, monkeypatch
+    whole, tmp_path, monkeypatch
 ):
     """The same command, afterwards and meanwhile: bit for bit what an unbroken one leaves."""
     config = composed(*OTHER)
-    whole = runs_of(find_ticket(config, laboratory(tmp_path / "whole")))["ticket"]
     lab = laboratory(tmp_path / "broken")
     train_dense(config, lab)
     output = tmp_path / "output"
     output.mkdir()
     note(lab.store, request("python prune.py", output, [(lineage(config, lab.store), config)]))
-    from lottery.training.checkpoints import CheckpointFolder
-
     saved = CheckpointFolder.save
 
     def stop(self, state, progress):
@@ -617,28 +633,33 @@ def test_a_node_under_the_name_of_another_is_damage(study):
 # -- export and import -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("to", ["part.tar", "part.tar.gz", "folder"])
-def test_a_part_goes_to_another_store_with_its_ancestors(study, tmp_path, to):
-    part, other = tmp_path / to, tmp_path / "other"
+def test_a_part_goes_to_another_store_by_two_commands(study, tmp_path):
+    part, other = tmp_path / "part.tar.gz", tmp_path / "other"
     said = tool("export", "where={kind: ticket}", f"to={part}", f"store={study.root}")
     assert said.startswith("3 nodes, ")
-    said = tool("import", str(part), f"store={other}")
-    assert said.startswith("3 nodes, ")
+    assert tool("import", str(part), f"store={other}").startswith("3 nodes, ")
     entries = Inventory.of(Store(other)).entries
     assert sorted(e.kind for e in entries.values()) == ["dense", "mask", "ticket"]
-    ticket = Run(other / "ticket" / study.ticket_key)
+    assert "3 were there already" in tool("import", str(part), f"store={other}")
+
+
+@pytest.mark.parametrize("to", ["part.tar", "part.tar.gz", "folder"])
+def test_a_part_goes_to_another_store_with_its_ancestors(study, tmp_path, to):
+    part, other = tmp_path / to, Store(tmp_path / "other")
+    transport.export_part(study.store, [study.ticket_key], part)
+    assert len(transport.import_part(other, part).added) == 3
+    ticket = Run(other.root / "ticket" / study.ticket_key)
     assert equal(ticket.state(), study.ticket.state())
     assert equal(ticket.parent.state(1), study.dense.state(1))
-    assert not any(node.damage or node.unchecked for node in verification.verify(Store(other)))
-    (asked,) = (r for r in requests(other) if ticket.key in r.keys)
+    assert not any(node.damage or node.unchecked for node in verification.verify(other))
+    (asked,) = (r for r in requests(other.root) if ticket.key in r.keys)
     assert asked.command == "python prune.py number=0"
-    assert not asked.open(other)
-    assert "3 were there already" in tool("import", str(part), f"store={other}")
+    assert not asked.open(other.root)
     # The rest is merged.
-    assert "3 were there already" in tool("import", str(study.root), f"store={other}")
-    assert snapshot(other) == snapshot(study.root)
-    assert not list((other / "incoming").iterdir())
-    assert not list((other / "using").iterdir())
+    assert len(transport.import_part(other, study.root).there) == 3
+    assert snapshot(other.root) == snapshot(study.root)
+    assert not list((other.root / "incoming").iterdir())
+    assert not list((other.root / "using").iterdir())
 
 
 def test_an_exported_folder_is_a_store_and_takes_more(study, tmp_path):
@@ -718,18 +739,19 @@ def test_what_is_no_part_is_refused(study, tmp_path):
     with tarfile.open(tmp_path / "evil.tar", "w") as tar:
         transport._add_json(tar, "store.json", {"version": store_module.VERSION})
         transport._add_json(tar, "dense/../../evil.json", {})
-    other = tmp_path / "other"
+    other = Store(tmp_path / "other")
     for name, why in (
         ("cut.tar", "was cut short"), ("text.tar", "is no part of a run store"),
         ("evil.tar", "which is no file of a node"), ("nowhere.tar", "there is no "),
     ):  # fmt: skip
-        assert why in refused("import", str(tmp_path / name), f"store={other}")
-    assert not any(node.damage for node in verification.verify(Store(other)))
-    assert "is there already" in refused("export", f"to={part}", f"store={study.root}")
-    assert "neither a run store nor an empty folder" in refused(
-        "export", f"to={tmp_path}", f"store={study.root}"
-    )
+        with pytest.raises(StoreError, match=why):
+            transport.import_part(other, tmp_path / name)
+    assert not any(node.damage for node in verification.verify(other))
+    for to, why in (part, "is there already"), (tmp_path, "neither a run store nor an empty"):
+        with pytest.raises(StoreError, match=why):
+            transport.export_part(study.store, [study.ticket_key], to)
     assert "say where to" in refused("export", f"store={study.root}")
+    assert "\n" not in refused("import", str(tmp_path / "text.tar"), f"store={other.root}")
 
 
 @pytest.mark.parametrize("to", ["part.tar", "folder"])
@@ -753,7 +775,7 @@ def test_rm_that_is_killed_anywhere_leaves_no_node_without_its_parents(study):
     entries = Inventory.of(study.store).entries
     for kill in (1, 6, 9, 14, 30):
         if study.dense_key in entries:
-            killed(kill, lambda: removal.remove(study.store, [study.dense_key]))
+            killed(kill, lambda: removal.remove(study.store, [study.dense_key], dry_run=False))
         entries = Inventory.of(study.store).entries
         assert all(entry.needs <= set(entries) for entry in entries.values())
         assert not any(node.damage for node in verification.verify(study.store))

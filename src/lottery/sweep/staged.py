@@ -66,8 +66,11 @@ class StagedSweep:
     def __post_init__(self) -> None:
         self.cells = list(self.plan.cells)  # of all waves
         self.planned = summary(self.plan)  # now: it shrinks as cells are done
+        # As it was typed: a job that submits the rest is started in another way.
+        self._script = Path(sys.argv[0]).name
+        self._command = cli.command_line(self._script, sys.argv[1:])
         self._origin = {
-            "script": Path(sys.argv[0]).name,
+            "script": self._script,
             "typed": [a for a in sys.argv[1:] if not a.startswith("-")],
             "revision": provenance.revision(),
         }
@@ -110,8 +113,7 @@ class StagedSweep:
         """What this sweep has asked for so far, and what its dense networks are to keep."""
         asked = [(cell.lineage, cell.config) for cell in self.cells]
         asked += [(Lineage(parent.node), parent.config) for parent in self.plan.parents]
-        command = cli.command_line(Path(sys.argv[0]).name, sys.argv[1:])
-        return requests.request(command, self.folder, asked)
+        return requests.request(self._command, self.folder, asked)
 
     def _tell(self, cells: Sequence[Cell]) -> None:
         """Write the results of cells that are done into this sweep."""
@@ -120,7 +122,7 @@ class StagedSweep:
             output.mkdir(exist_ok=True)
             with cli.status(output):
                 config = _without_hydra(self.configs[cell.number])
-                command = cli.command_line(Path(sys.argv[0]).name, cell.overrides)
+                command = cli.command_line(self._script, cell.overrides)
                 asked = requests.request(command, output, [(cell.lineage, cell.config)])
                 cli.tell(cell.config, config, output, self.study, self.folder.name, asked)
 

@@ -125,7 +125,7 @@ def _of_folder(store: "Store", folder: Path) -> tuple[frozenset[str], str | None
 def _rm(store: "Store", options: Options, what: Sequence[str]) -> None:
     from lottery.upkeep import printing, removal
 
-    found = (removal.remove if options.yes else removal.removal)(store, what)
+    found = removal.remove(store, what, dry_run=not options.yes)
     printing.show_removal(found, options.yes)
 
 

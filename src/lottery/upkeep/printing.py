@@ -1,5 +1,6 @@
 """What store.py prints."""
 
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,34 +24,70 @@ _FEW = 6  # lines of a kind that are printed before the rest is counted
 
 
 def show_rows(rows: Sequence[Row], console: Console | None = None) -> None:
-    """A line a training; on a terminal the commands are cut to what is left of the line."""
+    """A line a training.
+
+    On a terminal, what all commands have in common is told once, and the rest cut to what is left
+    of the line.
+    """
     console = console or terminal()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("key", "what", "network", "data"):
-        table.add_column(name, no_wrap=True)
-    for name in ("pruned", "rewound", "seed", "val top-1", "size", "asked"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("when", no_wrap=True)
-    table.add_column("command", no_wrap=True, overflow="ellipsis", min_width=20)
-    for row in rows:
-        table.add_row(
-            row.entry.key[:_SHORT],
-            row.what,
-            row.network,
-            row.data,
-            "" if row.pruned is None else f"{row.pruned:.4g} %",
-            row.rewound,
-            "" if row.seed is None else str(row.seed),
-            "" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
-            sized(row.bytes),
-            str(len(row.asked) or ""),
-            _local(row.finished),
-            row.command.removeprefix("python "),
-        )
+    cells = [_cells(row) for row in rows]
+    commands = [row.command.removeprefix("python ") for row in rows]
+    common = ""
     if console.is_terminal:
-        console.print(table)
-    else:
-        show_whole(table, console)
+        commands, common = _shortened(commands)
+        taken = [max(map(len, column)) for column in zip(_COLUMNS, *cells, strict=True)]
+        width = max(console.width - sum(taken) - _GAP * (len(taken) + 1), _SHORTEST)
+        commands = [c if len(c) <= width else f"{c[: width - 1]}…" for c in commands]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in _COLUMNS:
+        numeric = name in ("pruned", "rewound", "seed", "val top-1", "size", "asked")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    table.add_column("command", no_wrap=True)
+    for row, command in zip(cells, commands, strict=True):
+        table.add_row(*row, command)
+    show_whole(table, console)
+    if common:
+        console.print(f"… stands for {common}", style="dim")
+
+
+_COLUMNS = (
+    "key", "what", "network", "data", "pruned", "rewound", "seed", "val top-1", "size", "asked",
+    "when",
+)  # fmt: skip
+_GAP = 3  # characters between columns
+_SHORTEST = 24  # that a command is cut to
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.entry.key[:_SHORT],
+        row.what,
+        row.network,
+        row.data,
+        "" if row.pruned is None else f"{row.pruned:.4g} %",
+        row.rewound,
+        "" if row.seed is None else str(row.seed),
+        "" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
+        sized(row.bytes),
+        str(len(row.asked) or ""),
+        _local(row.finished),
+    ]
+
+
+def _shortened(commands: Sequence[str]) -> tuple[list[str], str]:
+    """Commands with … for the words that all have in common, and those words."""
+    words = [shlex.split(command) for command in commands if command]
+    if len(words) < 2:
+        return list(commands), ""
+    shared = [word for word in words[0][1:] if all(word in others for others in words)]
+    if not shared:
+        return list(commands), ""
+    found = []
+    for command in commands:
+        script, *own = shlex.split(command) or [""]
+        rest = [word for word in own if word not in shared]
+        found.append(shlex.join([script, *rest]) + " …" if command else "")
+    return found, shlex.join(shared)
 
 
 def show_totals(store: Store, rows: Sequence[Row], console: Console | None = None) -> None:
@@ -59,6 +96,9 @@ def show_totals(store: Store, rows: Sequence[Row], console: Console | None = Non
     own = sum(row.bytes for row in rows)
     runs = f"{len(rows)} run{'s' * (len(rows) != 1)}"
     console.print(f"{runs}, {sized(own)}; the whole store: {sized(size(store.root))}")
+    if works := list((store.root / "work").glob("*")):
+        begun = f"{len(works)} node{'s' * (len(works) != 1)}"
+        console.print(f"{begun} begun and not finished: {sized(sum(map(size, works)))}")
     for user in users(store):
         if user.command:
             console.print(f"at work: {user}")

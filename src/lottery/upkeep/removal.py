@@ -30,32 +30,18 @@ class Removal:
         return tuple(request for request in self.asked if request.open(root))
 
 
-def removal(store: Store, names: Sequence[str]) -> Removal:
-    """What removing these nodes means.
-
-    Raises :class:`StoreError` if there is no such node, or a process at work needs one of those
-    that would go.
-    """
-    inventory = Inventory.of(store)
-    keys = inventory.descendants(inventory.find(name).key for name in names)
-    going = list(reversed(inventory.ordered(keys)))
-    _check_unused(inventory, keys, users(store))
-    staying = {e.key: e for key in keys for e in inventory.moved.get(key, ()) if e.key not in keys}
-    asked = tuple(request for request in requests(store.root) if request.keys & keys)
-    _check_unqueued(store, asked)
-    return Removal(
-        tuple(going), tuple(staying.values()), asked, sum(entry.bytes for entry in going)
-    )
-
-
-def remove(store: Store, names: Sequence[str]) -> Removal:
-    """Remove nodes and all that they determine.
+def remove(store: Store, names: Sequence[str], *, dry_run: bool = True) -> Removal:
+    """Remove nodes and all that they determine; with ``dry_run`` only say what that is.
 
     Children go first, so that whatever ends this process, no node stays without what it comes from.
-    Raises what :func:`removal` does.
+
+    Raises :class:`StoreError` if there is no such node, or if a process at work, or a job that
+    waits, needs one of those that would go.
     """
+    if dry_run:
+        return _removal(store, names)
     with removing(store):
-        found = removal(store, names)
+        found = _removal(store, names)
         for entry in found.entries:
             node = Node(entry.kind, entry.key, entry.path)
             with store.lease_of(node).vacant(store.now()) as free:
@@ -64,6 +50,18 @@ def remove(store: Store, names: Sequence[str]) -> Removal:
                 trash.take_out(store, [entry.path])
     trash.empty(store)
     return found
+
+
+def _removal(store: Store, names: Sequence[str]) -> Removal:
+    inventory = Inventory.of(store)
+    keys = inventory.descendants(inventory.find(name).key for name in names)
+    _check_unused(inventory, keys, users(store))
+    asked = tuple(request for request in requests(store.root) if request.keys & keys)
+    _check_unqueued(store, asked)
+    going = list(reversed(inventory.ordered(keys)))
+    staying = {e.key: e for key in keys for e in inventory.moved.get(key, ()) if e.key not in keys}
+    total = sum(entry.bytes for entry in going)
+    return Removal(tuple(going), tuple(staying.values()), asked, total)
 
 
 def _check_unqueued(store: Store, asked: Sequence[Request]) -> None:

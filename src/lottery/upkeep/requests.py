@@ -59,11 +59,13 @@ class Request:
     def open(self, root: Path) -> bool:
         """Whether it may still go on: some of its nodes are missing, and its folder is there.
 
-        The folder of a command of another machine counts as there.
+        So is that of another machine whose disk cannot be seen from here.
         """
         if self.imported or all((root / node / "done.json").exists() for node in self.nodes):
             return False
-        return self.host != socket.gethostname() or Path(self.output).exists()
+        output = Path(self.output)
+        seen = self.host == socket.gethostname() or any(p.exists() for p in output.parents[:2])
+        return output.exists() or not seen
 
 
 def request(
