@@ -491,6 +491,36 @@ MUTANTS = [
         "right for whoever is never stopped",
     ),
     Mutant(
+        "collected though a child begins with it", "upkeep/collection.py",
+        "        if step not in begun:\n", "        if True:\n",
+        "it can be trained again, bit for bit on a CPU",
+        ("test_store_tool.py",),
+    ),
+    Mutant(
+        "a running job needs no parents", "upkeep/removal.py",
+        "inventory.ancestors(user.needs) & keys", "set(user.needs) & keys",
+        "right for what a job computes itself",
+        ("test_store_tool.py",),
+    ),
+    Mutant(
+        "parents are removed first", "upkeep/removal.py",
+        "list(reversed(inventory.ordered(keys)))", "list(inventory.ordered(keys))",
+        "all of them go in the end",
+        ("test_store_tool.py",),
+    ),
+    Mutant(
+        "an import is not checked", "upkeep/transport.py",
+        "if damage := check(folder, node.kind).damage:", "if damage := ():",
+        "parts are seldom damaged",
+        ("test_store_tool.py",),
+    ),
+    Mutant(
+        "unfinished commands are forgotten", "upkeep/collection.py",
+        "            promised.setdefault(dense, set()).update(points)", "            pass",
+        "whoever goes on trains the state again",
+        ("test_store_tool.py",),
+    ),
+    Mutant(
         "kept states are superseded", "training/checkpoints.py",
         "others = [s for s in self.steps() if s not in self.keep_steps]", "others = self.steps()",
         "a run resumes all the same, and an epoch that is missing is replayed",

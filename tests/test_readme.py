@@ -21,8 +21,9 @@ from test_cli import class_folders
 from lottery import cli, studies, validation
 from lottery.config import typed
 from lottery.export import job
+from lottery.upkeep import job as upkeep
 
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/store.md")
 PREPARED = "data.dir=/scratch/imagenet_256"  # preprocess.py would have to write it first
 
 
@@ -114,6 +115,19 @@ def test_commands_that_measure_stability_have_options_that_exist():
             cells = sweeper._cells(list(master.hydra.overrides.task))
             assert len(cells) > 1
             assert all(typed(sweeper._composition(cell)) for cell in cells)
+
+
+def test_commands_that_look_after_the_store_have_options_that_exist():
+    upkeep.register_schema()
+    typed_there = commands("store.py")
+    done = set()
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        for arguments in typed_there:
+            overrides = cli._worded([re.sub("<.*?>", "some", a) for a in arguments], upkeep.WORDS)
+            options = typed(compose("store", overrides))
+            upkeep.check(options)
+            done.add(options.action)
+    assert done == {"ls", "show", "rm", "gc", "verify", "export", "import"}
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -34,6 +34,9 @@ from lottery.options import did_you_mean, is_text, options
 from lottery.quiet import discard_output
 from lottery.results import Result
 from lottery.studies import Study
+
+if TYPE_CHECKING:
+    from lottery.upkeep.requests import Request
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,8 @@ def job(config: DictConfig, study: Study) -> float | tuple[float, ...]:
     def act(options: Any, output: Path) -> tuple[Result, Any]:
         if getattr(options, "profile", False):
             raise ConfigError("profile=true is for train.py: it measures one dense training")
-        told = tell(options, config, output, study, _group(output))
+        with _asking(options, study, output) as asked:
+            told = tell(options, config, output, study, _group(output), asked)
         return told, options.sweep.objective
 
     (result, objective), output = _attempt(config, study, act)
@@ -88,7 +92,8 @@ def early(config: DictConfig, study: Study) -> float:
     """
 
     def act(options: Any, output: Path) -> Any:
-        return study.early(options, _laboratory(options, config, output, _group(output)))
+        with _asking(options, study, output):
+            return study.early(options, _laboratory(options, config, output, _group(output)))
 
     ticket, output = _attempt(config, study, act)
     write_status(output, "queued", time.time())
@@ -142,19 +147,56 @@ def _attempt(
         raise
 
 
-def tell(options: Training, config: DictConfig, output: Path, study: Study, group: str) -> Result:
-    """Run a study and leave config.yaml, metrics.csv and result.json in ``output``."""
+def tell(
+    options: Training,
+    config: DictConfig,
+    output: Path,
+    study: Study,
+    group: str,
+    asked: "Request",
+) -> Result:
+    """Run a study and leave config.yaml, metrics.csv and result.json in ``output``.
+
+    The store then knows who ``asked`` for its runs, those among them whose names were not known
+    before others had been measured.
+    """
     from lottery import tickets
+    from lottery.upkeep import requests
 
     files.write_text(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    made = study.run(options, _laboratory(options, config, output, group))
+    laboratory = _laboratory(options, config, output, group)
+    made = study.run(options, laboratory)
     result = study.result.read(made)
     found = result.trainings
+    nodes = (f"{run.path.parent.name}/{run.path.name}" for run in found.values())
+    requests.note(laboratory.store, asked.also(nodes))
     _write_metrics(output, {name: run.path / "metrics.csv" for name, run in found.items()})
     if "ticket" in found:
         tickets.write(tickets.of_run(found["ticket"]), output / tickets.FILE)
     files.write_json(output / "result.json", made)
     return result
+
+
+@contextlib.contextmanager
+def _asking(options: Training, study: Study, output: Path) -> Iterator["Request"]:
+    """Let the store know what a job asks for, while it is at work and afterwards."""
+    from lottery.store import Store
+    from lottery.upkeep import requests
+
+    store = Store(options.paths.store)
+    chain = study.lineage(options, store)
+    asked = requests.request(typed_command(), output, [(chain, options)])
+    with requests.asking(store, asked):
+        yield asked
+
+
+def typed_command() -> str:
+    """What to type for the job that runs, without its launcher."""
+    hydra = HydraConfig.get()
+    own = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
+    name = hydra.job.name
+    script = name if name.startswith(studies.IN_PYTHON) else f"{name}.py"
+    return studies.command_line(script, hydra.overrides.task, own)
 
 
 def _laboratory(options: Training, config: DictConfig, output: Path, group: str) -> Any:
@@ -185,15 +227,23 @@ def status(output: Path) -> Iterator[None]:
             raise
 
 
-def launch(main: Callable[[], Any], schema: type = Config, lists: Sequence[str] = ()) -> None:
+def launch(
+    main: Callable[[], Any],
+    schema: type = Config,
+    lists: Sequence[str] = (),
+    words: tuple[str, str] | None = None,
+) -> None:
     """Run a Hydra main function; exit with one readable line if the user can fix what failed.
 
     ``schema`` is the dataclass of its options; those in ``lists``, ``plugins`` and
-    ``sweep.objective`` take ``a,b`` for a list, which Hydra would take for a sweep. In a process
-    that others lead (:mod:`lottery.training.workers`), follow them instead.
+    ``sweep.objective`` take ``a,b`` for a list, which Hydra would take for a sweep. ``words`` are
+    two options that may be typed without their names: the first word, and a list of those after
+    it. In a process that others lead (:mod:`lottery.training.workers`), follow them instead.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must hand exceptions to us as they are
+    if words is not None:
+        sys.argv[1:] = _worded(sys.argv[1:], words)
     lists = ("sweep.objective", *lists)
     sys.argv[1:] = [as_hydra_takes_it(argument, lists) for argument in sys.argv[1:]]
     if wrong := [argument for argument in sys.argv[1:] if not is_text(argument)]:
@@ -265,6 +315,27 @@ def as_hydra_takes_it(argument: str, lists: Sequence[str] = ()) -> str:
     if listed and not value.startswith("["):
         return f"{name}=[{value}]"
     return choices.as_group(argument)
+
+
+_VALUED = re.compile("-(c|cp|cn|cd|i|p)|--(cfg|config-path|config-name|config-dir|info|package)")
+
+
+def _worded(arguments: Sequence[str], words: tuple[str, str]) -> list[str]:
+    """Arguments, with names for those that are neither options nor flags nor the values of one."""
+    plain: list[str] = []
+    others: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option = "=" in argument or argument.startswith(("-", "+", "~"))
+        (others if option or _VALUED.fullmatch(before) else plain).append(argument)
+    first, rest = words
+    named = [f"{first}={quoted(plain[0])}"] if plain else []
+    named += [f"{rest}=[{','.join(map(quoted, plain[1:]))}]"] if plain[1:] else []
+    return [*others, *named]
+
+
+def quoted(text: str) -> str:
+    """A text in quotes, as Hydra reads it."""
+    return '"' + re.sub(r'(\\*)"', r"\1\1\"", text) + '"'
 
 
 class PastHydra(BaseException):

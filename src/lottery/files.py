@@ -155,3 +155,27 @@ def sha256(path: Path) -> str:
     """The hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def contents(folder: Path, without: str) -> dict[str, list[Any]]:
+    """Size in bytes and SHA-256 of each file below a folder, by relative path.
+
+    But of the file ``without``, and of those whose own name, or that of a folder in between, begins
+    with a dot: they are temporary.
+    """
+    return {
+        name: [path.stat().st_size, sha256(path)]
+        for name, path in files_below(folder).items()
+        if name != without
+    }
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """The files below a folder by relative path, without temporary ones."""
+    inside = ((path.relative_to(folder), path) for path in sorted(folder.rglob("*")))
+    return {str(name): path for name, path in inside if path.is_file() and not hidden(name)}
+
+
+def hidden(path: Path) -> bool:
+    """Whether a relative path has a part that begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)

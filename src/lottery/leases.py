@@ -39,8 +39,12 @@ class Lease:
     of different machines need not agree.
     """
 
-    def __init__(self, path: Path, *, heartbeat: float, timeout: float) -> None:
+    def __init__(
+        self, path: Path, *, heartbeat: float, timeout: float, note: Mapping[str, Any] | None = None
+    ) -> None:
+        """``note`` is written into the lease, for others to read (:meth:`seen`)."""
         self.path = path
+        self._note = dict(note or {})
         self.owner = "another process"
         self.attempt = uuid.uuid4().hex[:12]
         self._heartbeat, self._timeout = heartbeat, timeout
@@ -59,25 +63,51 @@ class Lease:
         with locked(self._guard):
             if not self._abandoned():
                 return False
-            new = self.path.with_name(f".{self.path.name}.{self.attempt}")
-            fd = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-            os.write(fd, json.dumps(_this_process() | {"attempt": self.attempt}).encode())
-            new.replace(self.path)
+            self.take()
+        return True
+
+    def take(self) -> None:
+        """Take it without a look: of a name that nobody else has, there is nobody to lock out."""
+        new = self.path.with_name(f".{self.path.name}.{self.attempt}")
+        fd = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        os.write(fd, json.dumps(_this_process() | self._note | {"attempt": self.attempt}).encode())
+        new.replace(self.path)
         self._fd = fd
         self._stop.clear()
         self._heart = threading.Thread(target=self._beat, daemon=True, name="lease-heartbeat")
         self._heart.start()
-        return True
 
     def holder(self, now: float) -> str | None:
         """Its owner if alive: judged by its process here, by its last sign of life elsewhere.
 
         ``now`` is the time in seconds by the clock that dates the files in the folder.
         """
+        found = self._living(now)
+        return found.name if found else None
+
+    def seen(self, now: float) -> Mapping[str, Any] | None:
+        """What it says of its owner, the ``note`` included; None unless the owner is alive."""
+        found = self._living(now)
+        return found.owner if found else None
+
+    @contextmanager
+    def vacant(self, now: float) -> Iterator[bool]:
+        """A moment in which nobody can take it; whether nobody alive has it.
+
+        Then the lease of a dead owner is gone afterwards.
+        """
+        with locked(self._guard):
+            free = self._living(now) is None
+            yield free
+            if free:
+                self.path.unlink(missing_ok=True)
+            self._guard.unlink(missing_ok=True)
+
+    def _living(self, now: float) -> "_Found | None":
         found = _look(self.path)
         if found is None or found.dead or now - found.beat / 1e9 > self._timeout:
             return None
-        return found.name
+        return found
 
     def held(self) -> bool:
         """Whether this process still has it: nobody took it over while it was silent."""

@@ -59,7 +59,8 @@ class Lineage:
     those that their mask needs. Of transfer.py ``transfers``, the moved ticket first, then the
     controls; ``nameless`` is the number of those whose identity depends on what the others will
     have measured, and ``computed`` is, by key, the share of a network's multiply-adds that is
-    known to be left where the mask is that of a given ticket.
+    known to be left where the mask is that of a given ticket. ``reads`` are finished nodes that it
+    begins with.
     """
 
     dense: Node | None = None
@@ -69,6 +70,15 @@ class Lineage:
     computed: Mapping[str, float] = field(default_factory=dict)
     branches: tuple[Branch, ...] = ()
     measured: Node | None = None
+    reads: tuple[Node, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All of them, each once."""
+        masks = [m for step in self.rounds for m in (step.mask, step.shuffled)]
+        masks += [m for branch in self.branches for m in (branch.made, branch.mask)]
+        named = (*self.reads, *self.runs, *masks, self.measured)
+        return tuple(dict.fromkeys(node for node in named if node is not None))
 
     @property
     def goals(self) -> tuple[Node, ...]:

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,11 +259,13 @@ class StoredKernel:
     matrix: bool
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path, store: str | Path | None = None) -> Run:
     """The run of an output folder or of a folder of the store.
 
     That of prune.py is the ticket, of train.py the dense run, of transfer.py the moved ticket, of
-    stability.py the first child.
+    stability.py the first child. ``store`` says where the run store is, if it is not any more where
+    an output folder says. Without it that is looked for beside the output folder, as ``store``: a
+    run's name is its content, so that it cannot be another.
 
     Raises :class:`LotteryError` if there is no finished run.
     """
@@ -273,13 +275,22 @@ def load_run(path: str | Path) -> Run:
     if (path / "done.json").exists():
         return Run(path)
     try:
-        run = studies.read_file(path / "result.json").main
+        result = studies.read_file(path / "result.json")
     except FileNotFoundError as error:
         raise LotteryError(
             f"{path} holds no finished run (no result.json, no done.json)"
         ) from error
+    if store is not None:
+        run = replace(result, store=str(Path(store).resolve())).main
+    else:
+        run = result.main
+        beside = (folder / "store" for folder in path.resolve().parents[1:3])
+        for root in beside if not (run.path / "done.json").exists() else ():
+            moved = replace(result, store=str(root)).main
+            run = moved if (moved.path / "done.json").exists() else run
     if not (run.path / "done.json").exists():
-        raise LotteryError(f"{path} refers to {run.path}, which is not there any more")
+        hint = "" if store else f"; load_run({str(path)!r}, store=…) takes it from where it is now"
+        raise LotteryError(f"{path} refers to {run.path}, which is not there any more{hint}")
     return run
 
 

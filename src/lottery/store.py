@@ -9,6 +9,10 @@ On disk, below the store's root::
                                a node being computed; survives a kill, so the next owner resumes
     leases/<kind>-<key>        who is computing it; its modification time is the heartbeat
     leases/.<kind>-<key>.guard the lock under which that changes hands; goes with it
+    asked/<hash>.json          a command and its output folder, with the nodes that it asked for
+    using/<attempt>            a process at work, with the nodes that it needs: a lease as well
+    using.lock                 the lock under which processes begin to use what others may remove
+    trash/, incoming/          what is being deleted, or imported
 
 A node appears under its final name by one rename, complete, or not at all.
 
@@ -20,6 +24,7 @@ replace or delete anything in what is now its successor's: its own paths are not
 import hashlib
 import json
 import logging
+import re
 import shutil
 import tempfile
 import time
@@ -31,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery.errors import StoreError
-from lottery.files import naming, read_json, refresh, sync, write_json
+from lottery.files import contents, naming, read_json, refresh, sync, write_json
 from lottery.interrupts import keep_hearing
 from lottery.leases import LOOK, POLL, Lease
 
@@ -46,6 +51,17 @@ def key_of(kind: str, identity: Mapping[str, Any]) -> str:
     """20 hexadecimal digits that name a node: SHA-256 of its canonical identity."""
     canonical = json.dumps([kind, identity], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:20]
+
+
+_KEY = re.compile("[0-9a-f]{20}")
+
+
+def references(value: Any) -> set[str]:
+    """The keys that a JSON value names anywhere: of an identity, those of its parents."""
+    if isinstance(value, str):
+        return {value} if _KEY.fullmatch(value) else set()
+    inside = value.values() if isinstance(value, Mapping) else value
+    return set().union(*map(references, inside)) if isinstance(value, Mapping | list) else set()
 
 
 @dataclass(frozen=True)
@@ -108,8 +124,8 @@ class Store:
         node = self.node(kind, identity)
         if node.done:
             return node
-        self._prepare(kind)
-        with self._lease(node) as lease:
+        self.prepare(kind)
+        with self._lease(node, identity) as lease:
             refresh(node.path.parent)
             if node.done:  # somebody finished it while we waited
                 return node
@@ -125,6 +141,7 @@ class Store:
                         "identity": identity,
                         "version": VERSION,
                         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                        "files": contents(work, without="done.json"),
                     },
                 )
                 with lease.exclusively():
@@ -135,6 +152,25 @@ class Store:
                 # Whatever went wrong: our folder is not there any more.
                 self._leave(node, lease, error)
         return node
+
+    def adopt(self, node: Node, folder: Path) -> bool:
+        """Publish a complete ``folder`` of this file system as a node, unless it is there.
+
+        False, and nothing changes, if it is, or if a process computes it at the moment.
+        """
+        self.prepare(node.kind)
+        lease = self.lease_of(node)
+        if not lease.acquire():
+            return False
+        try:
+            refresh(node.path.parent)
+            with lease.exclusively():
+                if node.done:
+                    return False
+                self._publish(folder, node.path)
+                return True
+        finally:
+            lease.release()
 
     def _take_over(self, node: Node, lease: Lease) -> Path:
         """The work folder of this attempt: that of an interrupted one under a new name, or new."""
@@ -161,9 +197,9 @@ class Store:
 
     def owner(self, node: Node) -> str | None:
         """Who computes a node at the moment, as far as one look can tell; None if nobody."""
-        return self._lease_of(node).holder(self._now())
+        return self.lease_of(node).holder(self.now())
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """The time by the clock that dates the leases; also has their folder looked up anew."""
         if self._clock is None or time.monotonic() - self._clock.read_at > LOOK:
             try:
@@ -176,12 +212,13 @@ class Store:
     def check_writable(self) -> None:
         """Raise :class:`OSError` if nothing can be written, before jobs are queued that would."""
         with naming(self.root):
-            self._prepare()
+            self.prepare()
             with tempfile.TemporaryFile(dir=self.root) as probe:
                 probe.write(bytes(4096))
 
-    def _prepare(self, *kinds: str) -> None:
-        for folder in (*kinds, "work", "leases"):
+    def prepare(self, *folders: str) -> None:
+        """Make the store, and these folders in it, if they are not there."""
+        for folder in (*folders, "work", "leases"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         if not (self.root / "store.json").exists():
             write_json(self.root / "store.json", {"version": VERSION})
@@ -197,13 +234,18 @@ class Store:
         work.rename(final)
         sync(final.parent)
 
-    def _lease_of(self, node: Node) -> Lease:
-        path = self.root / "leases" / f"{node.kind}-{node.key}"
-        return Lease(path, heartbeat=HEARTBEAT, timeout=LEASE_TIMEOUT)
+    def lease_of(self, node: Node, **note: Any) -> Lease:
+        """The lease of a node; ``note`` is for others to read if this process takes it."""
+        return self.lease("leases", f"{node.kind}-{node.key}", **note)
+
+    def lease(self, folder: str, name: str, **note: Any) -> Lease:
+        """The lease of that name in a folder of the store."""
+        path = self.root / folder / name
+        return Lease(path, heartbeat=HEARTBEAT, timeout=LEASE_TIMEOUT, note=note)
 
     @contextmanager
-    def _lease(self, node: Node) -> Iterator[Lease]:
-        lease = self._lease_of(node)
+    def _lease(self, node: Node, identity: Mapping[str, Any]) -> Iterator[Lease]:
+        lease = self.lease_of(node, needs=sorted({node.key} | references(identity)))
         announced = False
         while not lease.acquire():
             keep_hearing()

@@ -254,7 +254,9 @@ def lineage(config: TransferConfig, store: Store) -> Lineage:
             computed[node.key] = ticket.computed_share
         if node.done:
             runs[name] = Run(node.path)
-    return Lineage(transfers=tuple(found), nameless=nameless, computed=computed)
+    parent = dense_parent(ticket, store)
+    reads = (parent,) if parent.done else ()
+    return Lineage(transfers=tuple(found), nameless=nameless, computed=computed, reads=reads)
 
 
 def seen_images(config: TransferConfig, ticket: Ticket) -> list[dict[str, Any]]:

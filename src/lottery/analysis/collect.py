@@ -471,10 +471,29 @@ def _with_assumed_configs(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
-    about, config = files.read_json(run / "done.json"), flat(files.read_json(run / "config.json"))
-    mask, identity = files.read_json(run / "mask.json"), about["identity"]
-    # The config is that of whoever asked first, for whom this may have been a round on the way:
-    # then the mask was not shuffled yet, and a control had not replaced the rewinding yet.
+    config = ticket_config(run)
+    dense = store / "dense" / files.read_json(run / "done.json")["identity"]["dense"]
+    return Cell(
+        run.name,
+        "done",
+        told(config),
+        tuple(differences(config, defaults)),
+        run,
+        dense={"key": dense.name, **files.read_json(dense / "result.json")},
+        ticket={"key": run.name, **files.read_json(run / "result.json")},
+        mask=files.read_json(run / "mask.json"),
+        store=store,
+    )
+
+
+def ticket_config(run: Path) -> dict[str, Any]:
+    """The flat config of a ticket in the store, as if it had been asked for by itself.
+
+    What is on disk is the config of whoever asked first, for whom this may have been a round on the
+    way: then the mask was not shuffled yet, and a control had not replaced the rewinding yet.
+    """
+    identity = files.read_json(run / "done.json")["identity"]
+    config, mask = flat(files.read_json(run / "config.json")), files.read_json(run / "mask.json")
     if mask["percentile"] != config["mask.percentile"]:
         config |= {"mask.percentile": mask["percentile"], "mask.shuffle": False}
     found = dict(identity.get("rewind") or {})  # a mask that changes has none
@@ -485,19 +504,7 @@ def _stored(store: Path, run: Path, defaults: Flat) -> Cell:
         rewind["step"] = at.step(Run(run).steps_per_epoch)
     elif at is not None:
         rewind["epoch"] = at.epochs
-    config |= flat({"rewind": rewind})
-    dense = store / "dense" / identity["dense"]
-    return Cell(
-        run.name,
-        "done",
-        told(config),
-        tuple(differences(config, defaults)),
-        run,
-        dense={"key": dense.name, **files.read_json(dense / "result.json")},
-        ticket={"key": run.name, **files.read_json(run / "result.json")},
-        mask=mask,
-        store=store,
-    )
+    return config | flat({"rewind": rewind})
 
 
 def _read(path: Path) -> tuple[Any, str | None]:

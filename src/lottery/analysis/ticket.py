@@ -1,6 +1,5 @@
 """``winning_ticket.json``: the verdict on a study, and what it takes to check and repeat it."""
 
-import shlex
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from lottery.analysis import price
 from lottery.analysis.collect import Study
 from lottery.analysis.selection import DENSITY, OF_KERNELS, Judged, Point, Selection
 from lottery.points import columns
-from lottery.studies import IN_PYTHON
+from lottery.studies import IN_PYTHON, command_line
 from lottery.verdict.comparison import Comparison
 from lottery.verdict.rule import LITERATURE
 from lottery.verdict.single import one_image
@@ -131,10 +130,10 @@ def command(study: Study, point: Point) -> str:
     if len(seeds) > 1:
         own = [o for o in overrides if not o.startswith("seed=")]
         overrides = ["-m", *own, f"seed={','.join(map(str, seeds))}"]
-    if study.script == IN_PYTHON:
-        own = [o for o in overrides if o != "-m"]
-        return f"study.{'grid' if seeds[1:] else 'ticket'}({', '.join(map(repr, own))})"
-    return shlex.join(["python", study.script, *overrides])
+    script = study.script
+    if script.startswith(IN_PYTHON):
+        script = f"{IN_PYTHON}{'grid' if seeds[1:] else 'ticket'}"
+    return command_line(script, overrides)
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

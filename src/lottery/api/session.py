@@ -29,21 +29,26 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from lottery import choices, cli, studies
 from lottery.errors import ConfigError, LotteryError
 
+STUDIES = {
+    "dense": "train", "ticket": "prune", "grid": "prune", "search": "prune", "transfer": "transfer",
+}  # fmt: skip
+"""What the methods of ``lottery.Study`` ask for."""
+SWEEPS = frozenset({"grid", "search"})
+
 _CONF = Path(__file__).parents[3] / "conf"
 
 
-def told(
-    study: str, common: Sequence[str], own: Sequence[str], outputs: str, *, sweep: bool = False
-) -> Path:
-    """The output folder of a study that was run with these overrides, or of the sweep of it.
+def told(method: str, common: Sequence[str], own: Sequence[str], outputs: str) -> Path:
+    """The output folder of what a method of ``lottery.Study`` asks for, with these overrides.
 
-    ``study`` is its name: prune, train or transfer. The ``common`` overrides go into a primary
+    ``method`` is one of :data:`STUDIES`. The ``common`` overrides go into a primary
     config of their own, so that logs and results name what is asked for, the ``own`` ones, alone.
     Raises :class:`LotteryError` for what the scripts print as one line.
     """
-    known = studies.find(study)
+    study = STUDIES[method]
+    known, sweep = studies.find(study), method in SWEEPS
 
-    def task(config: DictConfig) -> float:
+    def task(config: DictConfig) -> Any:
         return cli.job(config, known)
 
     task.study = known  # type: ignore[attr-defined]
@@ -51,8 +56,8 @@ def told(
     place = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     common, own = ([cli.as_hydra_takes_it(o) for o in overrides] for overrides in (common, own))
     cli.load_plugins([*common, *own])
-    arguments = [*own, f"{place}={_quoted(str(folder))}"]
-    with _hydra(study) as hydra, _one_line(known.schema), _arguments(own):
+    arguments = [*own, f"{place}={cli.quoted(str(folder))}"]
+    with _hydra(f"{studies.IN_PYTHON}{method}", own) as hydra, _one_line(known.schema):
         command = hydra.multirun if sweep else hydra.run
         # prune.py reads config.yaml, train.py what it adds to that.
         command(_primary({"prune": "config"}.get(study, study), common), task, arguments)
@@ -90,7 +95,7 @@ def tool(
     name: str, act: Callable[[DictConfig], Any], schema: type, overrides: Sequence[str]
 ) -> None:
     """Run what a script without a study does, such as export.py; ``schema`` is of its options."""
-    with _hydra(name) as hydra, _one_line(schema), _arguments(overrides):
+    with _hydra(name, overrides) as hydra, _one_line(schema):
         config = hydra.compose_config(name, list(overrides), run_mode=RunMode.RUN)
         with open_dict(config):
             del config["hydra"]
@@ -127,27 +132,27 @@ def _written(given: Any) -> str:
         return str(given).lower()
     if isinstance(given, list | tuple):
         return f"[{','.join(map(_written, given))}]"
-    return _quoted(given) if isinstance(given, str) else repr(given)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return cli.quoted(given) if isinstance(given, str) else repr(given)
 
 
 @contextlib.contextmanager
-def _hydra(name: str) -> Iterator[Hydra]:
-    """A Hydra of this project's configs, whether or not the process has one of its own."""
+def _hydra(name: str, overrides: Sequence[str] = ()) -> Iterator[Hydra]:
+    """A Hydra of this project's configs, whether or not the process has one of its own.
+
+    ``name`` and ``overrides`` are noted as what was typed.
+    """
     if not _CONF.is_dir():
         raise ConfigError(f"there are no configs in {_CONF}: install from the repository, with -e")
-    own = Singleton._instances.copy()
+    own, typed = Singleton._instances.copy(), sys.argv
     root, level = logging.getLogger(), logging.getLogger().level
     handlers = list(root.handlers)
     for kind in (GlobalHydra, HydraConfig):
         Singleton._instances.pop(kind, None)
+    sys.argv = [name, *overrides]
     try:
         yield Hydra.create_main_hydra2(name, create_config_search_path(str(_CONF)))
     finally:
+        sys.argv = typed
         for kind in (GlobalHydra, HydraConfig):
             Singleton._instances.pop(kind, None)
             if kind in own:
@@ -180,14 +185,3 @@ def _one_line(schema: type) -> Iterator[None]:
         if (line := cli.explain(error, schema)) is None:
             raise
         raise ConfigError(line) from error
-
-
-@contextlib.contextmanager
-def _arguments(overrides: Sequence[str]) -> Iterator[None]:
-    """What a sweep notes of itself is what was asked for here."""
-    typed = sys.argv
-    sys.argv = [studies.IN_PYTHON, *overrides]
-    try:
-        yield
-    finally:
-        sys.argv = typed

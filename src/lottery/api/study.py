@@ -75,7 +75,7 @@ class Study:
 
     def dense(self, *options: str) -> Answer:
         """The trained dense network."""
-        return self._answer("train", options)
+        return Answer(self._asked("dense", options), str(self.outputs))
 
     def ticket(
         self, *options: str, percentile: float | None = None, rewind: int | None = None
@@ -85,7 +85,8 @@ class Study:
         It is rewound to the end of epoch ``rewind``. ``options`` are others, such as
         ``"mask=iterative"``; what is not given is as ``prune.py`` has it.
         """
-        return self._answer("prune", [*_grid(percentile, rewind), *options])
+        own = [*_grid(percentile, rewind), *options]
+        return Answer(self._asked("ticket", own), str(self.outputs))
 
     def grid(
         self,
@@ -98,7 +99,8 @@ class Study:
 
         ``options`` may sweep others: ``"mask=magnitude,snip"``, ``"mask.percentile=50,60,...,90"``.
         """
-        return self._sweep([*_grid(percentile, rewind, seed), *options])
+        own = [*_grid(percentile, rewind, seed), *options]
+        return Sweep(self._asked("grid", own), str(self.outputs))
 
     def search(
         self,
@@ -108,7 +110,8 @@ class Study:
         seed: Numbers | None = None,
     ) -> Sweep:
         """The sparsest ticket of :meth:`grid` that matches dense, for few trainings."""
-        return self._sweep(["search=sparsest", *_grid(percentile, rewind, seed), *options])
+        own = ["search=sparsest", *_grid(percentile, rewind, seed), *options]
+        return Sweep(self._asked("search", own), str(self.outputs))
 
     def transfer(
         self,
@@ -142,19 +145,12 @@ class Study:
             "plugins",
         )
         common = [o for o in self._common if o.startswith(kept)]
-        return self._told("transfer", [*common, *source], [*about, *_texts(options)])
+        own = [*about, *_texts(options)]
+        folder = session.told("transfer", [*common, *source], own, str(self.outputs))
+        return Answer(folder, str(self.outputs))
 
-    def _answer(self, study: str, options: Sequence[str]) -> Answer:
-        return self._told(study, self._common, _texts(options))
-
-    def _told(self, study: str, common: Sequence[str], own: Sequence[str]) -> Answer:
-        outputs = str(self.outputs)
-        return Answer(session.told(study, common, own, outputs), outputs)
-
-    def _sweep(self, options: Sequence[str]) -> Sweep:
-        outputs = str(self.outputs)
-        own = _texts(options)
-        return Sweep(session.told("prune", self._common, own, outputs, sweep=True), outputs)
+    def _asked(self, method: str, options: Sequence[str]) -> Path:
+        return session.told(method, self._common, _texts(options), str(self.outputs))
 
 
 def _network(model: Any, shape: tuple[int, ...] | None, classes: int | None) -> list[str]:

@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 def with_weights(
     choose: Callable[[], Any],
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     classes: int,
     weights: Mapping[str, Array],
     check: Callable[["keras.Model"], None],

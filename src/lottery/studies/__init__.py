@@ -6,6 +6,7 @@ computes, which it imports when called: ``--help`` must not wait for it.
 
 import importlib
 import pkgutil
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 Main = TypeVar("Main", bound=Callable[..., Any])
 
-IN_PYTHON = "lottery.Study"
-"""What a sweep notes in the place of its script, if it was run from Python."""
+IN_PYTHON = "lottery.Study."
+"""Begins, before a method of it, what is noted in the place of a script."""
 
 
 def _childless(cells: Sequence[Any]) -> "Study":
@@ -74,6 +75,18 @@ class Study:
         """Mark the main function of a script, so that a sweep of it knows its study."""
         main.study = self  # type: ignore[attr-defined]
         return main
+
+
+def command_line(script: str, overrides: Iterable[str], folders: Iterable[str] = ()) -> str:
+    """What to type to ask for this again; ``folders`` hold configs of one's own.
+
+    Of what was asked for from Python, the call of the study.
+    """
+    if script.startswith(IN_PYTHON):
+        own = [o for o in overrides if o != "-m"]
+        return f"study.{script.removeprefix(IN_PYTHON)}({', '.join(map(repr, own))})"
+    config_dirs = [word for folder in folders for word in ("--config-dir", folder)]
+    return shlex.join(["python", script, *config_dirs, *overrides])
 
 
 def known() -> tuple[str, ...]:

@@ -15,9 +15,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lottery import cli, files, provenance
+from lottery import cli, files, provenance, studies
 from lottery.errors import LotteryError, StoppedError
 from lottery.interrupts import stoppable
+from lottery.lineage import Lineage
 from lottery.store import Node, Store
 from lottery.studies import Study
 from lottery.sweep import claims
@@ -35,6 +36,7 @@ from lottery.sweep.jobs import (
 )
 from lottery.sweep.plan import Cell, Parent, Plan
 from lottery.sweep.waves import Wave, Waves, stored
+from lottery.upkeep import requests
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +66,11 @@ class StagedSweep:
     def __post_init__(self) -> None:
         self.cells = list(self.plan.cells)  # of all waves
         self.planned = summary(self.plan)  # now: it shrinks as cells are done
+        # As it was typed: a job that submits the rest is started in another way.
+        self._script = Path(sys.argv[0]).name
+        self._command = studies.command_line(self._script, sys.argv[1:])
         self._origin = {
-            "script": Path(sys.argv[0]).name,
+            "script": self._script,
             "typed": [a for a in sys.argv[1:] if not a.startswith("-")],
             "revision": provenance.revision(),
         }
@@ -78,8 +83,8 @@ class StagedSweep:
         Raises :class:`LotteryError` if a cell failed. Ctrl-C and other signals that ask it to stop
         leave SLURM's jobs alone; the exit code tells which it was.
         """
-        self.begin()
-        with self.interruptible():
+        with self.interruptible(), requests.asking(self.store, self._asked):
+            self.begin()
             self._await_others()
             failed = self._train_parents()
             cells = [job for job in self.plan.jobs if job[0].lineage.parent not in failed]
@@ -100,7 +105,15 @@ class StagedSweep:
         """Write what the sweep is, and the results of the cells that are done already."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write_record()
+        requests.note(self.store, self._asked)
         self._tell(self.plan.done)
+
+    @property
+    def _asked(self) -> requests.Request:
+        """What this sweep has asked for so far, and what its dense networks are to keep."""
+        asked = [(cell.lineage, cell.config) for cell in self.cells]
+        asked += [(Lineage(parent.node), parent.config) for parent in self.plan.parents]
+        return requests.request(self._command, self.folder, asked)
 
     def _tell(self, cells: Sequence[Cell]) -> None:
         """Write the results of cells that are done into this sweep."""
@@ -113,7 +126,9 @@ class StagedSweep:
                 files.write_text(typed, OmegaConf.to_yaml(list(cell.overrides)))
             with cli.status(output):
                 config = _without_hydra(self.configs[cell.number])
-                cli.tell(cell.config, config, output, self.study, self.folder.name)
+                command = studies.command_line(self._script, cell.overrides)
+                asked = requests.request(command, output, [(cell.lineage, cell.config)])
+                cli.tell(cell.config, config, output, self.study, self.folder.name, asked)
 
     def write_record(self) -> None:
         """Write ``sweep.json``: the cells, and the jobs submitted so far."""
