@@ -24,7 +24,7 @@ SAYS_TEXT = "%{text}<extra></extra>"
 
 def all_of(drawn: Figures) -> dict[str, dict[str, Any]]:
     """{id of the plot: {"data", "layout"}}; plots without data are left out."""
-    if not drawn.accuracy:
+    if not drawn.accuracy.lines:
         return {}
     charts = {"accuracy": _accuracy(drawn)}
     for number, heat in enumerate(drawn.heats):
@@ -116,12 +116,13 @@ def times_of(lines: Sequence[latencies.Line]) -> list[dict[str, Any]]:
 
 
 def _accuracy(drawn: Figures) -> dict[str, Any]:
-    x = [d.x for line in drawn.accuracy for d in line.dots]
+    lines = drawn.accuracy.lines
+    x = [d.x for line in lines for d in line.dots]
     ends = [1.06 * max(x), min(x) / 1.06]
     traces: list[dict[str, Any]] = []
     shapes, labels = [], []
-    alone = len(drawn.bands) == 1  # then its lines are labelled where they end
-    for band in drawn.bands:
+    alone = len(drawn.accuracy.bands) == 1  # then its lines are labelled where they end
+    for band in drawn.accuracy.bands:
         spread = "" if band.sd is None else f" ± {band.sd:.2f}"
         least = band.mean - drawn.tolerance
         for name, y, dash, anchor in (
@@ -136,16 +137,16 @@ def _accuracy(drawn: Figures) -> dict[str, Any]:
                 "y0": band.mean - band.sd, "y1": band.mean + band.sd,
                 "fillcolor": "#000", "opacity": 0.13, "line": {"width": 0},
             })  # fmt: skip
-    traces += [_line(line, "lines+markers") for line in drawn.accuracy]
-    traces += [_star(line) for line in drawn.accuracy if any(d.winner for d in line.dots)]
+    traces += [_line(line, "lines+markers") for line in lines]
+    traces += [_star(line) for line in lines if any(d.winner for d in line.dots)]
     layout = _layout("", "validation top-1, percent", 520)
     layout |= {
-        "xaxis": _density_axis(drawn.accuracy, drawn.share),
+        "xaxis": _density_axis(lines, drawn.share),
         "shapes": shapes,
         "annotations": labels,
     }
-    if drawn.close:
-        layout["yaxis"]["range"] = list(drawn.close)
+    if drawn.accuracy.close:
+        layout["yaxis"]["range"] = list(drawn.accuracy.close)
     return {"data": traces, "layout": layout}
 
 
