@@ -40,7 +40,7 @@ class Table:
     markdown: bool = False
     csv: bool = False
     rows: str = "cell"
-    columns: list[str] = field(default_factory=list)  # empty: the usual ones
+    columns: Any = None  # a name or several; null: the usual ones
     p_values: bool = False
 
     @property
@@ -51,7 +51,7 @@ class Table:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the columns with numbers."""
-        names = tuple(self.columns) or USUAL[self.rows]
+        names = USUAL[self.rows] if self.columns is None else tuple(self.columns)
         return (*names, "p") if self.p_values and "p" not in names else names
 
 
@@ -106,10 +106,13 @@ def typed(config: DictConfig) -> Options:
         raise ConfigError(f"tolerance={options.tolerance:g} must be >= 0 and <= 100")
     _known("logger.mode", options.logger.mode, ("online", "offline", "disabled"))
     _known("table.rows", options.table.rows, ROWS)
-    for name in options.table.columns:
-        _known("table.columns", name, METRICS)
-    if twice := {n for n in options.table.columns if options.table.columns.count(n) > 1}:
-        raise ConfigError(f"table.columns names {', '.join(sorted(twice))} more than once")
+    columns = options.table.columns
+    if columns is not None:
+        options.table.columns = columns = columns if isinstance(columns, list) else [columns]
+        for name in columns:
+            _known("table.columns", str(name), METRICS)
+        if twice := {name for name in columns if columns.count(name) > 1}:
+            raise ConfigError(f"table.columns names {', '.join(sorted(twice))} more than once")
     if not options.table.formats and options.table != Table():
         raise ConfigError("say how to write the table: table=latex, markdown or csv")
     if options.figures.columns not in (None, 1, 2):
