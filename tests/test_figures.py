@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,17 @@ from typing import Any
 import pytest
 from matplotlib.text import Text
 
-from lottery.analysis import canvas, collect, figures, latencies, plots, selection
+from lottery.analysis import (
+    canvas,
+    collect,
+    deployment,
+    figures,
+    latencies,
+    page,
+    plots,
+    selection,
+    ticket_file,
+)
 from lottery.analysis.collect import Cell
 
 IMAGES = 1000
@@ -128,10 +139,10 @@ def test_no_text_is_cut_off_or_over_anything_else(
         for name, figure in plots.figures(prepared, speeds(series), on):
             figure.draw_without_rendering()
             inside, outside = shown_texts(figure)
-            page = figure.bbox
+            edge = figure.bbox
             for text, box in (inside | outside).items():
-                assert page.x0 - 1 <= box.x0 < box.x1 <= page.x1 + 1, (name, text)
-                assert page.y0 - 1 <= box.y0 < box.y1 <= page.y1 + 1, (name, text)
+                assert edge.x0 - 1 <= box.x0 < box.x1 <= edge.x1 + 1, (name, text)
+                assert edge.y0 - 1 <= box.y0 < box.y1 <= edge.y1 + 1, (name, text)
             areas = [ax.get_window_extent() for ax in figure.axes if ax.get_visible()]
             for text, box in outside.items():
                 assert not any(overlap(box, area) for area in areas), (name, text)
@@ -153,3 +164,41 @@ def test_a_paper_gets_its_figures_as_pdf_too(tmp_path: Path) -> None:
     assert {path.suffix for path in written} == {".png", ".svg", ".pdf"}
     assert (tmp_path / "accuracy.pdf").read_bytes().startswith(b"%PDF")
     assert {path.suffix for path in plots.write(only, [], tmp_path)} == {".png", ".svg"}
+
+
+@pytest.mark.browser
+def test_the_page_draws_as_many_series_whole(tmp_path: Path) -> None:
+    """Legends lie above their plots, within the page, and leave them room."""
+    browser_path = shutil.which("chromium")
+    if browser_path is None:
+        pytest.skip("no chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    cells = [cell(p, 905 - n, epoch=e, seed=s, method=f"{LONG}{n}")
+             for p in (50, 90) for e in (0, 1) for s in (0, 1) for n in range(4)]  # fmt: skip
+    study, chosen = judged(cells)
+    made = figures.prepare(chosen)
+    path = page.write(
+        study, chosen, made, ticket_file.Written(), deployment.Deployment(), {}, tmp_path
+    )
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.goto(path.as_uri())
+        tab.wait_for_selector("#throughput svg.main-svg", state="attached")
+        tab.wait_for_selector("#heat-3 svg.main-svg", state="attached")
+        for name in ("accuracy", "minutes", "throughput"):
+            whole = tab.locator(f"#{name} svg.main-svg").first.bounding_box()
+            legend = tab.locator(f"#{name} .legend").bounding_box()
+            plot = tab.locator(f"#{name} .gridlayer").first.bounding_box()
+            names = tab.locator(f"#{name} .legendtext").all()
+            assert len(names) >= 8
+            for box in (legend, *(text.bounding_box() for text in names)):
+                assert (
+                    whole["x"] <= box["x"] < box["x"] + box["width"] <= whole["x"] + whole["width"]
+                )
+                assert whole["y"] <= box["y"] < box["y"] + box["height"] <= plot["y"] + 6
+            assert plot["height"] > 150
+        left, right = (tab.locator(f"#heat-{n}").bounding_box() for n in (0, 1))
+        assert left["y"] == right["y"]
+        assert left["x"] + left["width"] <= right["x"]
+        browser.close()

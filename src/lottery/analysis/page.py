@@ -232,7 +232,9 @@ def _figures(drawn: Figures) -> Iterable[str]:
     if any(text.endswith("?") for heat in drawn.heats for row in heat.text for text in row):
         yield "; ? has fewer seeds than others"
     yield ".</p>"
+    yield '<div class="plots">' if len(drawn.heats) > 1 else "<div>"
     for number, heat in enumerate(drawn.heats):
+        yield "<div>"
         if heat.grid.series:
             yield f'<p class="soft"><b>{escape(heat.grid.series)}</b></p>'
         width = 60 + 7 * max(map(len, heat.grid.rows)) + 46 * len(heat.grid.columns)
@@ -240,7 +242,8 @@ def _figures(drawn: Figures) -> Iterable[str]:
         yield "</div>"
         if barriers := gate.sentence(heat.grid):
             yield f'<p class="soft">{escape(barriers)}</p>'
-    yield "</section>"
+        yield "</div>"
+    yield "</div></section>"
     if drawn.layers:
         what = escape(deployment_page.capital(drawn.layers.title))
         yield f'<section><h2>Density by layer</h2><p class="soft">{what}. Input on top.</p>'
