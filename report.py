@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from lottery import cli
-from lottery.analysis import report
+from lottery.analysis import report, report_options
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="report")
@@ -14,5 +14,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    report.register_schema()
-    cli.launch(main, report.Options)
+    report_options.register_schema()
+    cli.launch(main, report_options.Options, lists=("table", "table.columns"))

@@ -540,6 +540,31 @@ MUTANTS = [
         ("test_verdict.py",),
     ),
     Mutant(
+        "the spread of all there could be", "analysis/paper_formats.py",
+        "spread = statistics.stdev(value) if", "spread = statistics.pstdev(value) if",
+        "smaller, and a table looks more certain than it is",
+        ("test_paper_tables.py",),
+    ),
+    Mutant(
+        "dense networks of several studies in one mean", "analysis/paper.py",
+        "return bool(both or alike) and all(one[seed] == other[seed] for seed in both)",
+        "return bool(both or alike)",
+        "one row for two networks",
+        ("test_paper_tables.py",),
+    ),
+    Mutant(
+        "a report by another level in the place of the first", "analysis/report.py",
+        'if _values(study, "level") != {level}:', "if False:",
+        "the study's own report is lost",
+        ("test_paper_tables.py",),
+    ),
+    Mutant(
+        "text as long as it is", "analysis/canvas.py",
+        "if width_of(longer, size) <= inches:", "if True:",
+        "titles and legends are cut off",
+        ("test_figures.py",),
+    ),
+    Mutant(
         "accuracy before density", "analysis/selection.py",
         "return -(j.share or 0.0), confirmed, accuracy,",
         "return confirmed, accuracy, -(j.share or 0.0),",

@@ -19,6 +19,7 @@ from hydra.types import HydraContext, RunMode
 from test_cli import class_folders
 
 from lottery import cli, studies, validation
+from lottery.analysis import report_options
 from lottery.config import typed
 from lottery.export import job
 from lottery.upkeep import job as upkeep
@@ -39,10 +40,10 @@ def commands(script: str = "prune.py") -> list[tuple[str, ...]]:
     return found
 
 
-def test_benchmarks_and_tables_import_what_there_is():
+def test_benchmarks_import_what_there_is():
     """They are run by hand, so nothing else would tell that a name has gone."""
     gone = []
-    for path in sorted([*REPOSITORY.glob("benchmarks/*.py"), *REPOSITORY.glob("docs/*.py")]):
+    for path in sorted(REPOSITORY.glob("benchmarks/*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lottery"):
                 module = importlib.import_module(node.module)
@@ -97,6 +98,17 @@ def test_commands_that_move_and_export_tickets_have_options_that_exist():
                 overrides = [cli.as_hydra_takes_it(a, ("format", "precision")) for a in named]
                 config = compose(script.removesuffix(".py"), [o for o in overrides if o != "-m"])
                 assert typed(config)
+
+
+def test_commands_that_report_have_options_that_exist():
+    report_options.register_schema()
+    told = commands("report.py")
+    assert any(a.startswith("table=") for arguments in told for a in arguments)
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        for arguments in told:
+            named = [re.sub("<.*?>", "some", a) for a in arguments]
+            overrides = [cli._as_list(a, ("table", "table.columns")) for a in named]
+            assert report_options.typed(compose("report", overrides))
 
 
 def test_commands_that_measure_stability_have_options_that_exist():

@@ -33,6 +33,7 @@ from lottery.analysis import (
     overrides,
     plots,
     report,
+    report_options,
     selection,
     table,
     tables,
@@ -185,7 +186,7 @@ def sweep(tmp_path: Path) -> Sweep:
 
 def reported(folder: Path, mode: str = "disabled", pictures: bool = THOROUGH) -> Path:
     """The folder of a report on a sweep, made in this process; its pictures take seconds."""
-    options = report.Options(sweep=str(folder), logger=report.Wandb(mode=mode))
+    options = report_options.Options(sweep=str(folder), logger=report_options.Wandb(mode=mode))
     with pytest.MonkeyPatch.context() as patch:
         if not pictures:
             patch.setattr(plots, "write", lambda *_: [])
@@ -195,13 +196,13 @@ def reported(folder: Path, mode: str = "disabled", pictures: bool = THOROUGH) ->
 
 def verdict(folder: Path, **told: Any) -> dict[str, Any]:
     """The content of winning_ticket.json, without the pictures, which take seconds."""
-    return ticket.verdict(*report.judge(report.Options(sweep=str(folder), **told)))
+    return ticket.verdict(*report.judge(report_options.Options(sweep=str(folder), **told)))
 
 
 def printed(folder: Path) -> str:
     """What a report on a sweep prints."""
     console = table.terminal(width=200, record=True, file=io.StringIO())
-    judged = report.judge(report.Options(sweep=str(folder)))
+    judged = report.judge(report_options.Options(sweep=str(folder)))
     tables.show(*judged, console)
     tables.show_end(*judged, [Path("page")], console)
     return console.export_text()
@@ -221,8 +222,9 @@ def test_a_real_sweep_is_reported(real_sweep: Path, tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     assert set(Path.cwd().iterdir()) == before  # nothing of Hydra's lies about
     names = {path.name for path in tmp_path.iterdir()}
-    pictures = {f"{n}.{s}" for n in ("accuracy", "heatmap", "layers", "curves", "cost")
-                for s in ("png", "svg")}  # fmt: skip
+    drawn = "accuracy", "accuracy_test", "heatmap", "layers", "curves", "cost"
+    near = {path.stem for path in tmp_path.glob("*_near_dense.png")}
+    pictures = {f"{name}.{suffix}" for name in (*drawn, *near) for suffix in ("png", "svg")}
     assert names == pictures | {
         "cells.csv", "cells.parquet", "grid.csv", "grid.parquet", "layers.csv", "layers.parquet",
         "report.html",
@@ -508,11 +510,6 @@ def test_points_are_ordered_by_the_steps_behind_them(sweep: Sweep) -> None:
     assert Point(0, 2000) in {cell.rewound for cell in collect.from_sweep(sweep.folder).cells}
 
 
-@pytest.mark.parametrize(("letters", "columns"), [(5, 4), (43, 2), (200, 1)])
-def test_a_legend_has_as_many_columns_as_fit(letters: int, columns: int) -> None:
-    assert plots.legend_columns(["dense", "x" * letters], 9.0, most=4) == columns
-
-
 def test_series_are_told_apart_by_the_fewest_options(sweep: Sweep) -> None:
     for name in ("lenet_300_100", "mobilenet_v2_small"):
         sweep.add(50, 0, 0.9, model=name)
@@ -765,7 +762,7 @@ def test_means_are_over_the_seeds_of_a_point(sweep: Sweep) -> None:
     values = [0.9, 0.905, 0.91]
     for seed, value in enumerate(values):
         sweep.add(50, 0, value, seed=seed, dense=value)
-    _, chosen = report.judge(report.Options(sweep=str(sweep.folder)))
+    _, chosen = report.judge(report_options.Options(sweep=str(sweep.folder)))
     (row,) = tables.grid(chosen)
     assert row["val_top1"] == pytest.approx(100 * statistics.fmean(values))
     assert (row["seeds_done"], row["difference"]) == (3, 0.0)
@@ -818,7 +815,10 @@ def test_bad_input_is_one_line(
         ({"sweep": "{sweep}", "tolerance": -1.0}, "tolerance=-1 must be >= 0"),
         ({"sweep": "{sweep}", "where": 3}, "where needs options and values"),
         ({"sweep": "a\udcff"}, r"sweep='a\\udcff' is not text in UTF-8"),
-        ({"sweep": "{sweep}", "logger": report.Wandb(mode="on")}, "logger.mode=on is unknown"),
+        (
+            {"sweep": "{sweep}", "logger": report_options.Wandb(mode="on")},
+            "logger.mode=on is unknown",
+        ),
     ],
 )
 def test_what_cannot_be_reported_is_said(
@@ -829,7 +829,7 @@ def test_what_cannot_be_reported_is_said(
     for mark, place in places.items():
         told = {k: v.replace(mark, place) if isinstance(v, str) else v for k, v in told.items()}
     with pytest.raises(LotteryError, match=message):
-        report.main(OmegaConf.structured(report.Options(**told)))
+        report.main(OmegaConf.structured(report_options.Options(**told)))
 
 
 def test_a_folder_that_is_no_store_is_said(tmp_path: Path) -> None:

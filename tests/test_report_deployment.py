@@ -24,6 +24,7 @@ from lottery.analysis import (
     latencies,
     plots,
     report,
+    report_options,
     table,
     transfers,
 )
@@ -137,12 +138,14 @@ def seeded(sweep: Sweep, percentiles: tuple[float, ...] = (80,), seeds: int = 1)
 
 
 def found(sweep: Sweep, **told: Any) -> deployment.Deployment:
-    return deployment.collect(*report.judge(report.Options(sweep=str(sweep.folder))), **told)
+    return deployment.collect(
+        *report.judge(report_options.Options(sweep=str(sweep.folder))), **told
+    )
 
 
 def printed(sweep: Sweep, width: int = 80) -> str:
     """What a report prints of transfers and latencies."""
-    study, chosen = report.judge(report.Options(sweep=str(sweep.folder)))
+    study, chosen = report.judge(report_options.Options(sweep=str(sweep.folder)))
     deployed = deployment.collect(study, chosen)
     console = table.terminal(width=width, record=True, file=io.StringIO())
     panels = latencies.panels(deployed.latencies)
@@ -547,7 +550,7 @@ def test_theory_and_measurement_are_said_side_by_side(sweep: Sweep) -> None:
     outputs = seeded(sweep, (50, 80, 95))
     for percentile in (50, 95):
         exported(outputs, f"ticket-{percentile}-1-0", 1 - percentile / 100, stamp=f"{percentile}")
-    study, chosen = report.judge(report.Options(sweep=str(sweep.folder)))
+    study, chosen = report.judge(report_options.Options(sweep=str(sweep.folder)))
     panels = latencies.panels(deployment.collect(study, chosen).latencies)
     text = latencies.summary(panels, chosen.winner)
     browser = next(line for line in latencies.shown(panels) if line.label == "browser")
@@ -691,9 +694,13 @@ def test_without_the_store_the_jobs_own_file_is_taken(
     plan.write_text(plan.read_text().replace(str(real_sweep.parents[1] / "store"), "/gone"))
 
     def verdict() -> dict[str, Any]:
-        options = report.Options(str(outputs), tolerance=100, logger=report.Wandb("disabled"))
+        options = report_options.Options(
+            str(outputs), tolerance=100, logger=report_options.Wandb("disabled")
+        )
         report.main(OmegaConf.structured(options))
-        about: dict[str, Any] = json.loads((outputs / "report/winning_ticket.json").read_text())
+        about: dict[str, Any] = json.loads(
+            (outputs / "report-tolerance-100/winning_ticket.json").read_text()
+        )
         return about
 
     winner = verdict()["winner"]
@@ -704,6 +711,8 @@ def test_without_the_store_the_jobs_own_file_is_taken(
     about = verdict()
     assert (about["winner"]["ticket_file"], about["winner"]["seed"]) == (None, None)
     assert "is of another run" in about["notes"][-1]
-    assert not (outputs / "report/winning_ticket.safetensors").exists()  # the one of before
+    assert not (
+        outputs / "report-tolerance-100/winning_ticket.safetensors"
+    ).exists()  # the one of before
     own.unlink()
     assert "the store has no /gone/ticket/" in verdict()["notes"][-1]

@@ -11,7 +11,7 @@ from test_report import printed as printed
 from test_report import sweep as sweep
 
 from lottery import files
-from lottery.analysis import price, report, table, tables
+from lottery.analysis import price, report, report_options, table, tables
 
 # Of an image: 1,000 multiply-adds, and 2,500 in training; a training has 8 million images.
 WHOLE, TRAINING, IMAGES = 1000, 2500, 8_000_000
@@ -116,7 +116,7 @@ def test_the_table_is_readable_in_100_columns(sweep: Sweep) -> None:
         for epoch in (0, 1):
             tell(sweep.add(percentile, epoch, 0.9), 123, 456, 1.234 + epoch, 0.5 + epoch / 10)
     console = table.terminal(width=100, record=True, file=io.StringIO())
-    tables.show(*report.judge(report.Options(sweep=str(sweep.folder))), console)
+    tables.show(*report.judge(report_options.Options(sweep=str(sweep.folder))), console)
     shown = console.export_text().partition(price.TITLE)[2]
     assert max(map(len, shown.partition("Winning")[0].splitlines())) <= 100
 

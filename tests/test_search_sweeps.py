@@ -12,7 +12,7 @@ from conftest import TINY
 from test_sweep import sweeper_of
 
 from lottery import experiment, studies
-from lottery.analysis import collect, report, ticket
+from lottery.analysis import collect, report, report_options, ticket
 from lottery.errors import LotteryError
 from lottery.files import read_json
 from lottery.runs import Run
@@ -42,7 +42,7 @@ def swept(root: Path, *arguments: str, search: bool = True, grid: tuple[str, ...
 
 
 def verdict(folder: Path, **options: Any) -> dict[str, Any]:
-    return ticket.verdict(*report.judge(report.Options(sweep=str(folder), **options)))
+    return ticket.verdict(*report.judge(report_options.Options(sweep=str(folder), **options)))
 
 
 def place(found: dict[str, Any]) -> tuple[float, int]:
@@ -101,7 +101,9 @@ def test_fresh_seeds_say_how_accurate_the_winner_is(searched):
 
 @pytest.mark.slow
 def test_the_report_has_the_certificate_and_what_was_not_needed(searched, capsys):
-    report.publish(report.Options(sweep=str(searched), logger=report.Wandb(mode="disabled")))
+    report.publish(
+        report_options.Options(sweep=str(searched), logger=report_options.Wandb(mode="disabled"))
+    )
     said = capsys.readouterr().out
     assert "◦ not needed by the search" in said
     assert "the cells that show it" in said

@@ -25,6 +25,7 @@ from lottery.analysis import (
     ticket,
     ticket_file,
 )
+from lottery.analysis.canvas import SCREEN
 from lottery.analysis.collect import Cell
 from lottery.points import Point
 from lottery.verdict import single
@@ -513,7 +514,8 @@ def test_tickets_that_differ_in_what_was_prunable_are_ranked_by_all_kernels():
     assert "all kernels" in about["selection"]["sparsest_by"]
     drawn = figures.prepare(found)
     assert drawn.share == "weights of all kernels left"
-    assert sorted(dot.x for line in drawn.accuracy for dot in line.dots) == pytest.approx([12, 45])
+    dots = sorted(dot.x for line in drawn.accuracy.lines for dot in line.dots)
+    assert dots == pytest.approx([12, 45])
 
 
 def test_where_all_had_the_same_prunable_share_it_stays_the_density():
@@ -594,10 +596,10 @@ def test_a_dollar_sign_in_a_name_is_no_formula():
     _, found = judged([
         cell(p, 4500, 4500, **{"model.name": f"{HOSTILE}{p}"}) for p in (80, 90)
     ])  # fmt: skip
-    with plots.plt.rc_context(plots.STYLE):
-        figure = plots._accuracy(figures.prepare(found))
-        figure.savefig(io.BytesIO(), format="svg")
-        plots.plt.close(figure)
+    with plots.plt.rc_context(SCREEN.style):
+        for _, figure in plots.figures(figures.prepare(found), [], SCREEN):
+            figure.savefig(io.BytesIO(), format="svg")
+            plots.plt.close(figure)
 
 
 def test_a_name_is_only_a_name_in_the_page(tmp_path):

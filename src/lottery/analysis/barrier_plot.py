@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from lottery import files
-from lottery.analysis.plots import MARKERS, STYLE
+from lottery.analysis.canvas import MARKERS, SCREEN, wrapped
 from lottery.analysis.stability import TITLES, Place
 from lottery.barriers import INTERPOLATED, RECOMPUTED, STABLE, STATISTICS
 
@@ -22,7 +22,7 @@ PANELS = 3  # of errors along lines: one for each of the first series
 def write(found: Sequence[Place], folder: Path) -> list[Path]:
     """Write ``barrier.png`` and ``barrier.svg``."""
     written = []
-    with plt.rc_context(STYLE):
+    with plt.rc_context(SCREEN.style):
         figure = _figure(found)
         for suffix in ("png", "svg"):
             path = folder / f"barrier.{suffix}"
@@ -44,7 +44,8 @@ def _figure(found: Sequence[Place]) -> Any:
         ax.sharey(axes[1])
     for ax, name in zip(axes[1:], shown, strict=True):
         _lines(ax, [place for place in found if place.series == name])
-        ax.set_title(f"Error along the line{': ' if name else ''}{name}")
+        title = f"Error along the line{': ' if name else ''}{name}"
+        ax.set_title(wrapped(title, 4.4, SCREEN.text + 1))
     return figure
 
 
@@ -60,7 +61,7 @@ def _barriers(ax: Any, found: Sequence[Place], series: Sequence[str]) -> None:
             label = ", ".join(filter(None, [name, TITLES[kind] if len(kinds) > 1 else ""]))
             ax.errorbar(
                 [points.index(p.point) for p in own], list(map(statistics.fmean, values)),
-                yerr=sd if any(sd) else None, label=label or "barrier",
+                yerr=sd if any(sd) else None, label=wrapped(label or "barrier", 3.5, SCREEN.small),
                 color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)],
                 ls="--" if kind == INTERPOLATED and len(kinds) > 1 else "-",
                 mfc="white" if kind == INTERPOLATED and len(kinds) > 1 else None,

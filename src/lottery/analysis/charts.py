@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 from lottery.analysis import latencies
@@ -16,6 +17,8 @@ from lottery.analysis.figures import (
 
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 DASHES = ("solid", "dash", "dot", "dashdot")
+WIDE, NARROW = 980, 440  # pixels for a legend over one plot, and over one of two side by side
+LONGEST = 56  # letters of a line in a legend, which Plotly does not wrap
 INK, GRID = "#1c2024", "#e6e9ed"
 # Red to blue, safe for colour-blind readers (ColorBrewer's RdBu); white in the middle.
 SCALE = [[0, "#b2182b"], [0.25, "#ef8a62"], [0.5, "#f7f7f7"], [0.75, "#67a9cf"], [1, "#2166ac"]]
@@ -24,7 +27,7 @@ SAYS_TEXT = "%{text}<extra></extra>"
 
 def all_of(drawn: Figures) -> dict[str, dict[str, Any]]:
     """{id of the plot: {"data", "layout"}}; plots without data are left out."""
-    if not drawn.accuracy:
+    if not drawn.accuracy.lines:
         return {}
     charts = {"accuracy": _accuracy(drawn)}
     for number, heat in enumerate(drawn.heats):
@@ -34,11 +37,18 @@ def all_of(drawn: Figures) -> dict[str, dict[str, Any]]:
     if drawn.curves:
         charts["curves"] = {
             "data": curves(drawn.curves[shown(drawn)]),
-            "layout": _layout("epoch", "validation top-1, percent", 460),
+            "layout": _curves_layout(drawn),
         }
     charts["minutes"] = _cost(drawn.minutes, drawn.share, "retraining time, minutes")
     charts["throughput"] = _cost(drawn.throughput, drawn.share, "images per second")
     return charts
+
+
+def _curves_layout(drawn: Figures) -> dict[str, Any]:
+    layout = _layout("epoch", "validation top-1, percent", 460)
+    last = max(e for lines in drawn.curves.values() for c in lines for e in c.epochs)
+    layout["xaxis"]["dtick"] = max(1, round(last / 12))  # whole epochs
+    return layout
 
 
 def shown(drawn: Figures) -> str:
@@ -116,12 +126,13 @@ def times_of(lines: Sequence[latencies.Line]) -> list[dict[str, Any]]:
 
 
 def _accuracy(drawn: Figures) -> dict[str, Any]:
-    x = [d.x for line in drawn.accuracy for d in line.dots]
+    lines = drawn.accuracy.lines
+    x = [d.x for line in lines for d in line.dots]
     ends = [1.06 * max(x), min(x) / 1.06]
     traces: list[dict[str, Any]] = []
     shapes, labels = [], []
-    alone = len(drawn.bands) == 1  # then its lines are labelled where they end
-    for band in drawn.bands:
+    alone = len(drawn.accuracy.bands) == 1  # then its lines are labelled where they end
+    for band in drawn.accuracy.bands:
         spread = "" if band.sd is None else f" ± {band.sd:.2f}"
         least = band.mean - drawn.tolerance
         for name, y, dash, anchor in (
@@ -136,16 +147,16 @@ def _accuracy(drawn: Figures) -> dict[str, Any]:
                 "y0": band.mean - band.sd, "y1": band.mean + band.sd,
                 "fillcolor": "#000", "opacity": 0.13, "line": {"width": 0},
             })  # fmt: skip
-    traces += [_line(line, "lines+markers") for line in drawn.accuracy]
-    traces += [_star(line) for line in drawn.accuracy if any(d.winner for d in line.dots)]
-    layout = _layout("", "validation top-1, percent", 520)
+    traces += [_line(line, "lines+markers") for line in lines]
+    traces += [_star(line) for line in lines if any(d.winner for d in line.dots)]
+    layout = _layout("", "validation top-1, percent", 460 + _legend(traces, WIDE))
     layout |= {
-        "xaxis": _density_axis(drawn.accuracy, drawn.share),
+        "xaxis": _density_axis(lines, drawn.share),
         "shapes": shapes,
         "annotations": labels,
     }
-    if drawn.close:
-        layout["yaxis"]["range"] = list(drawn.close)
+    if drawn.accuracy.close:
+        layout["yaxis"]["range"] = list(drawn.accuracy.close)
     return {"data": traces, "layout": layout}
 
 
@@ -168,7 +179,7 @@ def _line(line: Line, mode: str) -> dict[str, Any]:
     trace: dict[str, Any] = {
         "type": "scatter",
         "mode": mode,
-        "name": escape(line.label) or "tickets",
+        "name": "<br>".join(map(escape, wrap(line.label, LONGEST))) or "tickets",
         "x": [d.x for d in line.dots],
         "y": [d.y for d in line.dots],
         "text": [_lines(d.about) for d in line.dots],
@@ -220,7 +231,7 @@ def _heat(heat: Heat, drawn: Figures) -> dict[str, Any]:
         "hovertext": [about[y][x] for x, y in empty], "hoverinfo": "text",
         "customdata": [heat.cell[y][x] for x, y in empty],
     }  # fmt: skip
-    layout = _layout(heat.grid.across, heat.grid.down, 160 + 26 * max(len(rows), 4))
+    layout = _layout(heat.grid.across, heat.grid.down, 160 + 26 * max(len(rows), 6))
     layout["xaxis"] |= {
         "tickvals": list(columns), "ticktext": heat.grid.columns, "showgrid": False,
     }  # fmt: skip
@@ -271,10 +282,19 @@ def _layers(drawn: Figures) -> dict[str, Any]:
 
 
 def _cost(lines: Sequence[Line], share: str, title: str) -> dict[str, Any]:
-    layout = _layout("", title, 400)
+    traces = [_line(line, "markers") for line in lines]
+    layout = _layout("", title, 380 + _legend(traces, NARROW))
     layout["xaxis"] = _density_axis(lines, share)
     layout["yaxis"]["rangemode"] = "tozero"
-    return {"data": [_line(line, "markers") for line in lines], "layout": layout}
+    return {"data": traces, "layout": layout}
+
+
+def _legend(traces: Sequence[dict[str, Any]], width: int) -> int:
+    """How high a legend is about, in pixels: it takes its room from the plot."""
+    names = [t["name"].split("<br>") for t in traces if t.get("showlegend", True)]
+    across = width // (50 + 7 * max((len(line) for lines in names for line in lines), default=1))
+    rows = -(-len(names) // max(1, across))
+    return 20 * rows * max(map(len, names), default=1)
 
 
 def _density_axis(lines: Sequence[Line], share: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ CATEGORIES = (
     "#8C6D31",
 )
 TICKS = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+TOP1 = {"validation": "val_top1", "test": "test_top1"}
 CLOSE = 6.0  # tolerances below dense that the close view of the accuracies shows
 
 
@@ -42,8 +43,14 @@ class Dot:
 
 @dataclass(frozen=True)
 class Line:
-    """Dots of one series and rewind point. ``marker`` and ``dash`` count the points and series."""
+    """Dots of one series and rewind point, told apart by colour, ``marker`` and ``dash``.
 
+    Beside others of its series, ``start`` says what it is, in a colour for the order of the points.
+    """
+
+    series: str
+    start: str
+    start_colour: str
     label: str
     colour: str
     marker: int
@@ -53,11 +60,28 @@ class Line:
 
 @dataclass(frozen=True)
 class Band:
-    """A dense network's validation top-1: mean and spread over seeds, None for one seed."""
+    """A dense network's top-1: mean and spread over seeds, None for one seed.
+
+    ``series`` are those that are compared with it.
+    """
 
     label: str
+    series: tuple[str, ...]
     mean: float
     sd: float | None
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Top-1 on the ``split`` (validation or test) against density.
+
+    ``close`` is the range near the dense networks, None if there is no need to look closer.
+    """
+
+    split: str
+    lines: tuple[Line, ...]
+    bands: tuple[Band, ...]
+    close: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -98,12 +122,11 @@ class Curve:
 class Figures:
     """Everything to draw. ``curves`` are grouped by rewind point, ``shown`` names the first group.
 
-    ``close`` is the range of accuracies near the dense networks, None if there is no need for it.
+    ``accuracy`` is on validation data, ``test`` the same on test data.
     """
 
-    accuracy: tuple[Line, ...]
-    bands: tuple[Band, ...]
-    close: tuple[float, float] | None
+    accuracy: Accuracies
+    test: Accuracies
     heats: tuple[Heat, ...]
     layers: Layers | None
     curves: Mapping[str, tuple[Curve, ...]]
@@ -119,13 +142,10 @@ def prepare(chosen: Selection) -> Figures:
     """The figures of a study that has been judged; empty parts where there are no results."""
     done = [j for j in chosen.judged if j.comparison]
     focus = chosen.focus
-    bands = _bands(done)
-    accuracy = _lines(done, lambda j: [_mean_dot(j, chosen)])
     curves = _curves(done, chosen)
     return Figures(
-        accuracy=accuracy,
-        bands=bands,
-        close=_close(accuracy, bands, chosen.tolerance),
+        accuracy=_accuracies(done, chosen, "validation"),
+        test=_accuracies(done, chosen, "test"),
         heats=tuple(_heat(grid, chosen) for grid in grids(chosen)),
         layers=_layers(focus, chosen) if focus else None,
         curves=curves,
@@ -166,37 +186,48 @@ def place(judged: Judged) -> str:
     return ", ".join([*words, *([point.series] if point.series else [])])
 
 
+def _accuracies(judged: Sequence[Judged], chosen: Selection, split: str) -> Accuracies:
+    bands = _bands(judged, split)
+    lines = _lines(judged, lambda j: [_mean_dot(j, chosen, split)])
+    return Accuracies(split, lines, bands, _close(lines, bands, chosen.tolerance))
+
+
 def _lines(judged: Sequence[Judged], dots: Callable[[Judged], list[Dot]]) -> tuple[Line, ...]:
     series = list(dict.fromkeys(j.point.series for j in judged))
     points = sorted({j.point.rewound for j in judged}, key=order)
     by_point = len(points) > 1 and len(points) >= len(series)  # else colours tell the series
-    colours = _ordered_colours(len(points)) if by_point else CATEGORIES
+    ordered = _ordered_colours(len(points))
     groups: dict[tuple[str, Point | None], list[Judged]] = defaultdict(list)
     for j in judged:
         groups[j.point.series, j.point.rewound].append(j)
     lines = []
     for (name, rewound), found in sorted(groups.items(), key=lambda g: (g[0][0], order(g[0][1]))):
         at, which = points.index(rewound), series.index(name)
+        rounds = which // len(CATEGORIES)  # so that no two have all in common
+        alone = len(points) == 1
         lines.append(
             Line(
+                name,
+                "" if rewound is None else f"rewound to {rewound.label}",
+                ordered[at],
                 label(found[0]),
-                colours[(at if by_point else which) % len(colours)],
-                at if by_point else which,
-                which + which // len(CATEGORIES),  # no two have both colour and dash in common
+                ordered[at] if by_point else CATEGORIES[which % len(CATEGORIES)],
+                at + which if by_point or alone else at,
+                which + rounds if by_point or alone else at + rounds,
                 tuple(sorted((dot for j in found for dot in dots(j)), key=lambda d: -d.x)),
             )
         )
     return tuple(lines)
 
 
-def _mean_dot(judged: Judged, chosen: Selection) -> Dot:
+def _mean_dot(judged: Judged, chosen: Selection, split: str = "validation") -> Dot:
     point, found = judged.point, judged.comparison
-    values = point.values("ticket", "val_top1")
+    values = point.values("ticket", TOP1[split])
     about = [place(judged), f"{judged.kept} left"]
     mean, sd = statistics.fmean(values), _sd(values)
     spread = "" if sd is None else f" ± {sd:.2f} ({len(values)} seeds)"
-    about.append(f"validation top-1 {mean:.2f}{spread} %")
-    if found:
+    about.append(f"{split} top-1 {mean:.2f}{spread} %")
+    if found and split == "validation":
         about.append(f"{found.difference:+.2f} points from dense")
         if found.level is not None:
             about.append(f"a loss of {found.tolerance:g} points or more: p = {found.p_value:.2g}")
@@ -218,20 +249,20 @@ def _cost_dots(judged: Judged, metric: str, scale: float, unit: str) -> list[Dot
     return dots
 
 
-def _bands(judged: Sequence[Judged]) -> tuple[Band, ...]:
+def _bands(judged: Sequence[Judged], split: str) -> tuple[Band, ...]:
     """One band for each set of dense networks that series share."""
     shared: dict[tuple[str, ...], list[str]] = defaultdict(list)
     values: dict[str, float] = {}
     for series in dict.fromkeys(j.point.series for j in judged):
         cells = [c for j in judged if j.point.series == series for c in j.point.done]
-        own = {c.dense["key"]: 100 * c.dense["val_top1"] for c in cells if c.dense}
+        own = {c.dense["key"]: 100 * c.dense[TOP1[split]] for c in cells if c.dense}
         values |= own
         shared[tuple(sorted(own))].append(series)
     bands = []
     for keys, names in shared.items():
         found = [values[k] for k in keys]
         label = "dense" if len(shared) == 1 else f"dense: {'; '.join(names)}"
-        bands.append(Band(label, statistics.fmean(found), _sd(found)))
+        bands.append(Band(label, tuple(names), statistics.fmean(found), _sd(found)))
     return tuple(bands)
 
 

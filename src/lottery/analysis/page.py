@@ -97,7 +97,7 @@ def _body(
     if notes := tables.problems(study, chosen):
         items = "".join(f"<li>{escape(n)}</li>" for n in notes)
         yield f'<section class="notes"><h2>Missing or left out</h2><ul>{items}</ul></section>'
-    if drawn.accuracy:
+    if drawn.accuracy.lines:
         yield from _figures(drawn)
     yield from _price(chosen)
     yield from deployment_page.transfers_of(deployed, chosen.winner)
@@ -211,11 +211,11 @@ def _answer(judged: Judged, found: Comparison) -> str:
 def _figures(drawn: Figures) -> Iterable[str]:
     yield "<section><h2>Accuracy against density</h2>"
     yield '<p class="soft">Validation top-1'
-    if any(d.sd is not None for line in drawn.accuracy for d in line.dots):
+    if any(d.sd is not None for line in drawn.accuracy.lines for d in line.dots):
         yield ", mean and standard deviation over seeds; the grey band is that of dense"
     yield ". Click a point for its run's config.</p>"
-    if drawn.close:
-        near = escape(json.dumps({"yaxis.range": drawn.close}))
+    if drawn.accuracy.close:
+        near = escape(json.dumps({"yaxis.range": drawn.accuracy.close}))
         everything = escape(json.dumps({"yaxis.autorange": True}))
         yield (
             f'<div class="controls"><button data-range="{near}" aria-pressed="true">near dense'
@@ -232,7 +232,9 @@ def _figures(drawn: Figures) -> Iterable[str]:
     if any(text.endswith("?") for heat in drawn.heats for row in heat.text for text in row):
         yield "; ? has fewer seeds than others"
     yield ".</p>"
+    yield '<div class="plots">' if len(drawn.heats) > 1 else "<div>"
     for number, heat in enumerate(drawn.heats):
+        yield "<div>"
         if heat.grid.series:
             yield f'<p class="soft"><b>{escape(heat.grid.series)}</b></p>'
         width = 60 + 7 * max(map(len, heat.grid.rows)) + 46 * len(heat.grid.columns)
@@ -240,7 +242,8 @@ def _figures(drawn: Figures) -> Iterable[str]:
         yield "</div>"
         if barriers := gate.sentence(heat.grid):
             yield f'<p class="soft">{escape(barriers)}</p>'
-    yield "</section>"
+        yield "</div>"
+    yield "</div></section>"
     if drawn.layers:
         what = escape(deployment_page.capital(drawn.layers.title))
         yield f'<section><h2>Density by layer</h2><p class="soft">{what}. Input on top.</p>'

@@ -1,6 +1,6 @@
-"""The figures as PNG and SVG, drawn with matplotlib."""
+"""The figures as PNG and SVG, and as PDF for a paper, drawn with matplotlib."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,235 +8,268 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.ticker import MaxNLocator
 
 from lottery import files
-from lottery.analysis import latencies
-from lottery.analysis.figures import Figures, Heat, Line, colour_range, round_densities
+from lottery.analysis import heatmaps, latencies
+from lottery.analysis.canvas import (
+    DASHES,
+    MARKERS,
+    Canvas,
+    canvas,
+    density_axis,
+    legend_below,
+    panels,
+    unique,
+    width_of,
+    wrapped,
+)
+from lottery.analysis.figures import Accuracies, Band, Figures, Line
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-DASHES = ("-", "--", ":", "-.")
-STYLE = {
-    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.titlesize": 11, "axes.titlelocation": "left", "svg.hashsalt": "lottery",
-    "text.parse_math": False,  # names may hold dollar signs
-}  # fmt: skip
+_TOP1 = "validation top-1, percent"
+_FEW = 4  # lines that one plot shows well, where series and rewind points both differ
 
 
-def write(drawn: Figures, speeds: Sequence[latencies.Line], folder: Path) -> list[Path]:
-    """Write ``accuracy``, ``heatmap``, ``layers``, ``curves``, ``cost`` and ``latency``.
+def write(
+    drawn: Figures, speeds: Sequence[latencies.Line], folder: Path, columns: int | None = None
+) -> list[Path]:
+    """Write the figures that there are data for, for a screen or so many ``columns`` of a paper.
 
-    Each is written as PNG and as SVG. Those without data are not written.
+    ``accuracy``, ``accuracy_near_dense``, the same of test data, ``heatmap``, ``layers``,
+    ``curves``, ``cost`` and ``latency``.
     """
-    makers: dict[str, tuple[bool, Callable[[Figures], Any]]] = {
-        "accuracy": (bool(drawn.accuracy), _accuracy),
-        "heatmap": (bool(drawn.accuracy), _heatmaps),
-        "layers": (drawn.layers is not None, _layers),
-        "curves": (bool(drawn.curves), _curves),
-        "cost": (bool(drawn.minutes), _cost),
-        "latency": (bool(speeds), lambda drawn: _latency(speeds, drawn.share)),
-    }
+    on = canvas(columns)
     written = []
-    with plt.rc_context(STYLE):
-        for name, (possible, make) in makers.items():
-            if possible:
-                figure = make(drawn)
-                for suffix in ("png", "svg"):
-                    path = folder / f"{name}.{suffix}"
-                    with files.replacing(path) as temporary:
-                        figure.savefig(temporary, dpi=150, format=suffix)
-                    written.append(path)
-                plt.close(figure)
+    with plt.rc_context(on.style):
+        for name, figure in figures(drawn, speeds, on):
+            figure.draw_without_rendering()  # lays it out, once for all formats
+            figure.set_layout_engine("none")
+            for suffix in on.suffixes:
+                path = folder / f"{name}.{suffix}"
+                with files.replacing(path) as temporary:
+                    figure.savefig(temporary, dpi=on.dpi, format=suffix)
+                written.append(path)
+            plt.close(figure)
     return written
 
 
-def _accuracy(drawn: Figures) -> Any:
-    """Everything on the left; on the right, if collapsed tickets dwarf them, those near dense."""
-    columns = 2 if drawn.close else 1
-    figure, axes = plt.subplots(
-        1, columns, figsize=(6.5 * columns, 4.6), layout="constrained", squeeze=False
+def figures(
+    drawn: Figures, speeds: Sequence[latencies.Line], on: Canvas
+) -> Iterator[tuple[str, Any]]:
+    """The same by name, not drawn yet. Needs the style of the canvas."""
+    for accuracies, name in ((drawn.accuracy, "accuracy"), (drawn.test, "accuracy_test")):
+        if accuracies.lines:
+            yield name, _accuracy(accuracies, drawn, on, None)
+            if accuracies.close:
+                yield f"{name}_near_dense", _accuracy(accuracies, drawn, on, accuracies.close)
+    if drawn.accuracy.lines:
+        yield "heatmap", heatmaps.figure(drawn, on)
+    if drawn.layers:
+        yield "layers", _layers(drawn, on)
+    if drawn.curves:
+        yield "curves", _curves(drawn, on)
+    if drawn.minutes:
+        yield "cost", _cost(drawn, on)
+    if speeds:
+        yield "latency", _latency(speeds, drawn.share, on)
+
+
+def _accuracy(
+    accuracies: Accuracies, drawn: Figures, on: Canvas, close: tuple[float, float] | None
+) -> Any:
+    """All lines in one plot or, where they are too many, a plot for each series.
+
+    ``close`` is the range of accuracies to show; None: all.
+    """
+    lines = accuracies.lines
+    series = list(dict.fromkeys(line.series for line in lines))
+    apart = len(series) > 1 and (
+        len(accuracies.bands) > 1
+        or (len(lines) > _FEW and any(line.start != lines[0].start for line in lines))
     )
-    for ax in axes[0]:
-        for band in drawn.bands:
-            ax.axhline(band.mean, color="0.25", lw=1.2, label=_band_label(band.label, band.sd))
-            if band.sd is not None:
-                ax.axhspan(band.mean - band.sd, band.mean + band.sd, color="0.85", lw=0)
-            ax.axhline(band.mean - drawn.tolerance, color="0.25", lw=0.8, ls=":",
-                       label=f"tolerance ({drawn.tolerance:g} below dense)")  # fmt: skip
-        for line in drawn.accuracy:
-            _draw(ax, line, DASHES[line.dash % len(DASHES)])
-        _density_axis(ax, [dot.x for line in drawn.accuracy for dot in line.dots], drawn.share)
-        ax.set_ylabel("validation top-1, percent")
-    axes[0][0].set_title("Accuracy against density")
-    if drawn.close:
-        axes[0][1].set_title("The same, near dense")
-        axes[0][1].set_ylim(*drawn.close)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    columns = legend_columns(labels, figure.get_figwidth(), most=4)
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    rows, across = panels(len(series), _most(on)) if apart else (1, 1)
+    wide = on.width if apart or on.paper else 7.0
+    each = wide / across - (0.55 if on.paper else 0.75)
+    size = max(0.8 * each, 1.1) if apart else min(0.75 * each, 3.6)
+    titles = [wrapped(name, each, on.small) for name in series] if apart else []
+    heads = max((title.count("\n") + 1 for title in titles), default=0 if on.paper else 1)
+    label = wrapped(f"{accuracies.split} top-1, percent", size + on.lines(heads), on.text)
+    figure, axes = plt.subplots(
+        rows, across, figsize=(wide, rows * (size + on.lines(heads) + 0.15) + on.lines(5)),
+        layout="constrained", squeeze=False, sharex=apart, sharey=apart,
+    )  # fmt: skip
+    densities = [dot.x for line in lines for dot in line.dots]
+    for number, ax in enumerate(axes.flat):
+        if apart and number >= len(series):
+            ax.set_visible(False)
+            continue
+        own = [x for x in lines if not apart or x.series == series[number]]
+        bands = [b for b in accuracies.bands if not apart or series[number] in b.series]
+        _bands(ax, bands, drawn.tolerance, alone=apart)
+        for line in own:
+            _draw(ax, line, DASHES[line.dash % len(DASHES)], alone=apart)
+        density_axis(ax, densities, drawn.share, each, on)
+        if close:
+            ax.set_ylim(*close)
+        if apart:
+            ax.set_title(titles[number], fontsize=on.small)
+            ax.tick_params(labelbottom=number + across >= len(series))
+        last = not apart or number + across >= len(series)
+        ax.set_xlabel(ax.get_xlabel() if last else "")
+        ax.set_ylabel(label if number % across == 0 else "")
+    if not apart and not on.paper:
+        near = ", near dense" if close else ""
+        axes[0][0].set_title(f"{accuracies.split.capitalize()} accuracy against density{near}")
+    _legend(figure, on, axes.flat)
     return figure
 
 
-def legend_columns(labels: Sequence[str], inches: float, most: int) -> int:
-    """How many columns of labels fit into a width, at a dozen letters an inch."""
-    longest = 8 + max(map(len, labels), default=0)  # with the line before, and the space between
-    return max(1, min(most, int(12 * inches / longest)))
+def _most(on: Canvas) -> int:
+    """Small plots side by side."""
+    return 2 if on.width < 5 else 4
 
 
-def _draw(ax: Any, line: Line, style: str) -> None:
+def _legend(figure: Any, on: Canvas, axes: Iterable[Any]) -> None:
+    entries = [ax.get_legend_handles_labels() for ax in axes]
+    handles = [h for found, _ in entries for h in found]
+    labels = [text for _, found in entries for text in found]
+    handles, labels = unique((handles, labels))
+    if labels:
+        legend_below(figure, on, handles, labels)
+
+
+def _bands(ax: Any, bands: Sequence[Band], tolerance: float, *, alone: bool) -> None:
+    for band in bands:
+        label = "dense" if alone else band.label
+        if band.sd is not None:
+            label = f"{label} (mean ± sd over seeds)"
+            ax.axhspan(band.mean - band.sd, band.mean + band.sd, color="0.85", lw=0)
+        ax.axhline(band.mean, color="0.25", lw=1.2, label=label)
+        ax.axhline(
+            band.mean - tolerance, color="0.25", lw=0.8, ls=":",
+            label=f"tolerance ({tolerance:g} below dense)",
+        )  # fmt: skip
+
+
+def _draw(ax: Any, line: Line, style: str, *, alone: bool = False) -> None:
+    """``alone``: beside lines of its series only."""
     x, y = [d.x for d in line.dots], [d.y for d in line.dots]
     sd = [d.sd or 0.0 for d in line.dots]
     ax.errorbar(
-        x, y, yerr=sd if any(sd) else None, label=line.label, color=line.colour, ls=style,
-        marker=MARKERS[line.marker % len(MARKERS)], ms=4, lw=1.3, capsize=2, elinewidth=0.8,
+        x, y, yerr=sd if any(sd) else None, label=(line.start if alone else line.label) or "ticket",
+        color=line.start_colour if alone else line.colour, ls=style,
+        marker=MARKERS[line.marker % len(MARKERS)], capsize=2, elinewidth=0.8,
     )  # fmt: skip
     for dot in line.dots:
         if dot.winner:
-            ax.plot(dot.x, dot.y, "*", ms=16, mfc="#F0E442", mec="black", zorder=5, ls="none",
+            ax.plot(dot.x, dot.y, "*", ms=12, mfc="#F0E442", mec="black", zorder=5, ls="none",
                     label="winning ticket")  # fmt: skip
 
 
-def _density_axis(ax: Any, densities: Sequence[float], share: str) -> None:
-    ax.set_xscale("log")
-    ax.invert_xaxis()
-    ticks = round_densities(densities)
-    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    ax.minorticks_off()
-    ax.set_xlabel(f"{share}, percent (log scale, sparser to the right)")
-    ax.grid(alpha=0.25)
+def _single(wide: float, title: str, ylabel: str, on: Canvas) -> tuple[Any, Any]:
+    """A figure of one plot, high enough for its label."""
+    title = wrapped(title, wide - 0.2, on.small)
+    head = on.lines(title.count("\n") + 1) if title else 0.0
+    tall = max(min(0.5 * wide, 3.4), width_of(ylabel, on.text) + 0.1)
+    figure, ax = plt.subplots(figsize=(wide, tall + head + on.lines(4)), layout="constrained")
+    ax.set_ylabel(ylabel)
+    if title:
+        figure.suptitle(title, fontsize=on.small, x=0.02, ha="left")
+    return figure, ax
 
 
-def _heatmaps(drawn: Figures) -> Any:
-    heats = drawn.heats
-    rows, columns = max(len(h.grid.rows) for h in heats), max(len(h.grid.columns) for h in heats)
-    across = min(len(heats), 4)
-    down = -(-len(heats) // across)
-    names = max(len(name) for h in heats for name in h.grid.rows)
-    size = (
-        across * (1.4 + 0.07 * names + 0.75 * columns) + 1.6,
-        down * max(1.2 + 0.3 * rows, 2.2) + 0.6,
-    )
-    figure, axes = plt.subplots(
-        down, across, figsize=(max(size[0], 5.5), size[1]), layout="constrained", squeeze=False
-    )
-    norm = TwoSlopeNorm(*colour_range(drawn))
-    for ax, heat in zip(axes.flat, heats, strict=False):
-        image = _heatmap(ax, heat, norm)
-    for ax in axes.flat[len(heats) :]:
-        ax.set_visible(False)
-    title = "Validation top-1 in percent; framed: the winning ticket"
-    if any(text.endswith("?") for heat in heats for row in heat.text for text in row):
-        title += "; ?: fewer seeds than others"
-    figure.suptitle(title, fontsize=11)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="both")
-    bar.set_label("points from dense (white: the tolerance)")
-    return figure
-
-
-def _heatmap(ax: Any, heat: Heat, norm: Any) -> Any:
-    values = [[float("nan") if d is None else d for d in row] for row in heat.difference]
-    image = ax.imshow(values, cmap="RdBu", norm=norm, aspect="auto")
-    ax.set_facecolor("0.92")
-    for y, row in enumerate(heat.text):
-        for x, text in enumerate(row):
-            value = heat.difference[y][x]
-            strong = value is not None and abs(norm(value) - 0.5) > 0.32
-            ax.text(x, y, text, ha="center", va="center", fontsize=8,
-                    color="white" if strong else "black")  # fmt: skip
-    if heat.winner:
-        y, x = heat.winner
-        ax.add_patch(plt.Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, lw=2.5, ec="black"))
-    ax.set_xticks(range(len(heat.grid.columns)), heat.grid.columns)
-    ax.set_yticks(range(len(heat.grid.rows)), heat.grid.rows)
-    ax.set_xlabel(heat.grid.across)
-    ax.set_ylabel(heat.grid.down)
-    ax.set_title(heat.grid.series or None, fontsize=9)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    return image
-
-
-def _layers(drawn: Figures) -> Any:
+def _layers(drawn: Figures, on: Canvas) -> Any:
     layers = drawn.layers
     assert layers is not None
+    wide = min(on.width, 7.5)
+    title = layers.title if on.paper else f"Density by layer, input first\n{layers.title}"
+    title = wrapped(title, wide - 0.2, on.small)
+    names = [wrapped(name, 0.35 * wide, on.small) for name in layers.names]
+    tall = sum(1.35 * on.lines(name.count("\n") + 1) for name in names)
+    head = on.lines(title.count("\n") + 1)
     figure, ax = plt.subplots(
-        figsize=(7.5, max(2.4, 1.2 + 0.2 * len(layers.names))), layout="constrained"
+        figsize=(wide, max(tall, 0.8) + head + on.lines(4)), layout="constrained"
     )
-    ax.barh(range(len(layers.names)), layers.densities, color="#0072B2", height=0.72)
+    ax.barh(range(len(names)), layers.densities, color="#0072B2", height=0.72)
     for n, density in enumerate(layers.densities):
         ax.annotate(
             f"{density:.3g}", (density, n), (3, 0), textcoords="offset points", va="center",
             fontsize=7, bbox={"fc": "white", "ec": "none", "pad": 0.5},
         )  # fmt: skip
     ax.axvline(layers.overall, color="#D55E00", lw=1.2, label=f"all: {layers.overall:.4g} %")
-    ax.set_yticks(range(len(layers.names)), layers.names, fontsize=7)
+    ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.margins(y=0.01)
-    ax.set_xlim(0, min(108, 1.15 * max(*layers.densities, layers.overall)))
+    # Room for the numbers, where a bar is as long as the axis.
+    ax.set_xlim(0, (1.3 if on.width < 5 else 1.15) * max(*layers.densities, layers.overall))
+    ax.set_xticks([t for t in ax.get_xticks() if t <= min(100, ax.get_xlim()[1])])
     ax.set_xlabel("weights left in the layer, percent")
-    ax.set_title(f"Density by layer, input first\n{layers.title}", fontsize=10)
-    figure.legend(frameon=False, loc="outside lower right")
+    figure.suptitle(title, fontsize=on.small, x=0.02, ha="left")
+    legend_below(figure, on, *ax.get_legend_handles_labels())
     return figure
 
 
-def _curves(drawn: Figures) -> Any:
+def _curves(drawn: Figures, on: Canvas) -> Any:
     group = drawn.shown if drawn.shown in drawn.curves else next(iter(drawn.curves))
-    figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    title = f"Learning curves{', ' if group else ''}{group}"
+    figure, ax = _single(min(on.width, 8), group if on.paper else title, _TOP1, on)
     for curve in drawn.curves[group]:
-        wide = {"dense": 2.0, "winner": 2.8, "ticket": 1.0}[curve.role]
         ax.plot(
-            curve.epochs, curve.values, color=curve.colour, lw=wide, label=curve.label,
+            curve.epochs, curve.values, color=curve.colour, label=curve.label,
+            lw={"dense": 1.5, "winner": 2.1, "ticket": 0.8}[curve.role] * (1 if on.paper else 1.3),
             ls="--" if curve.role == "dense" else "-",
             marker="o" if len(curve.epochs) == 1 else None,
         )  # fmt: skip
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch")
-    ax.set_ylabel("validation top-1, percent")
-    ax.set_title(f"Learning curves{', ' if group else ''}{group}")
     ax.grid(alpha=0.25)
-    figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    legend_below(figure, on, *ax.get_legend_handles_labels())
     return figure
 
 
-def _cost(drawn: Figures) -> Any:
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+def _cost(drawn: Figures, on: Canvas) -> Any:
+    across = 1 if on.width < 5 else 2
+    each = on.width / across - 0.8
+    figure, axes = plt.subplots(
+        2 // across, across, figsize=(on.width, 2 // across * min(0.75 * each, 3.6) + 0.6),
+        layout="constrained", squeeze=False,
+    )  # fmt: skip
     for ax, lines, label in (
-        (axes[0], drawn.minutes, "retraining time, minutes"),
-        (axes[1], drawn.throughput, "images per second"),
+        (axes.flat[0], drawn.minutes, "retraining time, minutes"),
+        (axes.flat[1], drawn.throughput, "images per second"),
     ):
         for line in lines:
             _draw(ax, line, "none")
-        _density_axis(ax, [dot.x for line in lines for dot in line.dots], drawn.share)
+        densities = [dot.x for line in lines for dot in line.dots]
+        density_axis(ax, densities, drawn.share, each, on)
         ax.set_ylim(bottom=0)
         ax.set_ylabel(label)
-    axes[0].set_title("Time and throughput of every cell")
-    handles, labels = axes[0].get_legend_handles_labels()
-    columns = legend_columns(labels, figure.get_figwidth(), most=5)
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    if not on.paper:
+        axes.flat[0].set_title("Time and throughput of every cell")
+    _legend(figure, on, axes.flat)
     return figure
 
 
-def _latency(lines: Sequence[latencies.Line], share: str) -> Any:
-    figure, ax = plt.subplots(figsize=(7.5, 5.2), layout="constrained")
+def _latency(lines: Sequence[latencies.Line], share: str, on: Canvas) -> Any:
+    wide = min(on.width, 7.5)
+    title = f"{lines[0].group}\nmedian and quartiles; dense at 100 %"
+    title = title if on.paper else f"Latency against density: {title}"
+    figure, ax = _single(wide, title, "latency of a batch, ms (log scale)", on)
     for line in lines:
         x, y = [d.density for d in line.dots], [d.time.median for d in line.dots]
         below = [max(d.time.median - d.time.low, 0) for d in line.dots]
         above = [max(d.time.high - d.time.median, 0) for d in line.dots]
         ax.errorbar(
             x, y, yerr=(below, above), label=line.label, color=line.colour,
-            marker=MARKERS[line.marker % len(MARKERS)], ms=4, lw=1.3, capsize=2, elinewidth=0.8,
+            marker=MARKERS[line.marker % len(MARKERS)], capsize=2, elinewidth=0.8,
         )  # fmt: skip
         ax.plot(x, [d.ideal for d in line.dots], color=line.colour, lw=1, ls=":")
     ax.plot([], [], color="0.3", lw=1, ls=":", label="dotted: by multiply-adds alone")
     ax.set_yscale("log")
-    _density_axis(ax, [dot.density for line in lines for dot in line.dots], share)
+    densities = [dot.density for line in lines for dot in line.dots]
+    density_axis(ax, densities, share, wide - 0.8, on)
     bottom, top = ax.get_ylim()
     times = [t for t in latencies.ticks(lines) if bottom <= t <= top]
     ax.set_yticks(times, [f"{t:g}" for t in times])
-    ax.set_ylabel("latency of a batch, ms (log scale)")
-    ax.set_title(f"Latency against density: {lines[0].group}\nmedian and quartiles; dense at 100 %")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    _legend(figure, on, [ax])
     return figure
-
-
-def _band_label(label: str, sd: float | None) -> str:
-    return label if sd is None else f"{label} (mean ± sd over seeds)"

@@ -1,78 +1,23 @@
 """What report.py does: collect, judge, and write tables, pictures, the page and the verdict."""
 
+import hashlib
 import math
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from lottery.errors import ConfigError, LotteryError
-from lottery.options import text_errors
-
-MEAN = "mean"  # a level that is none: what report.py calls verdict.level=null
-HIGHEST_LEVEL = 0.5
+from lottery.analysis.report_options import MEAN, Options, typed
+from lottery.errors import LotteryError
 
 if TYPE_CHECKING:  # report.py --help must not wait for them
     from lottery.analysis.collect import Study
     from lottery.analysis.selection import Selection
 
-
-@dataclass
-class Wandb:
-    """Where the W&B workspace goes: `offline` writes its JSON, `online` sends it too."""
-
-    mode: str = "offline"
-    project: str = "lottery"
-    entity: str | None = None
-
-
-@dataclass
-class Options:
-    """What report.py can be told."""
-
-    sweep: str | None = None
-    store: str | None = None
-    where: Any = None  # a typed dictionary would take no new keys from the command line
-    transfers: str | None = None
-    benchmarks: str | None = None
-    tolerance: float | None = None
-    level: Any = None  # a number, or mean
-    output: str | None = None
-    plugins: list[str] = field(default_factory=list)
-    logger: Wandb = field(default_factory=Wandb)
-
-
-def register_schema() -> None:
-    """Make the schema known to Hydra, for ``conf/report.yaml`` to build on."""
-    ConfigStore.instance().store("report_schema", Options)
-
-
-def typed(config: DictConfig) -> Options:
-    """The options of a command line. Raises :class:`ConfigError` for what cannot be meant."""
-    chosen: Options = OmegaConf.to_object(config)  # type: ignore[assignment]
-    if errors := text_errors(chosen):
-        raise ConfigError("; ".join(errors))
-    if (chosen.sweep is None) == (chosen.store is None):
-        raise ConfigError(
-            "say what to report on: sweep=<folder of a sweep>, or store=<run store>"
-            + (", not both" if chosen.sweep else "")
-        )
-    if chosen.where is not None and not isinstance(chosen.where, dict):
-        raise ConfigError("where needs options and values: 'where={model.name: resnet20, seed: 0}'")
-    if chosen.level is not None and chosen.level != MEAN:
-        if isinstance(chosen.level, bool) or not isinstance(chosen.level, int | float):
-            raise ConfigError(f"level={chosen.level} must be a number, or {MEAN}")
-        if not 0 < chosen.level <= HIGHEST_LEVEL:
-            raise ConfigError(f"level={chosen.level:g} must be > 0 and <= {HIGHEST_LEVEL:g}")
-    if chosen.tolerance is not None and not 0 <= chosen.tolerance <= 100:
-        raise ConfigError(f"tolerance={chosen.tolerance:g} must be >= 0 and <= 100")
-    if chosen.logger.mode not in ("online", "offline", "disabled"):
-        raise ConfigError(
-            f"logger.mode={chosen.logger.mode} is unknown (known: online, offline, disabled)"
-        )
-    return chosen
+USUAL_RULE = {"tolerance": 1.0, "level": 0.05}  # of runs that know no rule
+_LONGEST = 120  # letters of a folder's name
 
 
 def main(config: DictConfig) -> None:
@@ -91,6 +36,7 @@ def publish(options: Options) -> str:
         figures,
         latencies,
         page,
+        paper_formats,
         plots,
         table,
         tables,
@@ -102,17 +48,21 @@ def publish(options: Options) -> str:
     deployed = deployment.collect(
         study, chosen, moved=options.transfers, exported=options.benchmarks
     )
-    output = Path(options.output) if options.output else study.folder / "report"
+    name = folder_name(options, study, chosen.tolerance, chosen.level)
+    output = Path(options.output) if options.output else study.folder / name
     output.mkdir(parents=True, exist_ok=True)
     carried = ticket_file.write(chosen, output)
     study = replace(study, notes=(*study.notes, *deployed.notes, *carried.notes))
-    drawn, panels = figures.prepare(chosen), latencies.panels(deployed.latencies)
+    drawn = figures.prepare(chosen)
+    panels = latencies.panels(deployed.latencies)
+    for_paper = paper_formats.write(study, chosen, options.table, output)
     written = [
         ticket.write(ticket.verdict(study, chosen, carried.path, carried.seed), output),
         *([carried.path] if carried.path else []),
         *tables.write(study, chosen, output),
+        *for_paper,
         *deployment_tables.write(deployed, output),
-        *plots.write(drawn, latencies.shown(panels), output),
+        *plots.write(drawn, latencies.shown(panels), output, options.figures.columns),
     ]
     wandb = options.logger
     if wandb.mode != "disabled":
@@ -123,6 +73,8 @@ def publish(options: Options) -> str:
     console = table.terminal()
     tables.show(study, chosen, console)
     deployment_tables.show(deployed, panels, chosen.winner, console)
+    for text in for_paper.values():
+        console.print(text)
     tables.show_end(study, chosen, written, console)
     if wandb.mode == "online":  # last, for it may fail
         print(f"workspace: {workspace.send(study, wandb.project, wandb.entity)}")
@@ -139,15 +91,7 @@ def judge(options: Options) -> "tuple[Study, Selection]":
     if options.where:
         study = collect.where(study, options.where)
     study = gate.with_barriers(study)
-    tolerance, level = options.tolerance, options.level
-    if tolerance is None:
-        values = selection.option_values(study.cells, "verdict.tolerance")
-        tolerance = _of_runs(values, "tolerance") if values else None
-        tolerance = 1.0 if tolerance is None else tolerance
-    if level is None:
-        values = selection.option_values(study.cells, "verdict.level")
-        level = _of_runs(values, "level") if values else 0.05
-    level = None if level == MEAN else level
+    tolerance, level = rule(options, study)
     found = selection.points(study)
     for network in study.search.get("networks", ()):
         if (network["tolerance"], network["level"]) != (tolerance, level):
@@ -161,6 +105,37 @@ def judge(options: Options) -> "tuple[Study, Selection]":
     return study, selection.select(found, tolerance, level, grid=grid, seeds=seeds)
 
 
+def rule(options: Options, study: "Study") -> tuple[float, float | None]:
+    """Tolerance and level of a report: those that the options name, or else those of the runs.
+
+    Raises :class:`LotteryError` if the runs have different ones and the options name none.
+    """
+    tolerance, level = options.tolerance, options.level
+    if tolerance is None:
+        tolerance = _of_runs(study, "tolerance")
+    if level is None:
+        level = _of_runs(study, "level")
+    return 1.0 if tolerance is None else tolerance, None if level == MEAN else level
+
+
+def folder_name(options: Options, study: "Study", tolerance: float, level: float | None) -> str:
+    """``report``, with what makes this one differ from the study's own, which it leaves alone.
+
+    That is the part of the cells that ``where`` keeps, and a rule that is not that of the runs:
+    ``report-seed-0-tolerance-2``.
+    """
+    words = ["report"]
+    for option, value in (options.where or {}).items():
+        words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    if _values(study, "tolerance") != {tolerance}:
+        words += ["tolerance", f"{tolerance:g}"]
+    if _values(study, "level") != {level}:
+        words += ["level", MEAN if level is None else f"{level:g}"]
+    name = "-".join(words)
+    plain = re.sub(r"[^\w.,+-]", "_", name)[:_LONGEST]
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def _defaults() -> dict[str, Any]:
     """The config of prune.py without overrides, by Hydra, which runs already."""
     from hydra import compose
@@ -171,12 +146,20 @@ def _defaults() -> dict[str, Any]:
     return flat(config)
 
 
-def _of_runs(found: set[float | None], name: str) -> float | None:
+def _values(study: "Study", name: str) -> set[float | None]:
+    """The values that the runs have of an option of ``verdict``."""
+    from lottery.analysis import selection
+
+    return selection.option_values(study.cells, f"verdict.{name}") or {USUAL_RULE[name]}
+
+
+def _of_runs(study: "Study", name: str) -> float | None:
     """The value that all runs have."""
-    if len(found) > 1:
-        listed = ", ".join(MEAN if v is None else f"{v:g}" for v in sorted(found, key=_last_none))
+    values = _values(study, name)
+    if len(values) > 1:
+        listed = ", ".join(MEAN if v is None else f"{v:g}" for v in sorted(values, key=_last_none))
         raise LotteryError(f"the runs have different {name}s ({listed}): say which with {name}=…")
-    return found.pop() if found else None
+    return values.pop()
 
 
 def _last_none(value: float | None) -> float:

@@ -107,19 +107,19 @@ def early(config: Config, laboratory: "Laboratory") -> "Run":
 def conclude(config: Config, folder: Path, planned: Mapping[str, float]) -> None:
     """Write the report, and the plan and the verdict as a W&B run of the sweep itself."""
     from lottery import files
-    from lottery.analysis import report
+    from lottery.analysis import report, report_options
     from lottery.tracking import Tracker
 
     if not config.sweep.report:
         return
     logger = config.logger
-    wanted = report.Wandb(
+    wanted = report_options.Wandb(
         mode=logger.mode if logger.name == "wandb" else "disabled",
         project=logger.project,
         entity=logger.entity,
     )
     try:
-        verdict = report.publish(report.Options(sweep=str(folder), logger=wanted))
+        verdict = report.publish(report_options.Options(sweep=str(folder), logger=wanted))
     except LotteryError as error:
         log.warning("no report: %s", error)
         return
