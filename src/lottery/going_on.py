@@ -1,0 +1,160 @@
+"""Begin a training with the states of a finished one: as if it had been interrupted there.
+
+Whether that may be is asked of keys first (:mod:`lottery.beginnings`), then of contents: the state
+that both begin with, bit for bit, and the learning rate of every step. Imports no TensorFlow
+unless there is something to go on from.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery import files
+from lottery.beginnings import Beginning, Beginnings, Wanted
+from lottery.config import Training
+from lottery.errors import CheckpointError
+from lottery.lineage import epoch_steps, training_identity
+from lottery.points import Point
+from lottery.runs import Run
+from lottery.store import Node, Store, key_of
+from lottery.training.checkpoints import STATE, CheckpointFolder, Progress, State, equal
+from lottery.training.recipe import BEGINNING, Recipe
+
+log = logging.getLogger(__name__)
+
+TOLD = ("metrics.csv", "validation.csv", "trained_on.json")
+"""What a training adds to as it goes."""
+
+
+def go_on(
+    work: Path, store: Store, node: Node, config: Training, recipe: Recipe, state: State | None
+) -> bool:
+    """Fill the work folder of ``node`` with what a finished training has of it, if one has.
+
+    ``state`` is what the training would begin with; None: fresh weights, by its seed. Nothing is
+    done where an earlier attempt has left a state. Logs what it goes on from, or why it cannot.
+    """
+    if recipe.checkpoints(work).steps():
+        return False
+    for name in (BEGINNING, *TOLD):  # of an attempt that was killed between these and its states
+        (work / name).unlink(missing_ok=True)
+    spe = epoch_steps(config)
+    wanted = Wanted(
+        node, spe, recipe.first_step, frozenset(recipe.keep_steps), _parents(node, config)
+    )
+    found = Beginnings(store).of(wanted)
+    refusal = found.refusal
+    for beginning in found.usable:
+        try:
+            reason = _difference(beginning, config, recipe, state, spe)
+            progress = _progress(beginning)
+        except CheckpointError as error:
+            log.warning("%s", error)
+            continue
+        if reason is None:
+            _lay_out(work, beginning, recipe, progress, spe)
+            return True
+        refusal = refusal or f"{node.kind} {beginning.node.key}: {reason}"
+    if refusal:
+        log.info("trained from the start, and not on from %s", refusal)
+    return False
+
+
+def _parents(node: Node, config: Training) -> Mapping[str, Any]:
+    """The identity of the dense network, which may be trained after this one."""
+    assert node.identity is not None
+    dense = node.identity.get("dense")
+    if dense is None:
+        return {}
+    about = training_identity(config)
+    return {dense: about} if key_of("dense", about) == dense else {}
+
+
+def _difference(
+    beginning: Beginning, config: Training, recipe: Recipe, state: State | None, spe: int
+) -> str | None:
+    """In what the contents differ, if they do. Raises :class:`CheckpointError` for a damaged one.
+
+    That of the state at the beginning is checked as it is read.
+    """
+    run = Run(beginning.node.path)
+    if state is not None:
+        first = Point.at(recipe.first_step, spe)
+        if not equal(run.state(first), state):
+            return "it began with another state"
+    if recipe.last_rate:
+        return "its learning rate is the last one of another schedule"
+    from lottery.training import rates  # from here on the training itself needs TensorFlow
+
+    until, peak = beginning.step, config.optimizer.learning_rate
+    own, other = (
+        rates.of_steps(s.in_steps(spe), peak, steps=epochs * spe, until=until)
+        for s, epochs in (
+            (config.schedule, config.trainer.epochs),
+            (beginning.schedule, beginning.epochs),
+        )
+    )
+    if own.tobytes() != other.tobytes():
+        step = int(np.flatnonzero(own != other)[0]) + 1
+        return f"its learning rate differs from step {step} on"
+    return None
+
+
+def _progress(beginning: Beginning) -> Progress:
+    """How far the state is that is gone on from. Raises :class:`CheckpointError`."""
+    return CheckpointFolder(beginning.node.path / "checkpoints").load(beginning.step)[1]
+
+
+def _lay_out(
+    work: Path, beginning: Beginning, recipe: Recipe, progress: Progress, spe: int
+) -> None:
+    """Leave what an attempt would have left that was interrupted there: states last, all at once.
+
+    States are links to the same files where the file system has these: no checkpoint is ever
+    written into, only replaced.
+    """
+    node = beginning.node
+    for name in TOLD:
+        if (node.path / name).exists():
+            shutil.copyfile(node.path / name, work / name)
+    point = Point.at(beginning.step, spe)
+    steps = beginning.step - recipe.first_step
+    epochs = steps / spe
+    about = {
+        "kind": node.kind,
+        "key": node.key,
+        "point": str(point),
+        "epochs": int(epochs) if epochs == int(epochs) else epochs,
+        "seconds": progress.seconds,
+        "images_trained": steps * recipe.config.trainer.batch_size,
+        **({} if progress.joules is None else {"gpu_energy_joules": progress.joules}),
+    }
+    files.write_json(work / BEGINNING, about)
+    theirs, ours = CheckpointFolder(node.path / "checkpoints"), recipe.checkpoints(work)
+    new = work / ".checkpoints"
+    shutil.rmtree(new, ignore_errors=True)
+    for step in theirs.steps():
+        if step == beginning.step or (step < beginning.step and step in ours.keep_steps):
+            (new / ours.path(step).name).mkdir(parents=True)
+            _link(theirs.path(step) / STATE, new / ours.path(step).name / STATE)
+    shutil.rmtree(ours.root, ignore_errors=True)  # it holds no state
+    new.rename(ours.root)
+    files.sync(work)
+    rest = ", and parts from it there" if beginning.parts else ""
+    log.info(
+        "goes on from %s of %s %s%s: %d of %d steps are left",
+        point.words, node.kind, node.key, rest, recipe.last_step - beginning.step,
+        recipe.last_step - recipe.first_step,
+    )  # fmt: skip
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
