@@ -45,15 +45,21 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Beginning:
-    """A finished training, the first ``step`` steps of which are those of another."""
+    """A finished training, the first steps of which are those of another."""
 
     node: Node
-    step: int
+    steps: tuple[int, ...]
+    """After which it kept a state that the other can go on from; the latest first."""
     schedule: Schedule
     epochs: int
     """How long the finished one was."""
     parts: bool
-    """Whether their learning rates differ from there on, and not just their lengths."""
+    """Whether their learning rates differ later on, and not just their lengths."""
+
+    @property
+    def step(self) -> int:
+        """The step of the best of its states."""
+        return self.steps[0]
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Beginnings:
             found = self._common(wanted, own, node, other)
             if isinstance(found, Beginning):
                 usable.append(found)
-            elif other.name == own.name and other.epochs < own.epochs:
+            elif other.schedule == own.schedule and other.epochs < own.epochs:
                 refused.append((other.epochs, node.key, found))
         refusal = None
         if refused:
@@ -131,9 +137,8 @@ class Beginnings:
             if lacking <= common:
                 return f"it kept no state at {at}, which must be kept now"
             return f"it kept no state before {Point.at(common, spe).words}, where they part"
-        return Beginning(
-            node, max(steps), other.schedule, other.epochs, part == common < lengths[1]
-        )
+        latest, parts = tuple(sorted(steps, reverse=True)), part == common < lengths[1]
+        return Beginning(node, latest, other.schedule, other.epochs, parts)
 
     def _changed(self, wanted: Wanted, lengths: tuple[int, int]) -> Iterator[int]:
         """Steps after which only one of two trainings changes its mask, and those that follow."""

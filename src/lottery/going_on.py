@@ -33,14 +33,16 @@ TOLD = ("metrics.csv", "validation.csv", "trained_on.json")
 
 def go_on(
     work: Path, store: Store, node: Node, config: Training, recipe: Recipe, state: State | None
-) -> bool:
+) -> Point | None:
     """Fill the work folder of ``node`` with what a finished training has of it, if one has.
+
+    Returns how far that is.
 
     ``state`` is what the training would begin with; None: fresh weights, by its seed. Nothing is
     done where an earlier attempt has left a state. Logs what it goes on from, or why it cannot.
     """
     if recipe.checkpoints(work).steps():
-        return False
+        return None
     for name in (BEGINNING, *TOLD):  # of an attempt that was killed between these and its states
         (work / name).unlink(missing_ok=True)
     spe = epoch_steps(config)
@@ -52,17 +54,21 @@ def go_on(
     for beginning in found.usable:
         try:
             reason = _difference(beginning, config, recipe, state, spe)
-            progress = _progress(beginning)
         except CheckpointError as error:
             log.warning("%s", error)
             continue
-        if reason is None:
+        if reason is None and (progress := _last_whole(beginning)) is not None:
             _lay_out(work, beginning, recipe, progress, spe)
-            return True
+            return Point.at(progress.step, spe)
         refusal = refusal or f"{node.kind} {beginning.node.key}: {reason}"
     if refusal:
         log.info("trained from the start, and not on from %s", refusal)
-    return False
+    return None
+
+
+def rows_until(work: Path, point: Point | None) -> list[dict[str, float]]:
+    """What metrics.csv has of the complete epochs up to a point; None: of none."""
+    return [] if point is None else Run(work).metrics[: point.epochs]
 
 
 def _parents(node: Node, config: Training) -> Mapping[str, Any]:
@@ -78,10 +84,7 @@ def _parents(node: Node, config: Training) -> Mapping[str, Any]:
 def _difference(
     beginning: Beginning, config: Training, recipe: Recipe, state: State | None, spe: int
 ) -> str | None:
-    """In what the contents differ, if they do. Raises :class:`CheckpointError` for a damaged one.
-
-    That of the state at the beginning is checked as it is read.
-    """
+    """In what the contents differ, if so. Raises :class:`CheckpointError` for a damaged one."""
     run = Run(beginning.node.path)
     if state is not None:
         first = Point.at(recipe.first_step, spe)
@@ -105,9 +108,15 @@ def _difference(
     return None
 
 
-def _progress(beginning: Beginning) -> Progress:
-    """How far the state is that is gone on from. Raises :class:`CheckpointError`."""
-    return CheckpointFolder(beginning.node.path / "checkpoints").load(beginning.step)[1]
+def _last_whole(beginning: Beginning) -> Progress | None:
+    """How far the latest of its states has got that can be read; None: it has none."""
+    checkpoints = CheckpointFolder(beginning.node.path / "checkpoints")
+    for step in beginning.steps:
+        try:
+            return checkpoints.load(step)[1]
+        except CheckpointError as error:
+            log.warning("%s", error)
+    return None
 
 
 def _lay_out(
@@ -118,12 +127,12 @@ def _lay_out(
     States are links to the same files where the file system has these: no checkpoint is ever
     written into, only replaced.
     """
-    node = beginning.node
+    node, last = beginning.node, progress.step
     for name in TOLD:
         if (node.path / name).exists():
             shutil.copyfile(node.path / name, work / name)
-    point = Point.at(beginning.step, spe)
-    steps = beginning.step - recipe.first_step
+    point = Point.at(last, spe)
+    steps = last - recipe.first_step
     epochs = steps / spe
     about = {
         "kind": node.kind,
@@ -139,16 +148,16 @@ def _lay_out(
     new = work / ".checkpoints"
     shutil.rmtree(new, ignore_errors=True)
     for step in theirs.steps():
-        if step == beginning.step or (step < beginning.step and step in ours.keep_steps):
+        if step == last or (step < last and step in ours.keep_steps):
             (new / ours.path(step).name).mkdir(parents=True)
             _link(theirs.path(step) / STATE, new / ours.path(step).name / STATE)
     shutil.rmtree(ours.root, ignore_errors=True)  # it holds no state
     new.rename(ours.root)
     files.sync(work)
-    rest = ", and parts from it there" if beginning.parts else ""
+    rest = ", and parts from it there" if beginning.parts and last == beginning.step else ""
     log.info(
         "goes on from %s of %s %s%s: %d of %d steps are left",
-        point.words, node.kind, node.key, rest, recipe.last_step - beginning.step,
+        point.words, node.kind, node.key, rest, recipe.last_step - last,
         recipe.last_step - recipe.first_step,
     )  # fmt: skip
 

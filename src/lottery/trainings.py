@@ -15,7 +15,7 @@ from typing import Any
 from lottery import choices, files, provenance
 from lottery.config import Data, Training
 from lottery.data import EncodedSplit, Splits, load
-from lottery.going_on import go_on
+from lottery.going_on import go_on, rows_until
 from lottery.interrupts import StopSignals
 from lottery.lineage import (
     epoch_steps,
@@ -113,11 +113,14 @@ def trained(
             mask, pattern = sparse.mask, choices.pattern.of(sparse.summary["pattern"])
             recipe = replace(recipe, whole_channels=prunes_channels(pattern))
         state = None if start.state is None else first_state(recipe, start.state, mask)
-        went_on = go_on(work, lab.store, node, config, recipe, state)
-        recipe = prepared(
-            work, recipe, state=start.state, weights=start.weights, mask=mask, announce=not went_on
-        )
         with StopSignals() as signals, lab.tracker.run(node.key, kind, this.tags) as track:
+            went_on = go_on(work, lab.store, node, config, recipe, state)
+            recipe = prepared(
+                work, recipe, state=start.state, weights=start.weights, mask=mask,
+                announce=went_on is None,
+            )  # fmt: skip
+            for row in rows_until(work, went_on):
+                track.log(row)
             chief = run.Chief(signals, work, track.callbacks, this.noted, this.compared)
             run.train(recipe, load_data(config.data), chief)
             finished = Run(work)
