@@ -5,6 +5,8 @@ import logging
 import shutil
 import signal
 from dataclasses import dataclass, replace
+from logging import LogRecord
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,8 +47,8 @@ def assert_same(one: Run, other: Run) -> None:
 
 def said(caplog: Any) -> list[str]:
     """What the log had to say about going on, since this was asked last."""
-    words = ("goes on from", "trained from the start")
-    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith(words)]
+    words = ("goes on from", ": trained from the start")
+    lines = [m for m in map(LogRecord.getMessage, caplog.records) if any(w in m for w in words)]
     caplog.clear()
     return lines
 
@@ -68,10 +70,13 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def labs(trained, tmp_path):
     """The one in which the study of three epochs gets longer, and one in which it is six."""
-    for lab in trained:
-        name = lab.store.root.parent.name
-        shutil.copytree(lab.store.root, tmp_path / name / "store")
-    return [laboratory(tmp_path / lab.store.root.parent.name) for lab in trained]
+    return [copied(lab, tmp_path) for lab in trained]
+
+
+def copied(lab: Any, folder: Path) -> Any:
+    folder /= lab.store.root.parent.name
+    shutil.copytree(lab.store.root, folder / "store")
+    return laboratory(folder)
 
 
 def steps_taken(monkeypatch) -> list[int]:
@@ -154,15 +159,35 @@ def test_a_ticket_goes_on_with_the_same_mask(labs, caplog, monkeypatch, options)
         assert_same(run, whole[kind])
 
 
-def test_a_mask_that_only_the_longer_training_makes_is_another_one(labs, caplog):
-    longer, _ = labs
-    short = runs_of(experiment.find_ticket(study(3, *CONSTANT), longer))
+@pytest.fixture(scope="module")
+def both(trained, tmp_path_factory):
+    """A laboratory with dense networks of three epochs and of six."""
+    lab = copied(trained[0], tmp_path_factory.mktemp("both"))
+    experiment.train_dense(study(6, *CONSTANT), lab)
+    return lab
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ((), "its mask is another one"),  # made of the weights at the end
+        (("mask.at=1ep", "rewind=lr"), "it began with another state"),
+        (
+            ("mask=set", "mask.during.frequency=4"),
+            "only one of them changes the mask after step 12",
+        ),
+        (
+            ("mask=gradual", "mask.during.frequency=2"),
+            "mask.during=gradual may depend on how long the training is",
+        ),
+    ],
+)
+def test_a_ticket_that_begins_otherwise_is_trained_from_its_start(both, caplog, options, reason):
+    short = runs_of(experiment.find_ticket(study(3, *CONSTANT, *options), both))["ticket"]
     said(caplog)
-    ticket = runs_of(experiment.find_ticket(study(6, *CONSTANT), longer))["ticket"]
+    ticket = runs_of(experiment.find_ticket(study(6, *CONSTANT, *options), both))["ticket"]
     assert said(caplog) == [
-        f"goes on from epoch 3 of dense {short['dense'].key}: 12 of 24 steps are left",
-        f"trained from the start, and not on from ticket {short['ticket'].key}, 3 of the 6 epochs: "
-        "its mask is another one",
+        f"ticket {short.key} has 3 of the 6 epochs, but {reason}: trained from the start"
     ]
     assert "went_on_from" not in ticket.result
 
@@ -189,7 +214,7 @@ def test_where_it_cannot_go_on_one_line_says_why(labs, caplog, options, reason):
     short = experiment.train_dense(study(3, *SHORT, *options), longer)
     six = experiment.train_dense(study(6, *SHORT, *options), longer)
     assert said(caplog) == [
-        f"trained from the start, and not on from dense {short.key}, 3 of the 6 epochs: {reason}"
+        f"dense {short.key} has 3 of the 6 epochs, but {reason}: trained from the start"
     ]
     assert "went_on_from" not in six.result
     assert_same(six, experiment.train_dense(study(6, *SHORT, *options), at_once))

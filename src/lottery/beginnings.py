@@ -8,7 +8,7 @@ TensorFlow.
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,18 @@ class Beginning:
 
 @dataclass(frozen=True)
 class Found:
-    """What there is to go on from: the best first; ``refusal`` says of a shorter training why not.
-
-    ``refusal`` is None if there is none that anybody would expect to be used.
-    """
+    """What there is to go on from, the best first."""
 
     usable: tuple[Beginning, ...] = ()
     refusal: str | None = None
+    """Why a shorter training with the same schedule is not among them, if there is one."""
+
+
+def refused_words(kind: str, key: str, epochs: int, of_epochs: int, reason: str) -> str:
+    """The line about a shorter training that cannot be gone on from."""
+    return (
+        f"{kind} {key} has {epochs} of the {of_epochs} epochs, but {reason}: trained from the start"
+    )
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Beginnings:
         refusal = None
         if refused:
             epochs, key, reason = max(refused)
-            refusal = f"{wanted.node.kind} {key}, {epochs} of the {own.epochs} epochs: {reason}"
+            refusal = refused_words(wanted.node.kind, key, epochs, own.epochs, reason)
         return Found(tuple(sorted(usable, key=lambda b: (-b.step, b.node.key))), refusal)
 
     def _common(self, wanted: Wanted, own: _Rates, node: Node, other: _Rates) -> Beginning | str:
@@ -129,7 +134,10 @@ class Beginnings:
         if not self._same_mask(wanted.node.identity, node, common, spe):
             return "its mask is another one"
         kept = {s for s in CheckpointFolder(node.path / "checkpoints").steps() if s <= common}
-        kept -= set(self._changed(wanted, lengths))
+        if (change := self._own_change(wanted, lengths)) is not None and change <= common:
+            kept = {step for step in kept if step < change}
+            if not any(first < step for step in kept):
+                return f"only one of them changes the mask after step {change}"
         lacking = min((s for s in wanted.kept if s not in kept), default=common + 1)
         steps = [s for s in kept if first < s and s < max(lacking, first)]
         if not steps:
@@ -140,18 +148,21 @@ class Beginnings:
         latest, parts = tuple(sorted(steps, reverse=True)), part == common < lengths[1]
         return Beginning(node, latest, other.schedule, other.epochs, parts)
 
-    def _changed(self, wanted: Wanted, lengths: tuple[int, int]) -> Iterator[int]:
-        """Steps after which only one of two trainings changes its mask, and those that follow."""
+    def _own_change(self, wanted: Wanted, lengths: tuple[int, int]) -> int | None:
+        """The first step after which only one of two trainings changes its mask, if there is one.
+
+        Masks do not change after the last step. What follows that step is measured with the new
+        one, so it cannot be made up for.
+        """
         assert wanted.node.identity is not None
         about = wanted.node.identity.get("during")
         if about is None:
-            return
+            return None
         dynamics = choices.dynamics.of(choices.dynamics.known_part(about["during"]))
         allocation = choices.allocation.of(choices.allocation.known_part(about["scope"]))
         aim = Aim(about["percentile"], allocation)
         own, other = (set(dynamics.changes(n - wanted.first, aim)) for n in lengths)
-        if odd := own ^ other:
-            yield from range(min(odd) + wanted.first, max(lengths) + 1)
+        return min(odd) + wanted.first if (odd := own ^ other) else None
 
     def _knows_length(self, node: Node) -> str | None:
         """What in a training, besides its schedule, may depend on its length."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lottery import files
-from lottery.beginnings import Beginning, Beginnings, Wanted
+from lottery.beginnings import Beginning, Beginnings, Wanted, refused_words
 from lottery.config import Training
 from lottery.errors import CheckpointError
 from lottery.lineage import epoch_steps, training_identity
@@ -60,9 +60,13 @@ def go_on(
         if reason is None and (progress := _last_whole(beginning)) is not None:
             _lay_out(work, beginning, recipe, progress, spe)
             return Point.at(progress.step, spe)
-        refusal = refusal or f"{node.kind} {beginning.node.key}: {reason}"
+        shorter = beginning.epochs < config.trainer.epochs
+        if reason is not None and shorter and beginning.schedule == config.schedule.in_steps(spe):
+            refusal = refusal or refused_words(
+                node.kind, beginning.node.key, beginning.epochs, config.trainer.epochs, reason
+            )
     if refusal:
-        log.info("trained from the start, and not on from %s", refusal)
+        log.info("%s", refusal)
     return None
 
 
