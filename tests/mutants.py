@@ -872,7 +872,7 @@ MUTANTS = [
     ),
     Mutant(
         "what cells share costs each of them", "analysis/price.py",
-        "return Cost.of(shared.values()),",
+        "return Cost.once(shared),",
         "return Cost.of(r for runs in by_cell for r in runs.values()),",
         "right for a single ticket",
         ("test_report_price.py", "test_price.py"),
@@ -889,6 +889,36 @@ MUTANTS = [
         "        if name == \"test\" and name in source.sizes:\n            continue",
         "sources have a test split or none",
         ("test_study_api.py",),
+    ),
+    Mutant(
+        "states that must be kept are passed over", "beginnings.py",
+        "first < s and s < max(lacking, first)", "first < s",
+        "right wherever the shorter training kept the same states",
+        ("test_longer.py",),
+    ),
+    Mutant(
+        "rates that part are gone on from", "beginnings.py",
+        "min(lengths) if part is None else min(part, *lengths)", "min(lengths)",
+        "right for every schedule that does not know its end",
+        ("test_longer.py",),
+    ),
+    Mutant(
+        "a changing mask goes on as if it had not changed", "beginnings.py",
+        "kept = {step for step in kept if step < change}", "pass",
+        "right wherever the shorter training ends between two changes",
+        ("test_longer.py",),
+    ),
+    Mutant(
+        "any state will do to begin with", "going_on.py",
+        "if not equal(run.state(first), state):", "if False:",
+        "right for every rewinding to a state of the dense network",
+        ("test_longer.py",),
+    ),
+    Mutant(
+        "what was gone on from costs twice", "analysis/price.py",
+        "twice += parts if key in results else parts[:-1]", "pass",
+        "right for a study that never got longer",
+        ("test_longer.py",),
     ),
     Mutant(
         "channels lose outputs alone", "sweep/shares.py",

@@ -170,7 +170,7 @@ def test_every_model_file_builds(name):
             "data.crop=random is unknown; did you mean window? (known: window, resized)",
         ),
         ("data.mean=[0.5,0.5]", "differ in length"),
-        ("schedule.warmup=1", "schedule.warmup=1.0 must be >= 0 and < 1"),
+        ("schedule.warmup=1", "schedule.warmup=1 must be >= 0 and < 1"),
         (
             "schedule=step schedule.milestones=[0.75,0.5]",
             "schedule.milestones=[0.75, 0.5] must increase",
@@ -179,6 +179,31 @@ def test_every_model_file_builds(name):
             "schedule=step schedule.milestones=[0.5,0.5]",
             "schedule.milestones=[0.5, 0.5] must increase",
         ),
+        (
+            "schedule.warmup=5x",
+            "schedule.warmup=5x is neither a share of the training, as 0.1, nor",
+        ),
+        ("schedule.warmup=true", "schedule.warmup=True is neither a share of the training"),
+        ("schedule=step schedule.milestones=[30,60]", "epochs are written 30ep"),
+        ("schedule=step schedule.milestones=[soon]", "schedule.milestones=soon is neither a share"),
+        ("schedule=step schedule.milestones=[0.5,9ep]", "mixes shares of the training with points"),
+        ("schedule=step schedule.milestones=[9ep,9ep]", "schedule.milestones=['9ep', '9ep'] must"),
+        (
+            "schedule=step schedule.milestones=[1ep] schedule.warmup=1ep",
+            "after the end of the warm",
+        ),
+        ("schedule=wsd schedule.decay=last", "schedule.decay=last is neither a share"),
+        ("schedule=wsd schedule.decay=0", "schedule.decay=0 must be > 0"),
+        (
+            "schedule=wsd schedule.shape=exponential schedule.final=0",
+            "never reaches schedule.final",
+        ),
+        (
+            "schedule=wsd schedule.warmup=0.5 schedule.decay=0.6",
+            "longer than the training together",
+        ),
+        ("schedule=wsd schedule.decay=31ep", "longer than the training together"),
+        ("schedule.warmup=30ep", "is not shorter than the training"),
         ("schedule=step schedule.milestones=[0,0.5]", "must increase between 0 and 1"),
         ("schedule=step schedule.milestones=[0.5,1]", "must increase between 0 and 1"),
         (

@@ -12,7 +12,7 @@ from lottery import choices, stability
 from lottery.config import Config
 from lottery.data import load
 from lottery.experiment import train_dense
-from lottery.lineage import lineage
+from lottery.lineage import epoch_steps, lineage
 from lottery.options import options
 from lottery.rewinding import without_slots
 from lottery.store import Store
@@ -87,6 +87,7 @@ ADAM, STEP, BATCH_NORM = (
     {"schedule.name": "step", "schedule.milestones": [0.5]},
     {"model.name": "mobilenet_v2", "model.width": 0.25},
 )
+WSD = {"schedule.name": "wsd"}
 CUTOUT = {"augmentation": choices.augmentation.all_of({"cutout": {"name": "cutout"}})}
 FOLDER = {"data.source": "folder"}  # completed by the fixture
 RESIZED = {"data.crop": "resized"}
@@ -135,6 +136,12 @@ EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
     ("schedule.final", 0.5, "dense", {}),
     ("schedule.milestones", [0.25], "dense", STEP),
     ("schedule.factor", 0.5, "dense", STEP),
+    ("schedule.decay", 0.5, "dense", WSD),
+    ("schedule.decay", "1ep", "dense", WSD),
+    ("schedule.shape", "sqrt", "dense", WSD),
+    ("schedule.final", 0.5, "dense", WSD),
+    ("schedule.warmup", "5it", "dense", {}),
+    ("schedule.milestones", ["1ep"], "dense", STEP),
     ("trainer.epochs", 3, "dense", {}),
     ("trainer.batch_size", 128, "dense", {}),
     ("trainer.label_smoothing", 0.1, "dense", {}),
@@ -240,6 +247,26 @@ def test_an_option_determines_a_node_and_all_that_come_from_it(
 def test_an_option_without_effect_is_in_no_key(base, folder, option, value, others):
     config = beside(base, others, folder)
     assert differing(config, having(config, {option: value})) == ()
+
+
+def test_a_point_of_a_schedule_has_one_key_however_it_is_written(base):
+    spe = epoch_steps(base)
+    for values, same, other in (
+        (
+            {"schedule.warmup": "1ep"},
+            {"schedule.warmup": f"{spe}it"},
+            {"schedule.warmup": "1ep1it"},
+        ),
+        (
+            STEP | {"schedule.milestones": ["1ep"]},
+            STEP | {"schedule.milestones": [f"{spe}it"]},
+            STEP | {"schedule.milestones": ["2ep"]},
+        ),
+        (WSD | {"schedule.decay": "1ep"}, WSD | {"schedule.decay": f"{spe}it"}, WSD),
+    ):
+        config = having(base, values)
+        assert differing(config, having(base, same)) == ()
+        assert differing(config, having(base, other)) == NODES
 
 
 # Of stability.py: option, another value, what it determines of dense network, children and line,

@@ -78,9 +78,10 @@ def train_dense(config: Config, lab: Laboratory) -> Run:
     def attempt() -> Attempt:
         start, spe = Start(seed=config.seed), epoch_steps(config)
         points = {START, config.rewind.point, *config.rewind.kept, *scored(config)}
-        steps = sorted({point.step(spe) for point in points})
-        kept = tuple(step for step in steps if step <= config.trainer.epochs * spe)
-        return Attempt(start, replace(from_start(config, start), keep_steps=kept))
+        recipe = from_start(config, start)
+        steps = sorted({*recipe.keep_steps, *(point.step(spe) for point in points)})
+        kept = tuple(step for step in steps if step <= recipe.last_step)
+        return Attempt(start, replace(recipe, keep_steps=kept))
 
     return trained(config, lab, "dense", training_identity(config), attempt)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lottery import choices, models
 from lottery.config import DENSE, Config, Mask, Training
-from lottery.data import describe
+from lottery.data import Description, describe
 from lottery.data.splits import steps_per_epoch
 from lottery.options import acting, identity
 from lottery.points import START, Point
@@ -185,7 +185,10 @@ def training_identity(config: Training) -> dict[str, Any]:
     model, trainer = config.model, config.trainer
     if models.lacks(model, "batch_norm"):
         trainer = replace(trainer, sync_batch_norm=False)
-    effective = replace(config, data=found.effective, model=model, trainer=trainer)
+    schedule = config.schedule.in_steps(_steps(config, found))  # a point is the same in any form
+    effective = replace(
+        config, data=found.effective, model=model, trainer=trainer, schedule=schedule
+    )
     return {
         "config": {part: v for part, v in identity(effective).items() if part in DENSE},
         "data": {**found.fingerprint, "image_shape": list(found.image_shape)},
@@ -292,7 +295,11 @@ def ticket_identity(config: Config, dense: str, mask: str, rewind: Any) -> dict[
 
 def epoch_steps(config: Training) -> int:
     """Optimizer steps of an epoch."""
-    return steps_per_epoch(describe(config.data).sizes["train"], config.trainer.batch_size)
+    return _steps(config, describe(config.data))
+
+
+def _steps(config: Training, data: Description) -> int:
+    return steps_per_epoch(data.sizes["train"], config.trainer.batch_size)
 
 
 def sparse_identity(config: Config, dense: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ class Node:
     kind: str
     key: str
     path: Path
+    identity: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """What its key is a hash of; None if all that is known is the key."""
 
     @property
     def done(self) -> bool:
@@ -107,7 +109,7 @@ class Store:
     def node(self, kind: str, identity: Mapping[str, Any]) -> Node:
         """The node of that identity, computed or not."""
         key = key_of(kind, identity)
-        return Node(kind, key, self.root / kind / key)
+        return Node(kind, key, self.root / kind / key, identity)
 
     def compute(
         self, kind: str, identity: Mapping[str, Any], produce: Callable[[Path], None]

@@ -30,6 +30,8 @@ class Track:
 
     callbacks: list[Any]
     summarise: Callable[[dict[str, Any]], None] = lambda summary: None
+    log: Callable[[dict[str, Any]], None] = lambda row: None
+    """Takes a row of metrics.csv of an epoch that is trained already."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Tracker:
             callbacks.append(ProgressBar())
         if self.logger.name == "wandb" and self.logger.mode != "disabled":
             with self.wandb_run(key, job_type, tags, name) as run:
-                yield Track([*callbacks, _wandb_callback(run)], run.summary.update)
+                yield Track([*callbacks, _wandb_callback(run)], run.summary.update, run.log)
         else:
             yield Track(callbacks)
 

@@ -15,6 +15,7 @@ from typing import Any
 from lottery import choices, files, provenance
 from lottery.config import Data, Training
 from lottery.data import EncodedSplit, Splits, describe, load
+from lottery.going_on import go_on, rows_until
 from lottery.interrupts import StopSignals
 from lottery.lineage import (
     epoch_steps,
@@ -27,7 +28,7 @@ from lottery.runs import Run
 from lottery.store import Store
 from lottery.tracking import Tracker
 from lottery.training import cluster
-from lottery.training.recipe import Recipe, from_scratch, prepared
+from lottery.training.recipe import Recipe, first_state, from_scratch, prepared
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +70,13 @@ class Attempt:
 def from_start(config: Training, start: Start) -> Recipe:
     """A training from there to the end of the schedule, which keeps where it starts."""
     spe = epoch_steps(config)
-    first_step = start.point.step(spe)
+    first_step, steps = start.point.step(spe), config.trainer.epochs * spe
+    kept = config.schedule.in_steps(spe).keeps(steps)
     return replace(
         from_scratch(config, spe),
         seed=start.seed,
         first_step=first_step,
-        keep_steps=(first_step,),
+        keep_steps=(first_step, *(step for step in kept if step > first_step)),
         last_rate=start.last_rate,
     )
 
@@ -110,9 +112,16 @@ def trained(
         if sparse is not None:
             mask, pattern = sparse.mask, choices.pattern.of(sparse.summary["pattern"])
             recipe = replace(recipe, whole_channels=prunes_channels(pattern))
-        recipe = prepared(work, recipe, state=start.state, weights=start.weights, mask=mask)
+        state = None if start.state is None else first_state(recipe, start.state, mask)
         track_run = lab.tracker.run(node.key, kind, this.tags, name_of(config, kind, this.tags))
         with StopSignals() as signals, track_run as track:
+            went_on = go_on(work, lab.store, node, config, recipe, state)
+            recipe = prepared(
+                work, recipe, state=start.state, weights=start.weights, mask=mask,
+                announce=went_on is None,
+            )  # fmt: skip
+            for row in rows_until(work, went_on):
+                track.log(row)
             chief = run.Chief(signals, work, track.callbacks, this.noted, this.compared)
             run.train(recipe, load_data(config.data), chief)
             finished = Run(work)

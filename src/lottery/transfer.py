@@ -311,7 +311,8 @@ def check(config: TransferConfig) -> None:
     if found := bound_errors(ticket.network.choice):
         raise TicketError(f"the ticket's network cannot be: model.{found[0]}")
     fits = fitted(config, ticket)
-    steps_per_epoch(describe(fits.data).sizes["train"], config.trainer.batch_size)
+    spe = steps_per_epoch(describe(fits.data).sizes["train"], config.trainer.batch_size)
+    config.schedule.check(config.trainer.epochs * spe, spe)
     seen_images(fits, ticket)
     asked = config.transfer.controls != "all"
     if asked and "dense" in names and not dense_parent(ticket, store).done:

@@ -136,6 +136,7 @@ def _check_steps(config: Config) -> None:
     """Whether there are as many examples as a batch has, and steps as are rewound to or changed."""
     spe, mask = epoch_steps(config), config.mask
     steps = config.trainer.epochs * spe
+    config.schedule.check(steps, spe)
     if mask.during is not None:
         Course(mask.during, mask.percentile, mask.scope, config.seed, 0, steps).changes  # noqa: B018
     for name, value, points in (

@@ -45,6 +45,9 @@ def show_plan(plan: Plan, estimate: Estimate | None, gpus: int, parallel: int) -
                 f", each dense network and mask shared; {plan.epochs_unshared:,.6g} without sharing"
             )
         rows.append(("epochs to train", shared))
+        if plan.begun:
+            text = f"{plan.begun:,.6g} more, in finished trainings that begin alike"
+            rows.append(("trained already", text))
         if plan.price < plan.epochs:
             rows.append(("at the price of", _price(plan)))
         rows.append(("expected", _expected(estimate, gpus, parallel)))

@@ -4,7 +4,7 @@ Runs that are older than these records, or had no GPU to ask, tell nothing: then
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -149,6 +149,33 @@ class Cost:
     joules: float | None
 
     @staticmethod
+    def once(results: Mapping[str, Mapping[str, Any]]) -> "Cost":
+        """Those of trainings, by key; what one has gone on from counts once.
+
+        That is with the training that did it, if it is among them, or else with the one that has
+        gone on from most of it.
+        """
+        part: dict[str, list[Mapping[str, Any]]] = {}
+        for result in results.values():
+            if begun := result.get("went_on_from"):
+                about = {**begun, "training_multiply_adds": _multiply_adds(result, begun)}
+                part.setdefault(str(begun["key"]), []).append(about)
+        twice = []
+        for key, parts in part.items():
+            parts.sort(key=lambda p: int(p["images_trained"]))
+            twice += parts if key in results else parts[:-1]
+        return Cost.of(results.values())._without(Cost.of(twice))
+
+    def _without(self, other: "Cost") -> "Cost":
+        """Less what others have cost, of as many trainings."""
+
+        def left(name: str) -> Any:
+            own, theirs = getattr(self, name), getattr(other, name)
+            return None if own is None or theirs is None else own - theirs
+
+        return Cost(self.trainings, *(left(f.name) for f in fields(self)[1:]))
+
+    @staticmethod
     def of(results: Iterable[Mapping[str, Any]]) -> "Cost":
         """The sums over their results."""
         told = list(results)
@@ -170,7 +197,7 @@ def of_study(study: Study) -> tuple[Cost, Cost]:
     """
     by_cell = [_runs(cell) for cell in study.cells]
     shared = {key: result for runs in by_cell for key, result in runs.items()}
-    return Cost.of(shared.values()), Cost.of(r for runs in by_cell for r in runs.values())
+    return Cost.once(shared), Cost.of(r for runs in by_cell for r in runs.values())
 
 
 def study_lines(study: Study) -> Iterator[str]:
@@ -208,6 +235,12 @@ def energy(joules: float) -> str:
         if joules >= unit:
             return f"{joules / unit:,.3g} {name}"
     return f"{joules:.3g} J"
+
+
+def _multiply_adds(result: Mapping[str, Any], begun: Mapping[str, Any]) -> int | None:
+    """Of the images that a training has gone on from."""
+    work = result.get("multiply_adds")
+    return work and begun["images_trained"] * work["training"]
 
 
 def _runs(cell: Cell) -> dict[str, Mapping[str, Any]]:

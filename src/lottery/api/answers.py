@@ -129,6 +129,7 @@ class Sweep:
     def report(self) -> Path:
         """Print the tables and the verdict; returns the page, ``report.html``."""
         from lottery.analysis import report
+        from lottery.analysis.report_options import Options, Wandb
 
-        report.publish(report.Options(sweep=str(self.folder), logger=report.Wandb("disabled")))
+        report.publish(Options(sweep=str(self.folder), logger=Wandb("disabled")))
         return self.folder / "report" / "report.html"

@@ -41,7 +41,7 @@ VERSIONS: Mapping[str, Mapping[str, int]] = {
     },
     "optimizer": {"adam": 1, "adamw": 1, "sgd": 1},
     "rewind": {"finetune": 1, "lr": 1, "reinit": 1, "signs": 2, "weights": 1},
-    "schedule": {"constant": 1, "cosine": 1, "step": 1},
+    "schedule": {"constant": 1, "cosine": 1, "step": 1, "wsd": 1},
     "search": {"grid": 1, "sparsest": 1},
 }
 """The choices that come with this package, by group. Raise a number in the commit that changes what

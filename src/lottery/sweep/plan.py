@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lottery import files
+from lottery.beginnings import Beginnings, Wanted, of_nodes
 from lottery.config import Config
 from lottery.lineage import Lineage, epoch_steps, lineage, scored
-from lottery.points import Point
+from lottery.points import START, Point
 from lottery.runs import Run
 from lottery.store import Node, Store
 from lottery.sweep.shares import Share, Shares, priced
@@ -30,6 +31,9 @@ class Cell:
     lineage: Lineage
     underway: str | None = None  # who computes it already
     shares: Mapping[str, Share] = field(default_factory=dict)
+    begun: Mapping[str, float] = field(default_factory=dict)
+    """By the key of a run the epochs that it need not train: a finished one began in the same way
+    (:mod:`lottery.beginnings`)."""
 
     @property
     def done(self) -> bool:
@@ -39,6 +43,16 @@ class Cell:
     @property
     def epochs(self) -> dict[str, float]:
         """Epochs to train for each of its runs, by the run's key."""
+        return {k: e - self.begun.get(k, 0) for k, e in self._lengths.items()}
+
+    @property
+    def whole(self) -> dict[str, float]:
+        """Those of the runs that are not in the store, with what finished ones have of them."""
+        lengths = self._lengths
+        return {n.key: lengths[n.key] for n in self.lineage.runs if not n.done}
+
+    @property
+    def _lengths(self) -> dict[str, float]:
         whole = self.config.trainer.epochs
         epochs: dict[str, float] = {node.key: whole for node in self.lineage.runs}
         later = [(step.ticket, step.first) for step in self.lineage.rounds]
@@ -108,12 +122,18 @@ class Plan:
     @property
     def epochs(self) -> float:
         """Epochs to train, every shared run counted once."""
-        return sum({k: e for job in self.jobs for c in job for k, e in c.missing.items()}.values())
+        return _shared(c.missing for job in self.jobs for c in job)
+
+    @property
+    def begun(self) -> float:
+        """Epochs of the missing runs that shorter ones have trained already; not in ``epochs``."""
+        cells = [c for job in self.jobs for c in job]
+        return _shared(c.whole for c in cells) - self.epochs
 
     @property
     def price(self) -> float:
         """The same in epochs of the dense network that cost as many multiply-adds."""
-        return sum({k: e for job in self.jobs for c in job for k, e in c.price.items()}.values())
+        return _shared(c.price for job in self.jobs for c in job)
 
     @property
     def guessed(self) -> bool:
@@ -125,6 +145,18 @@ class Plan:
     def epochs_unshared(self) -> float:
         """The same if each of these cells trained its own dense network and rounds."""
         return sum(e for job in self.jobs for c in job for e in c.missing.values())
+
+
+def _shared(epochs: Iterable[Mapping[str, float]]) -> float:
+    """Their sum, each run counted once: as long as the cell says that leaves most to train.
+
+    A dense network goes on from a state only if that leaves none behind that a cell needs.
+    """
+    most: dict[str, float] = {}
+    for of_cell in epochs:
+        for key, count in of_cell.items():
+            most[key] = max(count, most.get(key, 0))
+    return sum(most.values())
 
 
 def make(
@@ -164,12 +196,46 @@ def cells_of(
     first: int = 0,
 ) -> list[Cell]:
     """The cells of these overrides and configs, with the runs of each."""
-    shares, made = Shares(store), []
+    shares, beginnings, made = Shares(store), Beginnings(store), []
     for number, (overrides, config) in enumerate(cells, start=first):
         runs = chain(config, store)
-        own = shares.of(config, runs)
-        made.append(Cell(number, tuple(overrides), config, runs, shares=own))
+        own, begun = shares.of(config, runs), _begun(config, runs, beginnings)
+        made.append(Cell(number, tuple(overrides), config, runs, shares=own, begun=begun))
     return made
+
+
+def _begun(config: Any, runs: Lineage, beginnings: Beginnings) -> dict[str, float]:
+    """By key the epochs of its missing runs that can be gone on from, as far as keys tell."""
+    missing = [node for node in runs.runs if not node.done]
+    if not missing:
+        return {}
+    spe, known = epoch_steps(config), of_nodes([*runs.runs, *runs.masks, *_shuffled(runs)])
+    starts: dict[str, tuple[Point, bool]] = {
+        step.ticket.key: (step.first, step.mask is None or not step.rewinding.takes_final)
+        for step in runs.rounds
+    }
+    starts |= {branch.node.key: (branch.first, True) for branch in runs.branches}
+    found = {}
+    for node in missing:
+        first, told = starts.get(node.key, (START, True))
+        if not told:  # what it starts with depends on how a network ended
+            continue
+        kept = _kept(config, node, runs)
+        wanted = Wanted(node, spe, first.step(spe), frozenset(p.step(spe) for p in kept), known)
+        if usable := beginnings.of(wanted).usable:
+            found[node.key] = usable[0].step / spe - first.step(spe) / spe
+    return found
+
+
+def _kept(config: Any, node: Node, runs: Lineage) -> set[Point]:
+    """The points at which a run keeps its state, besides its start."""
+    if runs.dense is None or node.key != runs.dense.key:
+        return set()
+    return {*config.rewind.kept, *runs.starts, *scored(config), config.rewind.point}
+
+
+def _shuffled(runs: Lineage) -> list[Node]:
+    return [step.shuffled for step in runs.rounds if step.shuffled is not None]
 
 
 def _parents(

@@ -489,6 +489,7 @@ def summary(plan: Plan) -> dict[str, float]:
         "jobs": len(plan.jobs),
         "dense_missing": len(plan.parents),
         "epochs": plan.epochs,
+        "epochs_begun": plan.begun,
         "price": plan.price,
         "epochs_unshared": plan.epochs_unshared,
     }

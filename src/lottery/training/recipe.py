@@ -25,6 +25,7 @@ from lottery.training.checkpoints import CheckpointFolder, Progress, State, name
 log = logging.getLogger(__name__)
 
 MASK, WEIGHTS, CORRECT = "mask.safetensors", "start.safetensors", "correct.safetensors"
+BEGINNING = "went_on_from.json"  # which finished training it began with the states of
 PAYS = 0.95  # of the multiply-adds: with more of them left, a smaller network gains next to nothing
 PLUMBING = ("logger", "paths", "sweep")
 PARTS = tuple(f.name for f in fields(Training) if f.name not in PLUMBING)  # of a recipe's config
@@ -117,12 +118,13 @@ def prepared(
     state: State | None = None,
     weights: Mapping[str, np.ndarray[Any, Any]] | None = None,
     mask: masks.Mask | None = None,
+    announce: bool = True,
 ) -> Recipe:
     """The recipe with its arrays in files of ``work``, to go on from the newest checkpoint there.
 
     Without a checkpoint it begins with ``state``, of which what ``mask`` has pruned becomes zero;
     or with ``weights`` (see :attr:`Recipe.weights`); or afresh. ``mask`` is the first one if it
-    changes: later ones are in the checkpoints.
+    changes: later ones are in the checkpoints. With ``announce`` the log tells of a checkpoint.
     """
     if mask:
         masks.write(mask, work / MASK)
@@ -130,17 +132,22 @@ def prepared(
     checkpoints = recipe.checkpoints(work)
     if (found := checkpoints.latest()) is not None:
         step = found[1].step
-        log.info("resuming after step %d of %d", step, recipe.last_step)
+        if announce:
+            log.info("resuming after step %d of %d", step, recipe.last_step)
         return replace(recipe, checkpoint=step)
     if state is not None:
-        changing = named_masks(mask) if mask and recipe.course else {}
-        state = {**masked(state, mask or {}), **changing}
-        checkpoints.save(state, Progress(recipe.first_step))
+        checkpoints.save(first_state(recipe, state, mask), Progress(recipe.first_step))
         return replace(recipe, checkpoint=recipe.first_step)
     if weights is not None:
         tensors.write(work / WEIGHTS, weights)
         return replace(recipe, weights=WEIGHTS)
     return recipe
+
+
+def first_state(recipe: Recipe, state: State, mask: masks.Mask | None) -> State:
+    """The state that a training begins with which is given ``state`` and the mask."""
+    changing = named_masks(mask) if mask and recipe.course else {}
+    return {**masked(state, mask or {}), **changing}
 
 
 def _determining(config: Training) -> Training:

@@ -27,7 +27,7 @@ from lottery.training.callbacks import (
 from lottery.training.checkpoints import CheckpointFolder, NoCheckpoints, Progress
 from lottery.training.evaluation import Measured
 from lottery.training.loop import Loop
-from lottery.training.recipe import CORRECT, MASK, WEIGHTS, Recipe
+from lottery.training.recipe import BEGINNING, CORRECT, MASK, WEIGHTS, Recipe
 from lottery.training.setting import Setting
 from lottery.training.severance import Severance
 
@@ -154,7 +154,8 @@ class Chief(Follower):
         (:mod:`lottery.training.severance`). What the training has cost is in it too:
         ``multiply_adds`` of an image (:func:`lottery.models.cost.of_training`),
         ``training_multiply_adds`` of all ``images_trained`` and, where NVML tells it,
-        ``gpu_energy_joules`` of all attempts (:attr:`Progress.joules`).
+        ``gpu_energy_joules`` of all attempts (:attr:`Progress.joules`). All of these count from the
+        start of the training; what of it a finished one had done before is ``went_on_from``.
         """
         correct = {"validation": validation.correct, "test": test.correct}
         tensors.write_booleans(self.work / CORRECT, correct)
@@ -184,6 +185,8 @@ class Chief(Follower):
             **_effective(loop.severance, loop.mask if recipe.course is None else {}),
             **early_stop(self._validation_file),
         }
+        if (beginning := self.work / BEGINNING).exists():
+            result["went_on_from"] = read_json(beginning)
         write_json(self.work / "result.json", result | self._setting() | dict(self.noted))
 
     def price(

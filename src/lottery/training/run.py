@@ -137,7 +137,8 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
     description = data.description
     spe = steps_per_epoch(data.train.size, trainer.batch_size)
     steps = trainer.epochs * spe
-    rate = config.schedule.build(config.optimizer.learning_rate, steps=steps)
+    config.schedule.check(steps, spe)
+    rate = config.schedule.in_steps(spe).build(config.optimizer.learning_rate, steps=steps)
     if recipe.last_rate:
         rate = schedules.unchanging(float(rate(steps - 1)))
     keras.utils.set_random_seed(recipe.seed)

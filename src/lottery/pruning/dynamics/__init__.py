@@ -69,7 +69,8 @@ class Dynamics(Protocol):
 
     A class variable ``gradients`` that is true asks for the dense gradient at each change. The
     step that measures it does not train: Algorithm 1 of RigL (Evci et al. 2020, arXiv:1911.11134)
-    updates either weights or connections.
+    updates either weights or connections. ``knows_length = False`` says that what it does after a
+    step does not depend on how long the training is; :meth:`changes` may end later.
     """
 
     def changes(self, steps: int, aim: Aim) -> Sequence[int]:

@@ -1,6 +1,7 @@
 """Sparse evolutionary training, SET (Mocanu et al. 2018, arXiv:1707.04780, algorithm 1)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lottery import choices
 from lottery.options import option
@@ -13,6 +14,8 @@ from lottery.pruning.layers import Array
 @dataclass(frozen=True)
 class SparseEvolution:
     """Sparse from the start: the smallest weights of each layer go, as many come by lot."""
+
+    knows_length: ClassVar[bool] = False
 
     frequency: int = option(100, "steps between changes; the paper has an epoch", ge=1)
     drop: float = option(0.3, "share of a layer's weights that each change replaces", gt=0, lt=1)

@@ -6,13 +6,14 @@ steps and none is given, it takes all that there are after the warm-up.
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from lottery import choices
 from lottery.choices import library
 from lottery.errors import ConfigError
-from lottery.training.schedules import Schedule
+from lottery.training.schedules import Piece, Schedule
 
 _PEAK = "initial_learning_rate"
 _STEPS = {"decay_steps", "first_decay_steps"}
@@ -50,13 +51,20 @@ def _made(class_name: str) -> type:
             for name, value in given(self).items()
             if value is None and arguments[name] is library.REQUIRED and name not in _STEPS
         )
-        return [f"schedule.{name} has no value" for name in missing]
+        bad = [f"schedule.{name} has no value" for name in missing]
+        return [*Schedule.contradictions(self), *bad]
+
+    def complete(self: Schedule, warmup: int, steps: int) -> dict[str, Any]:
+        own = given(self)
+        return own | {n: max(1, steps - warmup) for n in _STEPS & set(own) if own[n] is None}
+
+    def pieces_after(self: Schedule, *, warmup: int, steps: int) -> Sequence[Piece]:
+        return [(warmup, [class_name, complete(self, warmup, steps)])]
 
     def after(self: Schedule, peak: float, *, warmup: int, steps: int) -> Any:
         import keras
 
-        own = given(self)
-        own |= {name: max(1, steps - warmup) for name in _STEPS & set(own) if own[name] is None}
+        own = complete(self, warmup, steps)
         own.pop("name", None)
         try:
             return getattr(keras.optimizers.schedules, class_name)(peak, **own)
@@ -71,7 +79,8 @@ def _made(class_name: str) -> type:
         doc=f"keras.optimizers.schedules.{class_name}",
         leave_out=_DECIDED,
     )
-    made.contradictions, made.after = contradictions, after  # type: ignore[attr-defined]
+    for function in (contradictions, after, pieces_after):
+        setattr(made, function.__name__, function)
     return made
 
 

@@ -1,11 +1,12 @@
 """The peak throughout."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lottery import choices
 from lottery.training import schedules
-from lottery.training.schedules import Schedule
+from lottery.training.schedules import CONSTANT, Piece, Schedule
 
 
 @choices.schedule("constant")
@@ -16,3 +17,7 @@ class Constant(Schedule):
     def after(self, peak: float, *, warmup: int, steps: int) -> Any:
         """The peak."""
         return schedules.unchanging(peak)
+
+    def pieces_after(self, *, warmup: int, steps: int) -> Sequence[Piece]:
+        """The peak."""
+        return [(warmup, CONSTANT)]

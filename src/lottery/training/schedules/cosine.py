@@ -1,11 +1,12 @@
 """Half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lottery import choices
 from lottery.options import option
-from lottery.training.schedules import Schedule
+from lottery.training.schedules import Piece, Schedule
 
 
 @choices.schedule("cosine")
@@ -21,3 +22,7 @@ class Cosine(Schedule):
 
         rest = max(1, steps - warmup)
         return keras.optimizers.schedules.CosineDecay(peak, rest, alpha=self.final)
+
+    def pieces_after(self, *, warmup: int, steps: int) -> Sequence[Piece]:
+        """Half a wave, as long as what is left."""
+        return [(warmup, ["cosine", max(1, steps - warmup), self.final])]
