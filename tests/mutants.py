@@ -294,6 +294,19 @@ MUTANTS = [
         ("test_stability.py",),
     ),
     Mutant(
+        "masks of all first weights are one", "lineage.py",
+        'for k in ("weights",) if k in about', 'for k in () if k in about',
+        "right for fresh weights, which follow from the seed",
+        ("test_pretrained.py",),
+    ),
+    Mutant(
+        "what was trained elsewhere counts as untrained", "experiment.py",
+        "pristine = initial and (state is None or not config.model.weights)",
+        "pristine = initial",
+        "right where a study begins with fresh weights",
+        ("test_pretrained.py",),
+    ),
+    Mutant(
         "children find no state", "lineage.py",
         "frozenset((*own, *(branch.first for branch in self.branches)))", "frozenset(own)",
         "each cell replays the dense network up to its state, or waits for one that does",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from lottery import choices, models
+from lottery import choices, models, pretrained
 from lottery.config import DENSE, Config, Mask, Training
 from lottery.data import describe
 from lottery.data.splits import steps_per_epoch
@@ -179,6 +179,7 @@ def training_identity(config: Training) -> dict[str, Any]:
     return {
         "config": {part: v for part, v in identity(effective).items() if part in DENSE},
         "data": {**found.fingerprint, "image_shape": list(found.image_shape)},
+        **({"weights": pretrained.digest(model.weights)} if model.weights else {}),
         **code_of(
             source=config.data,
             model=model,
@@ -237,7 +238,9 @@ def initial_identity(config: Training) -> dict[str, Any]:
     parts = {k: v for k, v in about["config"].items() if k in ("seed", "data", "model")}
     batch = {"batch_size": config.trainer.batch_size}
     code = {k: v for k, v in about.get("code", {}).items() if k in ("source", "model")}
-    return {"config": {**parts, **batch}, "data": about["data"], **({"code": code} if code else {})}
+    determined = {"config": {**parts, **batch}, "data": about["data"]}
+    given = {k: about[k] for k in ("weights",) if k in about}
+    return {**determined, **given, **({"code": code} if code else {})}
 
 
 def _effective(config: Config) -> Mask:

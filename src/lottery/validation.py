@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from lottery import pretrained
 from lottery.config import Config, Mask, Training
 from lottery.errors import ConfigError, LotteryError
 from lottery.lineage import epoch_steps, scored
@@ -186,5 +187,11 @@ def _check_score(config: Config) -> None:
         )
 
 
-CHECKS = (_check_steps, _check_rounds, _check_scope, _check_score)
+def _check_weights(config: Config) -> None:
+    """Whether the weights to begin with are there, and finite; if they fit is seen later."""
+    if config.model.weights:
+        pretrained.digest(config.model.weights)
+
+
+CHECKS = (_check_weights, _check_steps, _check_rounds, _check_scope, _check_score)
 """What must hold of a network that is trained from fresh weights, and of what is pruned in it."""

@@ -54,7 +54,7 @@ class Recipe:
     checkpoint: int | None = None
     """Step of the state to begin with, in the work folder; None: the initial one, masked."""
     weights: str | None = None
-    """File of the weights, by variable path, that replace the initial ones of all but the head."""
+    """File of the weights, by variable path, that replace initial ones; others stay fresh."""
     mask: str | None = None
     """File of the survivors; None: all."""
     whole_channels: bool = False

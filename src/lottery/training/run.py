@@ -91,9 +91,7 @@ def _begin(work: Path, recipe: Recipe, loop: Loop) -> Progress:
         initial = dict(loop.state())
         if recipe.weights is not None:
             weights, _ = tensors.read(work / recipe.weights)
-            new = {v.path for v in models.head(loop.model).variables}
-            paths = (v.path for v in loop.model.variables if v.path not in new)
-            initial |= {f"model/{path}": weights[path] for path in paths}
+            initial |= {f"model/{path}": array for path, array in weights.items()}
         state, progress = masked(initial, loop.mask), Progress(recipe.first_step)
     loop.load(state)
     return progress
