@@ -220,7 +220,7 @@ MUTANTS = [
     ),
     Mutant(
         "callbacks that act wait for a call's end", "training/run.py",
-        "1 if acting(config.callback) else trainer.steps_per_call", "trainer.steps_per_call",
+        "1 if stepping(config.callback) else trainer.steps_per_call", "trainer.steps_per_call",
         "right where a call has one step",
         ("test_callbacks.py",),
     ),
@@ -292,6 +292,20 @@ MUTANTS = [
         "share * b.astype(np.float64)", "share * b",
         "NumPy keeps float32 beside a Python number; both ends are right",
         ("test_stability.py",),
+    ),
+    Mutant(
+        "callbacks forget what they saw before a kill", "training/run.py",
+        "return deciding(recipe.config.callback), loop, memory",
+        "return deciding(recipe.config.callback), loop, Memory()",
+        "right for a training that nothing interrupts",
+        ("test_early_stopping.py",),
+    ),
+    Mutant(
+        "a stopped training keeps no last state", "training/checkpoints.py",
+        "if step not in self.keep_steps and step != steps[-1]:",
+        "if step not in self.keep_steps:",
+        "right for one that ends with its schedule",
+        ("test_early_stopping.py",),
     ),
     Mutant(
         "masks of all first weights are one", "lineage.py",
@@ -468,8 +482,8 @@ MUTANTS = [
     ),
     Mutant(
         "a resumed run begins its epoch again", "training/loop.py",
-        "chunks = length.chunks(progress.step)",
-        "chunks = length.chunks(progress.step // length.steps_per_epoch * length.steps_per_epoch)",
+        "else length.chunks(progress.step)",
+        "else length.chunks(progress.step // length.steps_per_epoch * length.steps_per_epoch)",
         "right for runs that were stopped between epochs",
         ("test_training.py",),
     ),

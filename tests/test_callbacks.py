@@ -175,9 +175,7 @@ def test_one_that_acts_is_refused_where_several_processes_train(loaded, monkeypa
 def test_without_any_the_message_says_where_they_come_from():
     process = run("prune.py", "callback=[mine]")
     assert process.returncode == 1
-    assert process.stderr == (
-        "error: callback=mine is unknown: there is none but those that plugins=[…] brings\n"
-    )
+    assert process.stderr == "error: callback=mine is unknown (known: early_stopping)\n"
     said = run("prune.py", "augmentation=[cutuot]").stderr
     assert said == "error: augmentation=cutuot is unknown; did you mean cutout? (known: cutout)\n"
     said = run("prune.py", "augmentation.cutout.size=3").stderr

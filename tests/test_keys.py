@@ -88,6 +88,7 @@ ADAM, STEP, BATCH_NORM = (
     {"model.name": "mobilenet_v2", "model.width": 0.25},
 )
 CUTOUT = {"augmentation": choices.augmentation.all_of({"cutout": {"name": "cutout"}})}
+STOPPING = {"callback": choices.callback.all_of({"early_stopping": {"name": "early_stopping"}})}
 FOLDER = {"data.source": "folder"}  # completed by the fixture
 RESIZED = {"data.crop": "resized"}
 RIGL = {"mask.during.name": "rigl"}
@@ -129,6 +130,13 @@ EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
     ("optimizer.weight_decay", 0.1, "dense", {}),
     ("optimizer.clip_norm", 1.0, "dense", {}),
     ("augmentation.cutout.size", 3, "dense", CUTOUT),
+    ("callback.early_stopping.monitor", "val_top1", "dense", STOPPING),
+    ("callback.early_stopping.min_delta", 0.1, "dense", STOPPING),
+    ("callback.early_stopping.patience", 3, "dense", STOPPING),
+    ("callback.early_stopping.mode", "max", "dense", STOPPING),
+    ("callback.early_stopping.baseline", 1.0, "dense", STOPPING),
+    ("callback.early_stopping.restore_best_weights", True, "dense", STOPPING),
+    ("callback.early_stopping.start_from_epoch", 2, "dense", STOPPING),
     ("schedule.name", "constant", "dense", {}),
     ("schedule.warmup", 0.3, "dense", {}),
     ("schedule.final", 0.5, "dense", {}),

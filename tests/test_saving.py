@@ -27,9 +27,9 @@ class Slow(CheckpointFolder):
         super().__init__(root)
         object.__setattr__(self, "go", threading.Event())
 
-    def save(self, state, progress):
+    def save(self, state, progress, memory=None):
         assert self.go.wait(60)
-        super().save(state, progress)
+        super().save(state, progress, memory)
 
 
 def accepted(state, step):

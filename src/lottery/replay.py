@@ -32,6 +32,7 @@ def dense_state_and_replay(
     config: Config, lab: Laboratory, dense: Run, point: Point
 ) -> tuple[State, str | None]:
     """And, if it was replayed, ``exactly`` or why that is not the state that the run had."""
+    refuse_beyond(dense, point)
     try:
         return dense.state(point), None
     except CheckpointError as error:
@@ -76,6 +77,17 @@ def dense_state_and_replay(
     checkpoints = CheckpointFolder(node.path / "checkpoints")
     replayed = files.read_json(node.path / "replay.json")["replayed"]
     return checkpoints.load(checkpoints.steps()[-1])[0], replayed
+
+
+def refuse_beyond(dense: Run, point: Point) -> None:
+    """Raise :class:`ConfigError` for a point that the dense network was stopped before."""
+    if (epochs := dense.result.get("stopped_epoch")) and point.step(
+        dense.steps_per_epoch
+    ) > epochs * dense.steps_per_epoch:
+        raise ConfigError(
+            f"{point.words} lies after the {epochs} epochs after which the dense network was "
+            "stopped by one of its callbacks, so there is no such state to start from"
+        )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ rewinding = Kind("rewind", "lottery.rewinding")
 optimizer = Kind("optimizer", "lottery.training.optimizers")
 schedule = Kind("schedule", "lottery.training.schedules")
 augmentation = Kind("augmentation", "lottery.data.augmentations", several=True)
-callback = Kind("callback", several=True)
+callback = Kind("callback", "lottery.training.keras_callbacks", several=True)
 search = Kind("search", "lottery.sweep.proposers")
 
 KINDS: tuple[Kind, ...] = (

@@ -32,6 +32,7 @@ from lottery.models.cost import Anatomy
 from lottery.pruning.dynamics import Course
 from lottery.training import devices, optimizers, severance
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
+from lottery.training.deciding import Deciding
 from lottery.training.evaluation import Evaluation
 from lottery.training.feeding import Feed
 from lottery.training.length import Length
@@ -230,13 +231,14 @@ class Loop:
         checkpoint_steps: int,
         callbacks: list[Any],
         signals: StopSignals,
+        deciding: Deciding | None = None,
     ) -> Progress:
         """Train from ``progress`` to the end of ``length``, validating after each epoch.
 
         And within one, if ``length`` says so: callbacks with a method ``on_validation(step, logs)``
         hear of it. Saves a checkpoint every ``checkpoint_steps`` steps, at the steps that
-        ``checkpoints`` keeps, and at the end. ``callbacks`` are Keras callbacks; the logs of an
-        epoch hold the metrics of the design's Logging contract.
+        ``checkpoints`` keeps, and at the end, which ``deciding`` may bring earlier. ``callbacks``
+        are Keras callbacks; the logs of an epoch hold the metrics of the design's Logging contract.
 
         Raises :class:`StoppedError` after saving, if a signal came, :class:`DivergedError`, keeping
         the last good checkpoint, if the loss is not finite, and what :class:`Saver` raises.
@@ -245,7 +247,10 @@ class Loop:
             # Before callbacks may change anything: the state of step 0 is the initialisation.
             if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
                 saver.save(self.state(), progress)
-            return self._fit(data, length, progress, saver, checkpoint_steps, callbacks, signals)
+            decisions = deciding or Deciding({}, self)
+            return self._fit(
+                data, length, progress, saver, checkpoint_steps, callbacks, signals, decisions
+            )
 
     def _fit(
         self,
@@ -256,9 +261,10 @@ class Loop:
         checkpoint_steps: int,
         callbacks: list[Any],
         signals: StopSignals,
+        deciding: Deciding,
     ) -> Progress:
         spe = length.steps_per_epoch
-        chunks = length.chunks(progress.step)
+        chunks = iter(()) if deciding.stopped else length.chunks(progress.step)
         bars = keras.callbacks.CallbackList(
             callbacks, model=self.model, epochs=length.last_step // spe, steps=spe, verbose=1
         )
@@ -282,7 +288,8 @@ class Loop:
                     if length.validates(tally.step):
                         self._validate_within(data, tally, watching)
                     if tally.step in saver.keep_steps or self._stopping(signals):
-                        saver.save(self.state(), tally.progress(gpus.joules()))
+                        now = tally.progress(gpus.joules())
+                        saver.save(self.state(), now, deciding.memory())
                     if self._stopping(signals):
                         saver.settle()
                         signals.stop(f"after step {tally.step} of {length.last_step}")
@@ -293,26 +300,32 @@ class Loop:
                 _tell(watching, tally.step, validation)
             joules = gpus.joules()
             progress = replace(tally.progress(joules), sums=())
-            bars.on_epoch_end(
-                epoch,
+            logs = (
                 trained.named()
                 | validation.named("val_")
                 | {"learning_rate": self.learning_rate(progress.step - 1)}
                 | ({"density": self.masking.density()} if self.course else {})
                 | tally.rates(self.batch_size)
                 | gpus.means()
-                | ({} if joules is None else {"gpu_energy_joules": joules}),
+                | ({} if joules is None else {"gpu_energy_joules": joules})
             )
+            bars.on_epoch_end(epoch, logs)
+            deciding.on_epoch_end(epoch, logs)
+            ends = deciding.stopped or progress.step == length.last_step
+            if ends:  # and may have other weights from now on
+                deciding.end()
             if (
                 progress.step % checkpoint_steps == 0
                 or progress.step in saver.keep_steps
-                or progress.step == length.last_step
+                or ends
                 or self._stopping(signals)
             ):
-                saver.save(self.state(), progress)
+                saver.save(self.state(), progress, deciding.memory())
             if self._stopping(signals):
                 saver.settle()
                 signals.stop(f"after step {progress.step} of {length.last_step}")
+            if ends:
+                break
         saver.settle()
         bars.on_train_end()
         return progress

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from lottery import tensors
 from lottery.config import Training, typed
-from lottery.options import acting
+from lottery.options import stepping
 from lottery.pruning import masks
 from lottery.pruning.dynamics import Course
 from lottery.rewinding import masked
@@ -88,7 +88,7 @@ def may_be_smaller(config: Training) -> bool:
     return (
         config.trainer.compact is not False
         and config.optimizer.elementwise
-        and not acting(config.callback)
+        and not stepping(config.callback)
     )
 
 

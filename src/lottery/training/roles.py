@@ -14,7 +14,7 @@ from lottery.data.splits import steps_per_epoch
 from lottery.files import read_json, write_json
 from lottery.interrupts import StopSignals
 from lottery.models import cost
-from lottery.options import acting
+from lottery.options import acting, stepping
 from lottery.pruning import masks
 from lottery.training import setting, timing
 from lottery.training.callbacks import (
@@ -59,8 +59,9 @@ class Follower:
         progress: Progress,
         validation: Measured,
         test: Measured,
+        decided: Mapping[str, Any],
     ) -> None:
-        """Take note of what was measured at the end."""
+        """Take note of what was measured at the end, and of what callbacks have decided."""
 
     def price(
         self,
@@ -120,7 +121,7 @@ class Chief(Follower):
         if recipe.config.trainer.validation_steps is not None:
             files.append(ValidationFile(self._validation_file, progress.step))
         chosen = recipe.config.callback
-        acts = [choice.build() for choice in acting(chosen)]
+        acts = [choice.build() for choice in stepping(chosen)]
         return [
             *files,
             *self.callbacks,
@@ -147,6 +148,7 @@ class Chief(Follower):
         progress: Progress,
         validation: Measured,
         test: Measured,
+        decided: Mapping[str, Any],
     ) -> None:
         """Write which images are correct, then the result.
 
@@ -154,7 +156,8 @@ class Chief(Follower):
         (:mod:`lottery.training.severance`). What the training has cost is in it too:
         ``multiply_adds`` of an image (:func:`lottery.models.cost.of_training`),
         ``training_multiply_adds`` of all ``images_trained`` and, where NVML tells it,
-        ``gpu_energy_joules`` of all attempts (:attr:`Progress.joules`).
+        ``gpu_energy_joules`` of all attempts (:attr:`Progress.joules`). So is what callbacks have
+        ``decided``: after which epoch it was stopped, or has the weights of.
         """
         correct = {"validation": validation.correct, "test": test.correct}
         tensors.write_booleans(self.work / CORRECT, correct)
@@ -182,6 +185,7 @@ class Chief(Follower):
             **_energy(progress.joules if steps else None),
             **_effective(loop.severance, loop.mask if recipe.course is None else {}),
             **early_stop(self._validation_file),
+            **decided,
         }
         write_json(self.work / "result.json", result | self._setting() | dict(self.noted))
 

@@ -14,11 +14,12 @@ from lottery.data import Description, Splits, crop_size
 from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
 from lottery.interrupts import StopSignals
-from lottery.options import acting
+from lottery.options import deciding, stepping
 from lottery.pruning import masks
 from lottery.rewinding import masked
 from lottery.training import devices, schedules, workers
-from lottery.training.checkpoints import Progress
+from lottery.training.checkpoints import Memory, Progress
+from lottery.training.deciding import Deciding
 from lottery.training.length import Length
 from lottery.training.loop import Loop
 from lottery.training.recipe import Recipe, may_be_smaller
@@ -60,6 +61,7 @@ def take_part(work: Path, recipe: Recipe, data: Splits, role: Follower) -> None:
     progress = _begin(work, recipe, loop)
     callbacks = role.begin(recipe, data, loop, progress)
     try:
+        decisions = Deciding(*_decided(work, recipe, loop))
         progress = loop.fit(
             data,
             length,
@@ -68,11 +70,12 @@ def take_part(work: Path, recipe: Recipe, data: Splits, role: Follower) -> None:
             checkpoint_steps=recipe.config.trainer.checkpoint_epochs * length.steps_per_epoch,
             callbacks=callbacks,
             signals=role.signals,
+            deciding=decisions,
         )
         role.masked(recipe, loop)
         if recipe.measure:
-            measured = [loop.evaluation(split) for split in (data.validation, data.test)]
-            role.end(recipe, data, loop, progress, *measured)
+            validation, test = (loop.evaluation(s) for s in (data.validation, data.test))
+            role.end(recipe, data, loop, progress, validation, test, decisions.summary)
             per_call = min(length.steps_per_call, length.steps_per_epoch)
             dense = replace(recipe, mask=None, course=None)
             role.price(recipe, data, loop, progress, per_call, lambda: build(dense, data, {})[0])
@@ -95,6 +98,18 @@ def _begin(work: Path, recipe: Recipe, loop: Loop) -> Progress:
         state, progress = masked(initial, loop.mask), Progress(recipe.first_step)
     loop.load(state)
     return progress
+
+
+def _decided(work: Path, recipe: Recipe, loop: Loop) -> tuple[Mapping[str, Any], Loop, Memory]:
+    """Who decides how a training goes on, over what, and what they remember of it so far.
+
+    Nobody does over states that are trained anew: the training is known to have come there.
+    """
+    if not recipe.measure:
+        return {}, loop, Memory()
+    before = recipe.checkpoint
+    memory = Memory() if before is None else recipe.checkpoints(work).memory(before)
+    return deciding(recipe.config.callback), loop, memory
 
 
 def network(config: Training, description: Description, *, head_only: bool = False) -> Any:
@@ -162,7 +177,7 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
         recipe.last_step,
         spe,
         # Callbacks that act do so after each step, wherever else calls would end.
-        1 if acting(config.callback) else trainer.steps_per_call,
+        1 if stepping(config.callback) else trainer.steps_per_call,
         stops=stops,
         validation_steps=trainer.validation_steps,
     )
