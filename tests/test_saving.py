@@ -155,7 +155,7 @@ def test_a_training_whose_slots_do_not_stay_zero_writes_no_checkpoint(tmp_path):
 def test_a_checkpoint_that_cannot_be_written_fails_the_training(tmp_path, monkeypatch):
     """It would otherwise seem to be done, with a state missing."""
 
-    def refused(self, state, progress):
+    def refused(self, state, progress, memory):
         raise OSError(28, "No space left on device")
 
     lab = laboratory(tmp_path)
