@@ -308,6 +308,12 @@ MUTANTS = [
         ("test_early_stopping.py",),
     ),
     Mutant(
+        "noise at positions among the training examples", "data/loading.py",
+        'found["train"], left[wrong], keys', 'found["train"], np.flatnonzero(wrong), keys',
+        "right where nothing is held out of the part",
+        ("test_membership.py",),
+    ),
+    Mutant(
         "masks of all first weights are one", "lineage.py",
         'for k in ("weights",) if k in about', 'for k in () if k in about',
         "right for fresh weights, which follow from the seed",

@@ -112,6 +112,7 @@ EFFECTS: list[tuple[str, Any, str, dict[str, Any]]] = [
     ("data.crop_aspect", [1.0, 1.0], "dense", RESIZED),
     ("data.flip", True, "dense", {}),
     ("data.mixup", 0.2, "dense", {}),
+    ("data.label_noise", 0.2, "dense", {}),
     ("data.mean", [0.1], "dense", {}),
     ("data.std", [0.1], "dense", {}),
     ("data.std", [0.376, 0.376, 0.2], "dense", FOLDER),

@@ -85,6 +85,13 @@ class Data:
     mixup: float = option(0.0, "alpha of mixup, e.g. 0.2; 0: none", ge=0)
     mean: list[float] = option([0.5], "per-channel mean of pixels scaled to [0, 1]")
     std: list[float] = option([0.5], "per-channel standard deviation of the same", gt=0)
+    label_noise: float = option(
+        0.0,
+        "share of the training labels, of each class, that another class replaces; drawn by "
+        "split_seed and the example; validation and test stay clean",
+        ge=0,
+        lt=1,
+    )
     in_memory: bool | None = option(
         None, "hold decoded images in memory; None: if they fit memory_limit", identity=False
     )

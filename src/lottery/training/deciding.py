@@ -52,8 +52,8 @@ class Deciding:
         for callback in self._built.values():
             callback.on_train_end()
         for label, told in self._told().items():
-            words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
-            log.info("callback=%s: %s", label, words)
+            words = (f"{name.replace('_epoch', ' after epoch')} {n}" for name, n in told.items())
+            log.info("callback=%s: %s", label, ", ".join(words))
 
     @property
     def summary(self) -> dict[str, Any]:
