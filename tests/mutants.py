@@ -314,6 +314,13 @@ MUTANTS = [
         ("test_membership.py",),
     ),
     Mutant(
+        "a class counts as much as another", "training/loop.py",
+        "tf.linalg.matvec(targets, tf.constant(self.class_weights, losses.dtype))",
+        "tf.reduce_mean(tf.constant(self.class_weights, losses.dtype))",
+        "right where all weights are equal",
+        ("test_class_weights.py",),
+    ),
+    Mutant(
         "masks of all first weights are one", "lineage.py",
         'for k in ("weights",) if k in about', 'for k in () if k in about',
         "right for fresh weights, which follow from the seed",

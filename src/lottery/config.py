@@ -114,6 +114,11 @@ class Trainer:
         ge=1,
     )
     label_smoothing: float = option(0.0, "share of the target spread evenly", ge=0, lt=1)
+    class_weights: Any = option(
+        None,
+        "what an example of each class counts in the loss of training: balanced (as much for each "
+        "class), a list, or a dictionary as in {cat: 2, dog: 0.5}; null: all the same",
+    )
     precision: str = option(
         "float32", "compute type", choices=("float32", "mixed_float16", "mixed_bfloat16")
     )

@@ -17,6 +17,7 @@ from lottery.points import START, Point
 from lottery.pruning.allocation import rounds
 from lottery.pruning.scores import any_target
 from lottery.store import Node, Store
+from lottery.training import class_weights
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ def training_identity(config: Training) -> dict[str, Any]:
     model, trainer = config.model, config.trainer
     if models.lacks(model, "batch_norm"):
         trainer = replace(trainer, sync_batch_norm=False)
+    weights = class_weights.effective(trainer.class_weights, found.classes)
+    trainer = replace(trainer, class_weights=weights)
     effective = replace(config, data=found.effective, model=model, trainer=trainer)
     return {
         "config": {part: v for part, v in identity(effective).items() if part in DENSE},

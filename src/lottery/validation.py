@@ -6,6 +6,7 @@ from typing import Any
 
 from lottery import pretrained
 from lottery.config import Config, Mask, Training
+from lottery.data import describe
 from lottery.errors import ConfigError, LotteryError
 from lottery.lineage import epoch_steps, scored, training_identity
 from lottery.options import bound_errors, stepping, stopping
@@ -19,6 +20,7 @@ from lottery.pruning.units import Target
 from lottery.replay import refuse_beyond
 from lottery.runs import Run
 from lottery.store import Store
+from lottery.training import class_weights
 
 
 def errors(config: Training, *checks: Callable[[Any], object]) -> list[str]:
@@ -194,6 +196,11 @@ def _check_score(config: Config) -> None:
         )
 
 
+def _check_class_weights(config: Training) -> None:
+    if config.trainer.class_weights is not None:
+        class_weights.given(config.trainer.class_weights, describe(config.data).classes)
+
+
 def _check_weights(config: Config) -> None:
     """Whether the weights to begin with are there, and finite; if they fit is seen later."""
     if config.model.weights:
@@ -210,5 +217,13 @@ def _check_reached(config: Config) -> None:
             refuse_beyond(Run(dense.path), point)
 
 
-CHECKS = (_check_weights, _check_steps, _check_rounds, _check_scope, _check_score, _check_reached)
+CHECKS = (
+    _check_weights,
+    _check_class_weights,
+    _check_steps,
+    _check_rounds,
+    _check_scope,
+    _check_score,
+    _check_reached,
+)
 """What must hold of a network that is trained from fresh weights, and of what is pruned in it."""

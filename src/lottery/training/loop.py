@@ -15,7 +15,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,7 +59,7 @@ class Loop:
     paths to boolean arrays of survivors: gradients of pruned weights are zero before the
     optimizer sees them, so they enter neither the gradient norm nor a slot, and the weights are
     exactly zero after every step; ``course`` changes it between steps. The head learns at
-    ``head_rate`` times the learning rate.
+    ``head_rate`` times the learning rate. The loss of an example counts the weight of its class.
 
     What a mask that does not change has cut off is zero, too, or with ``compact`` not even there:
     see :mod:`lottery.training.severance`. With ``whole_channels`` the mask prunes channels;
@@ -78,6 +78,7 @@ class Loop:
     seed: int
     strategy: Any
     label_smoothing: float = 0.0
+    class_weights: Sequence[float] | None = None
     jit_compile: bool = False
     mask: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     course: Course | None = None
@@ -482,6 +483,8 @@ class Loop:
         with tf.GradientTape() as tape:
             logits = tf.cast(self.model(inputs, training=True), tf.float32)
             losses = self._loss(targets, logits)
+            if self.class_weights is not None:
+                losses *= tf.linalg.matvec(targets, tf.constant(self.class_weights, losses.dtype))
             loss = tf.reduce_sum(losses) / self.batch_size
             if self.model.losses:
                 own = tf.add_n([tf.cast(x, loss.dtype) for x in self.model.losses])

@@ -17,7 +17,7 @@ from lottery.interrupts import StopSignals
 from lottery.options import deciding, stepping
 from lottery.pruning import masks
 from lottery.rewinding import masked
-from lottery.training import devices, schedules, workers
+from lottery.training import class_weights, devices, schedules, workers
 from lottery.training.checkpoints import Memory, Progress
 from lottery.training.deciding import Deciding
 from lottery.training.length import Length
@@ -163,6 +163,9 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
         seed=config.seed,
         strategy=strategy,
         label_smoothing=trainer.label_smoothing,
+        class_weights=class_weights.of(
+            trainer.class_weights, description.classes, data.train.labels
+        ),
         jit_compile=trainer.jit_compile,
         mask=mask,
         course=recipe.course,
