@@ -168,6 +168,7 @@ def _describe(config: Data, source: Source) -> Description:
         sizes=_sizes(config, source),
         fingerprint=source.fingerprint,
         effective=_effective(config, source),
+        unreadable=getattr(source, "unreadable", ()),
     )
 
 

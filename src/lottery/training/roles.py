@@ -186,6 +186,7 @@ class Chief(Follower):
             **_effective(loop.severance, loop.mask if recipe.course is None else {}),
             **early_stop(self._validation_file),
             **decided,
+            **({"unreadable": list(bad)} if (bad := data.description.unreadable) else {}),
         }
         write_json(self.work / "result.json", result | self._setting() | dict(self.noted))
 
