@@ -311,6 +311,12 @@ class Loop:
                 | ({} if joules is None else {"gpu_energy_joules": joules})
             )
             bars.on_epoch_end(epoch, logs)
+            if getattr(self.model, "stop_training", False):
+                raise ConfigError(
+                    "a callback asks to stop the training, and would not after a kill, as nobody "
+                    "knows what it remembers: name that in `remembers` of its class, which "
+                    "CONTRIBUTING.md explains"
+                )
             deciding.on_epoch_end(epoch, logs)
             ends = deciding.stopped or progress.step == length.last_step
             if ends:  # and may have other weights from now on

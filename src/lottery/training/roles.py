@@ -30,6 +30,7 @@ from lottery.training.loop import Loop
 from lottery.training.recipe import CORRECT, MASK, WEIGHTS, Recipe
 from lottery.training.setting import Setting
 from lottery.training.severance import Severance
+from lottery.training.watching import Watching
 
 log = logging.getLogger(__name__)
 
@@ -121,12 +122,13 @@ class Chief(Follower):
         if recipe.config.trainer.validation_steps is not None:
             files.append(ValidationFile(self._validation_file, progress.step))
         chosen = recipe.config.callback
-        acts = [choice.build() for choice in stepping(chosen)]
+        acts = {c.name: c.build() for c in stepping(chosen)}
+        watch = {label: c.build() for label, c in chosen.items() if c not in acting(chosen)}
         return [
             *files,
             *self.callbacks,
             *([Acting(acts, loop, progress.step)] if acts else []),
-            *(c.build() for c in chosen.values() if c not in acting(chosen)),
+            *([Watching(watch, loop)] if watch else []),
             InputBound(decodes=isinstance(data.train, EncodedSplit)),
         ]
 
