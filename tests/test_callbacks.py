@@ -77,6 +77,39 @@ class Added:
 """
 
 
+LYING = """
+@choices.callback("lying")
+@dataclass(frozen=True)
+class Lying:
+    watches_only: ClassVar[bool] = True
+
+    def build(self):
+        import keras
+
+        class Callback(keras.callbacks.Callback):
+            def HOOK(self, *_):
+                kernel = self.model.trainable_weights[0]
+                kernel.assign(kernel.numpy()[::-1])
+
+        return Callback()
+"""
+ASKING = """
+@choices.callback("asking")
+@dataclass(frozen=True)
+class Asking:
+    watches_only: ClassVar[bool] = True
+
+    def build(self):
+        import keras
+
+        class Callback(keras.callbacks.Callback):
+            def on_epoch_end(self, *_):
+                self.model.stop_training = True
+
+        return Callback()
+"""
+
+
 @pytest.fixture
 def loaded(plug_in):
     plug_in("my_lab.callbacks", CALLBACKS)
@@ -126,7 +159,7 @@ def test_they_run_in_every_training_and_in_the_chief_alone(loaded, tmp_path):
     assert follower.begin(None, None, None, None) == []  # type: ignore[arg-type]
 
 
-def test_a_training_with_one_that_acts_goes_on_exactly_from_any_state(loaded, tmp_path):
+def test_a_training_with_one_that_acts_goes_on_exactly_from_any_state(loaded, tmp_path, caplog):
     """From a replayed state within an epoch, and with what is pruned at zero."""
     loaded("my_lab.callbacks", CALLBACKS + ADDED)
     lab, base = laboratory(tmp_path / "0"), ("trainer.batch_size=512", "trainer.validation_steps=1")
@@ -149,6 +182,27 @@ def test_a_training_with_one_that_acts_goes_on_exactly_from_any_state(loaded, tm
     assert equal(ends[0].state(), ends[1].state())
     ticket = runs_of(find_ticket(composed(*TINY, *short, "mask.percentile=80"), lab))["ticket"]
     assert not any(ticket.weights()[path][~kept].any() for path, kept in ticket.mask.items())
+    assert caplog.text.count("callback=added has changed") == 1
+    assert "weights that the mask prunes; they are zero again after each" in caplog.text
+
+
+HOOKS = ("on_train_begin", "on_epoch_begin", "on_train_batch_begin", "on_train_batch_end",
+         "on_epoch_end", "on_train_end")  # fmt: skip
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_one_that_says_that_it_watches_is_held_to_it(loaded, tmp_path, hook):
+    """If it shuffles weights, too."""
+    loaded("my_lab.callbacks", CALLBACKS + LYING.replace("HOOK", hook))
+    config = composed(*TINY, "callback=[lying]")
+    with pytest.raises(ConfigError, match=f"callback=lying .* has changed fc1/kernel in {hook}:"):
+        train_dense(config, laboratory(tmp_path))
+
+
+def test_one_that_asks_to_stop_must_say_what_it_remembers(loaded, tmp_path):
+    loaded("my_lab.callbacks", CALLBACKS + ASKING)
+    with pytest.raises(ConfigError, match="a callback asks to stop the training, and would not"):
+        train_dense(composed(*TINY, "callback=[asking]"), laboratory(tmp_path))
 
 
 def test_the_last_state_is_what_is_measured_whatever_one_does_at_the_end():
@@ -158,11 +212,12 @@ def test_the_last_state_is_what_is_measured_whatever_one_does_at_the_end():
         def on_train_end(self, logs=None):
             weight.assign([2.0])
 
+    masking = SimpleNamespace(zero_pruned=lambda strategy: None, moved=lambda: 0)
     loop = SimpleNamespace(
         state=lambda: weight.numpy(), load=weight.assign, strategy=tf.distribute.get_strategy(),
-        masking=SimpleNamespace(zero_pruned=lambda strategy: None),
+        masking=masking,
     )  # fmt: skip
-    Acting([Ends()], loop, 0).on_train_end()
+    Acting({"ends": Ends()}, loop, 0).on_train_end()
     assert weight.numpy() == 1.0
 
 
@@ -175,9 +230,7 @@ def test_one_that_acts_is_refused_where_several_processes_train(loaded, monkeypa
 def test_without_any_the_message_says_where_they_come_from():
     process = run("prune.py", "callback=[mine]")
     assert process.returncode == 1
-    assert process.stderr == (
-        "error: callback=mine is unknown: there is none but those that plugins=[…] brings\n"
-    )
+    assert process.stderr == "error: callback=mine is unknown (known: early_stopping)\n"
     said = run("prune.py", "augmentation=[cutuot]").stderr
     assert said == "error: augmentation=cutuot is unknown; did you mean cutout? (known: cutout)\n"
     said = run("prune.py", "augmentation.cutout.size=3").stderr

@@ -421,7 +421,7 @@ def test_what_is_plumbing():
     whole = ("logger.", "paths.", "verdict.", "sweep.")
     assert {name for name in plumbing if not name.startswith(whole)} == {
         "profile", "plugins", "search", "data.name", "data.root", "data.digest", "data.dir",
-        "data.download", "data.file", "data.in_memory",
+        "data.download", "data.file", "data.in_memory", "data.max_unreadable", "model.weights",
         "data.memory_limit",
         "trainer.strategy", "trainer.jit_compile", "trainer.steps_per_call",
         "trainer.deterministic", "trainer.eval_batch_size", "trainer.checkpoint_epochs",
@@ -630,7 +630,7 @@ def test_iterative_masks_of_the_finest_target_end():
     [
         (
             ["model=MobileNet", "model.alpha=0.5"],
-            "option model.alpha is unknown; did you mean model.width or model or model.dropout?",
+            "option model.alpha is unknown; did you mean model.width or model or model.weights?",
         ),
         (
             ["trainer={epochs:2,epoch:3}"],

@@ -12,6 +12,7 @@ from lottery import data
 from lottery.config import Data
 from lottery.data.loading import split_members
 from lottery.data.sources.records import MANIFEST, trust
+from lottery.data.splits import held_out
 from lottery.errors import ConfigError, DataError
 
 SPLITS = ("train", "validation", "test")
@@ -185,3 +186,51 @@ def test_images_are_known_wherever_they_lie(tmp_path: Path) -> None:
     for named in zip(here, images("a", split_seed=1), images("a", classes=[0, 1]), strict=True):
         assert len(set(named)) == 3
     assert len(set(here)) == 2
+
+
+@pytest.mark.parametrize("kind", ["digits", "cut", "fixed", "tfds", "records"])
+def test_label_noise_replaces_just_so_many_training_labels_of_each_class(kind, sources) -> None:
+    """Whichever classes are kept, and however the images are held."""
+    plain = {**sources[kind], "validation": 0.25}
+    clean, noisy = (
+        split_members(config, config.open())
+        for config in (dataset(**plain), dataset(**plain, label_noise=0.4))
+    )
+    for name in ("validation", "test"):
+        np.testing.assert_array_equal(clean[name].labels, noisy[name].labels)
+    before, after = clean["train"].labels, noisy["train"].labels
+    wrong = before != after
+    for label in set(before.tolist()):
+        of_class = before == label
+        assert wrong[of_class].sum() == held_out(of_class.sum(), 0.4)
+    assert set(after.tolist()) <= set(before.tolist())
+    for options in ({"split_seed": 1}, {"label_noise": 0.2}):
+        config = dataset(**{**plain, "label_noise": 0.4, **options})
+        assert not np.array_equal(split_members(config, config.open())["train"].labels, after)
+    fewer = dataset(**plain, label_noise=0.4, classes=[3, 1])
+    few = split_members(fewer, fewer.open())["train"]
+    assert set(few.labels.tolist()) == {0, 1}
+    there = np.isin(clean["train"].rows, few.rows)
+    of_few = {3: 0, 1: 1}
+    still = [of_few[label] for label in before[there].tolist()]
+    np.testing.assert_array_equal(few.labels != still, wrong[there])  # the same examples
+    held, streamed = (
+        data.load(dataset(**plain, label_noise=0.4, in_memory=m)).train for m in (True, False)
+    )
+    np.testing.assert_array_equal(held.labels, streamed.labels)
+    np.testing.assert_array_equal(held.labels, after)
+
+
+def test_the_log_says_how_many_labels_are_wrong_and_they_go_anywhere(sources, caplog) -> None:
+    config = dataset(**sources["digits"], label_noise=0.5)
+    with caplog.at_level("INFO"):
+        splits = data.load(config)
+    clean = data.load(dataset(**sources["digits"])).train.labels
+    wrong = splits.train.labels != clean
+    said = f"{wrong.sum()} of {len(clean)} training labels are those of another class"
+    assert said in caplog.text
+    assert abs(wrong.mean() - 0.5) < 0.01
+    for label in range(10):  # a tenth or so of each other class
+        others = np.bincount(splits.train.labels[wrong & (clean == label)], minlength=10)
+        assert others[label] == 0
+        assert (np.delete(others, label) > 0).all()

@@ -228,8 +228,8 @@ def lose_groups(patch):
 def save_an_epoch_late(patch):
     original = CheckpointFolder.save
 
-    def save(self, state, progress):
-        original(self, state, progress)
+    def save(self, state, progress, memory=None):
+        original(self, state, progress, memory)
         kept = sorted(self.keep_steps)  # here 0, 1 and 2 epochs
         if progress.step == kept[2]:
             original(self, state, dataclasses.replace(progress, step=kept[1]))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
+import h5py
 import pytest
 from conftest import REPOSITORY, TINY, environment, result_folder
 from hydra import compose, initialize_config_dir
@@ -60,7 +61,10 @@ def test_commands_are_valid(real_data, tmp_path, monkeypatch):
     ours = {
         "data.root=/data/tfds": f"data.root={real_data / 'tensorflow_datasets'}",
         "data.dir=/data/birds": f"data.dir={class_folders(tmp_path, images=60)}",
+        "model.weights=/data/pretrained.keras": f"model.weights={tmp_path / 'some.weights.h5'}",
     }
+    with h5py.File(tmp_path / "some.weights.h5", "w") as file:
+        file["layers/dense/vars/0"] = [0.0]
     typed = commands()
     assert len(typed) >= 15
     assert set(ours) <= {a for arguments in typed for a in arguments}

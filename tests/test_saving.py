@@ -27,9 +27,9 @@ class Slow(CheckpointFolder):
         super().__init__(root)
         object.__setattr__(self, "go", threading.Event())
 
-    def save(self, state, progress):
+    def save(self, state, progress, memory=None):
         assert self.go.wait(60)
-        super().save(state, progress)
+        super().save(state, progress, memory)
 
 
 def accepted(state, step):
@@ -155,7 +155,7 @@ def test_a_training_whose_slots_do_not_stay_zero_writes_no_checkpoint(tmp_path):
 def test_a_checkpoint_that_cannot_be_written_fails_the_training(tmp_path, monkeypatch):
     """It would otherwise seem to be done, with a state missing."""
 
-    def refused(self, state, progress):
+    def refused(self, state, progress, memory):
         raise OSError(28, "No space left on device")
 
     lab = laboratory(tmp_path)

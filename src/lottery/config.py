@@ -85,6 +85,13 @@ class Data:
     mixup: float = option(0.0, "alpha of mixup, e.g. 0.2; 0: none", ge=0)
     mean: list[float] = option([0.5], "per-channel mean of pixels scaled to [0, 1]")
     std: list[float] = option([0.5], "per-channel standard deviation of the same", gt=0)
+    label_noise: float = option(
+        0.0,
+        "share of the training labels, of each class, that another class replaces; drawn by "
+        "split_seed and the example; validation and test stay clean",
+        ge=0,
+        lt=1,
+    )
     in_memory: bool | None = option(
         None, "hold decoded images in memory; None: if they fit memory_limit", identity=False
     )
@@ -107,6 +114,11 @@ class Trainer:
         ge=1,
     )
     label_smoothing: float = option(0.0, "share of the target spread evenly", ge=0, lt=1)
+    class_weights: Any = option(
+        None,
+        "what an example of each class counts in the loss of training: balanced (as much for each "
+        "class), a list, or a dictionary as in {cat: 2, dog: 0.5}; null: all the same",
+    )
     precision: str = option(
         "float32", "compute type", choices=("float32", "mixed_float16", "mixed_bfloat16")
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery import files, rewinding
+from lottery import files, pretrained, rewinding
 from lottery.config import Config, Mask
 from lottery.data import describe
 from lottery.errors import ClusterError, ConfigError, StoreError
@@ -76,12 +76,14 @@ def train_dense(config: Config, lab: Laboratory) -> Run:
     """The trained dense network, with its state kept where it is rewound to and at the end."""
 
     def attempt() -> Attempt:
-        start, spe = Start(seed=config.seed), epoch_steps(config)
+        (start, about), spe = pretrained.begin(config), epoch_steps(config)
         points = {START, config.rewind.point, *config.rewind.kept, *scored(config)}
         recipe = from_start(config, start)
         steps = sorted({*recipe.keep_steps, *(point.step(spe) for point in points)})
         kept = tuple(step for step in steps if step <= recipe.last_step)
-        return Attempt(start, replace(recipe, keep_steps=kept))
+        noted = {"weights": about["noted"]} if about else {}
+        recipe = replace(recipe, keep_steps=kept)
+        return Attempt(start, recipe, origin=about or None, noted=noted)
 
     return trained(config, lab, "dense", training_identity(config), attempt)
 
@@ -211,12 +213,14 @@ def _rewound(
     )
     begin: Start = step.rewinding.rewind(origin)
     state = begin.state
-    pristine = step.rewinding.afresh or (
+    initial = step.rewinding.afresh or (
         begin.weights is None and (state is None or same_network(state, origin.dense(START)))
     )
+    # Of given weights signs or magnitudes may be left in what starts afresh.
+    pristine = initial and (state is None or not config.model.weights)
     if state is not None and config.rewind.optimizer == "reset":
         state = rewinding.without_slots(state)
-    return replace(begin, state=state, pristine=pristine), noted
+    return replace(begin, state=state, pristine=pristine, initial=initial), noted
 
 
 def report(config: Config, lab: Laboratory, dense: Run, ticket: Run) -> dict[str, Any]:
@@ -282,7 +286,7 @@ def train_sparse(config: Config, lab: Laboratory, dense: Run) -> Run:
     options = config.mask
 
     def attempt() -> Attempt:
-        start = Start(seed=config.seed)
+        start, _ = pretrained.begin(config)
         recipe = from_start(config, start)
         first, last = recipe.first_step, recipe.last_step
         course = Course(options.during, options.percentile, options.scope, config.seed, first, last)

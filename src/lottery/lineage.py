@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from lottery import choices, models
+from lottery import choices, models, pretrained
 from lottery.config import DENSE, Config, Mask, Training
 from lottery.data import Description, describe
 from lottery.data.splits import steps_per_epoch
@@ -17,6 +17,7 @@ from lottery.points import START, Point
 from lottery.pruning.allocation import rounds
 from lottery.pruning.scores import any_target
 from lottery.store import Node, Store
+from lottery.training import class_weights
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,8 @@ def training_identity(config: Training) -> dict[str, Any]:
     model, trainer = config.model, config.trainer
     if models.lacks(model, "batch_norm"):
         trainer = replace(trainer, sync_batch_norm=False)
+    weights = class_weights.effective(trainer.class_weights, found.classes)
+    trainer = replace(trainer, class_weights=weights)
     schedule = config.schedule.in_steps(_steps(config, found))  # a point is the same in any form
     effective = replace(
         config, data=found.effective, model=model, trainer=trainer, schedule=schedule
@@ -192,6 +195,7 @@ def training_identity(config: Training) -> dict[str, Any]:
     return {
         "config": {part: v for part, v in identity(effective).items() if part in DENSE},
         "data": {**found.fingerprint, "image_shape": list(found.image_shape)},
+        **({"weights": pretrained.digest(model.weights)} if model.weights else {}),
         **code_of(
             source=config.data,
             model=model,
@@ -250,7 +254,9 @@ def initial_identity(config: Training) -> dict[str, Any]:
     parts = {k: v for k, v in about["config"].items() if k in ("seed", "data", "model")}
     batch = {"batch_size": config.trainer.batch_size}
     code = {k: v for k, v in about.get("code", {}).items() if k in ("source", "model")}
-    return {"config": {**parts, **batch}, "data": about["data"], **({"code": code} if code else {})}
+    determined = {"config": {**parts, **batch}, "data": about["data"]}
+    given = {k: about[k] for k in ("weights",) if k in about}
+    return {**determined, **given, **({"code": code} if code else {})}
 
 
 def _effective(config: Config) -> Mask:

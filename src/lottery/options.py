@@ -104,6 +104,24 @@ def acting(several: Mapping[str, Any]) -> list[Any]:
     return [c for c in several.values() if not getattr(c, "watches_only", False)]
 
 
+def stepping(several: Mapping[str, Any]) -> list[Any]:
+    """Those of the :func:`acting` callbacks that may change weights after any step.
+
+    The others name in ``remembers`` what they keep in mind, and act at the ends of epochs alone.
+    """
+    return [c for c in acting(several) if not hasattr(c, "remembers")]
+
+
+def deciding(several: Mapping[str, Any]) -> dict[str, Any]:
+    """Those callbacks, by label, that act at the ends of epochs alone and remember."""
+    return {label: c for label, c in several.items() if hasattr(c, "remembers")}
+
+
+def stopping(several: Mapping[str, Any]) -> list[str]:
+    """Labels of the callbacks that may end a training before its schedule does."""
+    return [label for label, c in several.items() if getattr(c, "may_stop", False)]
+
+
 def _matters(f: "dataclasses.Field[Any]", group: Any) -> bool:
     only = f.metadata.get("only")
     return only is None or bool(only(group))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery import files
+from lottery import files, pretrained
 from lottery.config import Config
 from lottery.errors import CheckpointError, ConfigError
 from lottery.interrupts import StopSignals
@@ -32,6 +32,7 @@ def dense_state_and_replay(
     config: Config, lab: Laboratory, dense: Run, point: Point
 ) -> tuple[State, str | None]:
     """And, if it was replayed, ``exactly`` or why that is not the state that the run had."""
+    refuse_beyond(dense, point)
     try:
         return dense.state(point), None
     except CheckpointError as error:
@@ -41,7 +42,7 @@ def dense_state_and_replay(
 
     def produce(work: Path) -> None:
         run = training_module(config)
-        start = Start(seed=config.seed)
+        start = None
         before = (k for k in dense.points if k.step(spe) <= last_step)
         for kept in sorted(before, key=lambda k: k.step(spe), reverse=True):
             try:
@@ -49,6 +50,7 @@ def dense_state_and_replay(
                 break
             except CheckpointError as error:
                 log.warning("%s; going further back", error)
+        start = start or pretrained.begin(config)[0]
         here = run.devices.setting(
             run.devices.strategy(config.trainer.strategy), jit_compile=config.trainer.jit_compile
         )
@@ -67,7 +69,7 @@ def dense_state_and_replay(
         recipe = replace(
             from_start(config, start), last_step=last_step, keep_steps=(), measure=False
         )
-        recipe = prepared(work, recipe, state=start.state)
+        recipe = prepared(work, recipe, state=start.state, weights=start.weights)
         with StopSignals() as signals:
             run.train(recipe, load_data(config.data), run.Chief(signals, work))
 
@@ -75,6 +77,17 @@ def dense_state_and_replay(
     checkpoints = CheckpointFolder(node.path / "checkpoints")
     replayed = files.read_json(node.path / "replay.json")["replayed"]
     return checkpoints.load(checkpoints.steps()[-1])[0], replayed
+
+
+def refuse_beyond(dense: Run, point: Point) -> None:
+    """Raise :class:`ConfigError` for a point that the dense network was stopped before."""
+    if (epochs := dense.result.get("stopped_epoch")) and point.step(
+        dense.steps_per_epoch
+    ) > epochs * dense.steps_per_epoch:
+        raise ConfigError(
+            f"{point.words} lies after the {epochs} epochs after which the dense network was "
+            "stopped by one of its callbacks, so there is no such state to start from"
+        )
 
 
 @dataclass(frozen=True)
@@ -116,8 +129,9 @@ def dense_or_untrained(config: Config, lab: Laboratory, dense: Node) -> Run:
 
     def produce(work: Path) -> None:
         run = training_module(config)
-        begin = from_start(config, Start(seed=config.seed))
-        recipe = prepared(work, replace(begin, last_step=0, measure=False))
+        start, _ = pretrained.begin(config)
+        recipe = replace(from_start(config, start), last_step=0, measure=False)
+        recipe = prepared(work, recipe, weights=start.weights)
         with StopSignals() as signals:
             run.train(recipe, load_data(config.data), run.Chief(signals, work))
 

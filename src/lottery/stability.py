@@ -271,7 +271,9 @@ def _train_child(
 
     def attempt() -> Attempt:
         state, replayed = dense_state_and_replay(config, lab, dense, point)
-        start = Start(point, state, pristine=point == Point())
+        initial = point == Point()
+        pristine = initial and not config.model.weights
+        start = Start(point, state, pristine=pristine, initial=initial)
         sparse = None
         if mask is not None:
             sparse = Sparse(masks.read(mask.path / MASK), _summary(mask))

@@ -106,7 +106,8 @@ def trained(
         if this.origin is not None:
             files.write_json(work / "origin.json", dict(this.origin))
         files.write_json(
-            work / "start.json", {"point": str(start.point), "pristine": start.pristine}
+            work / "start.json",
+            {"point": str(start.point), "pristine": start.pristine, "initial": start.initial},
         )
         mask, recipe = None, this.recipe
         if sparse is not None:

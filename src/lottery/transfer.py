@@ -327,6 +327,7 @@ def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:
         if weights is not None:
             network, new = _network(variant)
             check_fit(network, weights, ticket, but=new, all_variables=True)
+            weights = {path: array for path, array in weights.items() if path not in new}
         return Start(seed=seed, weights=weights, pristine=variant.pristine)
 
     def sparse() -> Sparse:

@@ -1,14 +1,15 @@
 """Everything that can be known to be wrong before a job starts. Imports no TensorFlow."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from lottery import objectives
+from lottery import objectives, pretrained
 from lottery.config import Config, Mask, Training
+from lottery.data import describe
 from lottery.errors import ConfigError, LotteryError
-from lottery.lineage import epoch_steps, scored
-from lottery.options import acting, bound_errors
+from lottery.lineage import epoch_steps, scored, training_identity
+from lottery.options import bound_errors, stepping, stopping
 from lottery.points import START
 from lottery.pruning.allocation import rounds
 from lottery.pruning.allocations.lamp import Lamp
@@ -16,6 +17,10 @@ from lottery.pruning.allocations.rates import Rates
 from lottery.pruning.dynamics import Course
 from lottery.pruning.scores import inner_percentiles, needs, signed
 from lottery.pruning.units import Target
+from lottery.replay import refuse_beyond
+from lottery.runs import Run
+from lottery.store import Store
+from lottery.training import class_weights
 
 
 def errors(config: Training, *checks: Callable[[Any], object]) -> list[str]:
@@ -37,7 +42,7 @@ def range_errors(config: Training) -> list[str]:
     return bound_errors(config) or _contradictions(config)
 
 
-def _bad_dynamics(mask: Mask) -> list[str]:
+def _bad_dynamics(mask: Mask, callbacks: Mapping[str, Any]) -> list[str]:
     """What has no meaning for a mask that changes during training."""
     wrong = {
         f"mask.score={mask.score.name}": mask.score.name != "magnitude",
@@ -50,6 +55,10 @@ def _bad_dynamics(mask: Mask) -> list[str]:
         f"{option} does not go with mask.during={mask.during.name}: leave one of them out"
         for option, is_so in wrong.items()
         if is_so
+    ] + [
+        f"callback={label} may end a training before mask.during={mask.during.name} has made its "
+        "last change, and go back to weights under another mask: leave one of them out"
+        for label in stopping(callbacks)
     ]
 
 
@@ -85,7 +94,7 @@ def _bad_compaction(config: Training) -> list[str]:
             f"mask.during={config.mask.during.name} lets weights grow again, so none is cut off "
             "for good"
         )
-    if acts := acting(config.callback):
+    if acts := stepping(config.callback):
         names = ", ".join(choice.name for choice in acts)
         reasons.append(f"callback={names} may change any variable, so all must be there")
     return [
@@ -106,7 +115,7 @@ def _contradictions(config: Training) -> list[str]:
     if config.trainer.compact:
         errors += _bad_compaction(config)
     if isinstance(config, Config) and config.mask.during is not None:
-        errors += _bad_dynamics(config.mask)
+        errors += _bad_dynamics(config.mask, config.callback)
     elif isinstance(config, Config) and config.mask.at != "end" and config.mask.rate is not None:
         errors.append(
             f"mask.rate={config.mask.rate:g} scores what each of its rounds has trained, and "
@@ -192,5 +201,34 @@ def _check_score(config: Config) -> None:
         )
 
 
-CHECKS = (_check_steps, _check_rounds, _check_scope, _check_score)
+def _check_class_weights(config: Training) -> None:
+    if config.trainer.class_weights is not None:
+        class_weights.given(config.trainer.class_weights, describe(config.data).classes)
+
+
+def _check_weights(config: Config) -> None:
+    """Whether the weights to begin with are there, and finite; if they fit is seen later."""
+    if config.model.weights:
+        pretrained.digest(config.model.weights)
+
+
+def _check_reached(config: Config) -> None:
+    """Whether a dense network that a callback has stopped was trained as far as is asked for."""
+    if not stopping(config.callback):
+        return
+    dense = Store(config.paths.store).node("dense", training_identity(config))
+    if dense.done:
+        for point in (config.rewind.point, *scored(config)):
+            refuse_beyond(Run(dense.path), point)
+
+
+CHECKS = (
+    _check_weights,
+    _check_class_weights,
+    _check_steps,
+    _check_rounds,
+    _check_scope,
+    _check_score,
+    _check_reached,
+)
 """What must hold of a network that is trained from fresh weights, and of what is pruned in it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lottery.choices.kinds import Kind
 from lottery.errors import ConfigError
+from lottery.options import option
 
 __all__ = [
     "KINDS", "Kind", "allocation", "as_group", "augmentation", "callback", "dynamics",
@@ -26,12 +27,26 @@ allocation = Kind("mask/scope", "lottery.pruning.allocations")
 pattern = Kind("mask/pattern", "lottery.pruning.patterns")
 dynamics = Kind("mask/during", "lottery.pruning.dynamics")
 source = Kind("data", "lottery.data.sources", key="source")
-model = Kind("model", "lottery.models.networks")
+model = Kind(
+    "model",
+    "lottery.models.networks",
+    brings={
+        "weights": (
+            str | None,
+            lambda: option(
+                None,
+                "weights to begin with instead of fresh ones: a .keras or .weights.h5 file, a "
+                "ticket, or the folder of a run; keys hold what is in them",
+                identity=False,
+            ),
+        )
+    },
+)
 rewinding = Kind("rewind", "lottery.rewinding")
 optimizer = Kind("optimizer", "lottery.training.optimizers")
 schedule = Kind("schedule", "lottery.training.schedules")
 augmentation = Kind("augmentation", "lottery.data.augmentations", several=True)
-callback = Kind("callback", several=True)
+callback = Kind("callback", "lottery.training.keras_callbacks", several=True)
 search = Kind("search", "lottery.sweep.proposers")
 
 KINDS: tuple[Kind, ...] = (

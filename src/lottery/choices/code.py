@@ -17,6 +17,7 @@ from lottery.errors import ConfigError
 
 VERSIONS: Mapping[str, Mapping[str, int]] = {
     "augmentation": {"cutout": 1},
+    "callback": {"early_stopping": 1},
     "data": {"arrays": 1, "digits": 1, "folder": 1, "records": 1, "tfds": 1},
     "mask/during": {"gradual": 1, "rigl": 1, "set": 1},
     "mask/pattern": {"block": 1, "channel": 3, "n_of_m": 1, "weight": 1},

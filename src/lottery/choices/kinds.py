@@ -47,13 +47,15 @@ class Kind:
     library brings, and ``find(name)``, which makes a class for one, or says None. It may have
     ``EXCLUDED``, by name the reasons why others that the library has are no choices. ``key`` is the
     field that holds a choice's name. Of a kind with ``several``, the option holds any number of
-    choices, in order, each below its own name: ``augmentation.cutout.size``.
+    choices, in order, each below its own name: ``augmentation.cutout.size``. ``brings`` are options
+    that all its choices have, whoever wrote them: the type and what makes the field, by name.
     """
 
     group: str
     builtin: str | None = None
     key: str = "name"
     several: bool = False
+    brings: Mapping[str, tuple[Any, Callable[[], Any]]] = field(default_factory=dict)
     registered: dict[str, type] = field(default_factory=dict)
 
     @property
@@ -195,6 +197,10 @@ class Kind:
         own = dataclasses.fields(cls)
         if any(f.name == self.key for f in own):
             raise ConfigError(f"{where} must not have an option {self.key}: it is its own name")
+        if taken_twice := [f.name for f in own if f.name in self.brings]:
+            raise ConfigError(
+                f"{where} must not have an option {taken_twice[0]}: every {self.group} has it"
+            )
         for f in own:
             if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
                 raise ConfigError(f"{where}: its option {f.name} must have a default")
@@ -204,7 +210,10 @@ class Kind:
             )
         chosen = dataclasses.make_dataclass(
             cls.__name__,
-            [(self.key, str, option(name, "name of the choice", always=True))],
+            [
+                (self.key, str, option(name, "name of the choice", always=True)),
+                *((brought, *about[:1], about[1]()) for brought, about in self.brings.items()),
+            ],
             bases=(cls,),
             frozen=True,
         )

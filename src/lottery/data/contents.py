@@ -52,10 +52,20 @@ def of_files(root: Path, listed: Sequence[File]) -> str:
     return whole.hexdigest()
 
 
-def remembered(kind: str, listed: Sequence[File], compute: Callable[[], str]) -> str:
-    """What ``compute`` tells of these files, 64 hexadecimal digits; asked once while none changes.
+def _is_digest(text: str) -> bool:
+    return len(text) == 64
 
-    ``kind`` tells apart different questions about the same files.
+
+def remembered(
+    kind: str,
+    listed: Sequence[File],
+    compute: Callable[[], str],
+    whole: Callable[[str], bool] = _is_digest,
+) -> str:
+    """What ``compute`` tells of these files, a digest or a text; asked once while none changes.
+
+    ``kind`` tells apart different questions about the same files, and ``whole`` whether a text is
+    an answer.
     """
     key = _key(kind, listed)
     if key in _known:
@@ -63,7 +73,7 @@ def remembered(kind: str, listed: Sequence[File], compute: Callable[[], str]) ->
     entry = cache() / key
     try:
         found = entry.read_text()
-        if len(found) == 64:
+        if whole(found):
             _known[key] = found
             return found
     except (OSError, ValueError):

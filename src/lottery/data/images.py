@@ -133,6 +133,23 @@ def check_all(files: Iterable[Encoded], count: int, shape: Shape, decode: Decode
     _refuse([name for name, image in _decoded(files, shape, decode) if image is None], count)
 
 
+def unreadable(files: Iterable[Encoded]) -> list[tuple[str, str]]:
+    """The names of those that cannot be decoded, each with the reason, in order."""
+
+    def attempt(file: Encoded) -> tuple[str, str] | None:
+        try:
+            decoded(file, (1, 1, 3))
+        except DataError as error:
+            return file[0], str(error.__cause__)
+        return None
+
+    files, found = iter(files), []
+    with ThreadPoolExecutor() as pool:
+        while batch := list(itertools.islice(files, _BATCH)):
+            found += [bad for bad in pool.map(attempt, batch) if bad is not None]
+    return found
+
+
 def common_size(root: Path, paths: Sequence[str]) -> tuple[int, int] | None:
     """(width, height) in pixels if all files agree, from their headers; None if they differ.
 

@@ -62,6 +62,8 @@ class Description:
     """JSON values that tell apart different contents under the same name, e.g. a subset."""
     effective: "Data"
     """The options, with those at their defaults that have no effect on this data set."""
+    unreadable: tuple[str, ...] = ()
+    """Names of images that are left out, because they cannot be decoded."""
 
 
 class Split(Protocol):

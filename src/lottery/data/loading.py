@@ -14,7 +14,14 @@ from lottery.choices import code
 from lottery.config import Data
 from lottery.data.interface import Description, Labels, Rows, Shape, Split, Splits
 from lottery.data.sources import Part, Source
-from lottery.data.splits import held_out, keep_classes, small, stratified
+from lottery.data.splits import (
+    Keys,
+    held_out,
+    keep_classes,
+    mislabelled,
+    small,
+    stratified,
+)
 from lottery.data.summary import Summary, summarised
 from lottery.errors import ConfigError, DataError
 
@@ -73,6 +80,12 @@ def load(config: Data) -> Splits:
         return source.stream(part, rows, labels)
 
     found = split_members(config, source)
+    if config.label_noise:
+        clean = split_members(replace(config, label_noise=0.0), source)["train"].labels
+        log.info(
+            "%d of %d training labels are those of another class (data.label_noise=%g)",
+            np.count_nonzero(found["train"].labels != clean), len(clean), config.label_noise,
+        )  # fmt: skip
     for name, members in found.items():
         _warn_of_absent(name, members.labels, description)
     train, validation, test = (split(found[name]) for name in ("train", "validation", "test"))
@@ -109,7 +122,8 @@ def split_members(config: Data, source: Source) -> dict[str, Members]:
     """Who is in ``train``, ``validation`` and ``test``; reads labels, and no images.
 
     Test is cut before validation, and both before the class filter: which split an example is in
-    depends on the example, on its class, on ``split_seed`` and on the shares alone.
+    depends on the example, on its class, on ``split_seed`` and on the shares alone. Which training
+    examples have a wrong label does, too; which one depends on the classes that are kept.
     """
     labels, keys = source.labels("train"), source.keys("train")
     left = np.arange(len(labels))
@@ -123,11 +137,27 @@ def split_members(config: Data, source: Source) -> dict[str, Members]:
         name: _filtered("train", rows, labels, config.classes)
         for name, rows in (rows | {"train": left}).items()
     }
+    if config.label_noise:
+        wrong = stratified(labels[left], keys[left], config.label_noise, _noise(config))
+        found["train"] = _noisy(config, found["train"], left[wrong], keys, len(source.classes))
     for part in HELD_OUT:
         if part in source.sizes:
             labels = source.labels(part)
             found[part] = _filtered(part, np.arange(len(labels)), labels, config.classes)
     return found
+
+
+def _noise(config: Data) -> str:
+    return f"{config.split_seed} label noise"
+
+
+def _noisy(config: Data, members: Members, wrong: Rows, keys: Keys, classes: int) -> Members:
+    """The members with another label for those at the rows ``wrong`` of their part."""
+    kept = classes if config.classes is None else len(config.classes)
+    here, labels = np.isin(members.rows, wrong), members.labels.copy()
+    others = mislabelled(labels[here], keys[members.rows[here]], kept, f"{_noise(config)}, which")
+    labels[here] = others
+    return replace(members, labels=labels)
 
 
 def _identified(config: Data, source: Source, members: Members) -> str:
@@ -161,6 +191,7 @@ def _describe(config: Data, source: Source) -> Description:
         sizes=_sizes(config, source),
         fingerprint=source.fingerprint,
         effective=_effective(config, source),
+        unreadable=getattr(source, "unreadable", ()),
     )
 
 

@@ -61,6 +61,15 @@ def stratified(
     return chosen
 
 
+def mislabelled(labels: Labels, keys: Keys, classes: int, seed: str) -> Labels:
+    """Another label for each example, [N]: any of the others, by its key and the seed alone.
+
+    ``labels`` [N] are those of ``classes`` classes, of which there must be two.
+    """
+    shifts = 1 + (_mixed(keys, seed) % np.uint64(classes - 1)).astype(np.int64)
+    return ((labels + shifts) % classes).astype(labels.dtype)
+
+
 def drawn(labels: Labels, per_class: int, seed: int, half: int | None = None) -> Rows:
     """Positions of ``per_class`` examples of each class, of a smaller class all, in a mixed order.
 

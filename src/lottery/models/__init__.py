@@ -110,7 +110,8 @@ def head(model: "keras.Model") -> Any:
 def _own_options(chosen: Any) -> Mapping[str, Any]:
     """Its options that are not at their defaults."""
     plain = asdict(type(chosen)())
-    return {name: value for name, value in asdict(chosen).items() if value != plain[name]}
+    given = asdict(chosen).items()
+    return {name: v for name, v in given if v != plain[name] and name != "weights"}
 
 
 def _line(error: Exception) -> str:

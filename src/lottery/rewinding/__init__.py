@@ -83,10 +83,11 @@ class Start:
     """Where a training starts.
 
     At ``point`` of the schedule with ``state``; ``state=None`` is a fresh initialisation from
-    ``seed``, with ``weights``, by variable path, in place of all but the head's. ``last_rate``
-    holds the schedule's last learning rate throughout. ``pristine`` says that no weight has been
-    trained before; of a rewinding it is found out: it is ``afresh``, or its weights are the
-    initialisation's.
+    ``seed``, with ``weights``, by variable path, in place of those. ``last_rate``
+    holds the schedule's last learning rate throughout. ``initial`` says that its weights are an
+    initialisation, those that its dense network began with or others, and ``pristine`` that no
+    weight has been trained before, not for ``model.weights`` either. Of a rewinding both are found
+    out: it is ``afresh``, or its weights are the dense network's first ones.
     """
 
     point: Point = START
@@ -95,6 +96,7 @@ class Start:
     last_rate: bool = False
     weights: Mapping[str, np.ndarray[Any, Any]] | None = None
     pristine: bool = True
+    initial: bool = True
 
 
 def fresh_seed(seed: int) -> int:

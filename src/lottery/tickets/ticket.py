@@ -247,7 +247,9 @@ def of_run(run: Run) -> Ticket:
             "command that trained the ticket goes on to it"
         )
     config = run.config
-    model, data = dict(config["model"]), config["data"]
+    # Where its first weights came from is no part of a network.
+    model = {name: value for name, value in config["model"].items() if name != "weights"}
+    data = config["data"]
     return Ticket(
         network=Network(model.pop("name"), run.input_shape, model),
         classes=run.classes,
@@ -262,7 +264,8 @@ def of_run(run: Run) -> Ticket:
 
 def _needs_training(run: Run) -> bool:
     """Whether mask or weights came from a trained network, to which it is not compared alone."""
-    if not _pristine(run):
+    start = files.read_json(run.path / "start.json")
+    if not start.get("initial", start["pristine"]):
         return True
     store, mask = run.path.parent.parent, _identity(run.path)["mask"]
     about = None if mask is None else _identity(store / "mask" / mask)
@@ -307,7 +310,7 @@ def _provenance(run: Run) -> dict[str, Any]:
         "runs": {"dense": ancestors[0].key, "rounds": [r.key for r in ancestors[1:]]}
         | {"ticket": run.key},
         **_facts(run),
-        "seen": [_seen(run)],
+        "seen": images_seen(run),
         "results": {"dense": ancestors[0].result, "ticket": run.result},
         # What finding it cost: dense training and every round, if it needed them, and its own.
         "seconds": sum(r.result["seconds"] for r in found_with),
@@ -323,15 +326,22 @@ def _moved(run: Run) -> dict[str, Any]:
         "runs": {**before["runs"], "transfer": run.key},
         **_facts(run),
         "moved_from": before["data"],
-        "seen": [*before["seen"], _seen(run)],
+        "seen": images_seen(run),
         "results": {"ticket": run.result},
         "seconds": before["seconds"] + run.result["seconds"],
     }
 
 
-def _seen(run: Run) -> dict[str, Any]:
-    """The data that a run was trained on and judged by: how to find it, and to know it again."""
-    return {"data": run.config["data"], "fingerprint": run.fingerprint}
+def images_seen(run: Run) -> list[dict[str, Any]]:
+    """The data that a run was trained on and judged by: how to find it, and to know it again.
+
+    Before its own that of the ticket that was moved, and of the weights that its dense network
+    began with.
+    """
+    file = (run if run.kind == "transfer" else run.parent or run).path / "origin.json"
+    origin = files.read_json(file) if file.exists() else {}
+    before = origin.get("ticket", origin).get("seen", [])
+    return [*before, {"data": run.config["data"], "fingerprint": run.fingerprint}]
 
 
 def plugins_of(config: Mapping[str, Any]) -> list[str]:

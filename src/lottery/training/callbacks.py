@@ -6,7 +6,7 @@ And what becomes of those that a study chooses.
 import csv
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,9 +167,10 @@ class Acting(keras.callbacks.Callback):  # type: ignore[misc]
     ``step`` is that of the state which ``loop`` begins with.
     """
 
-    def __init__(self, callbacks: Sequence[Any], loop: "Loop", step: int) -> None:
+    def __init__(self, callbacks: Mapping[str, Any], loop: "Loop", step: int) -> None:
         super().__init__()
         self._callbacks, self._loop, self._step = callbacks, loop, step
+        self._warned = False
 
     def set_model(self, model: Any) -> None:
         """Tell all of them."""
@@ -219,11 +220,23 @@ class Acting(keras.callbacks.Callback):  # type: ignore[misc]
         return bool(self._step % self.params["steps"])
 
     def _call(self, hook: str, *arguments: Any) -> None:
-        for callback in self._callbacks:
+        for callback in self._callbacks.values():
             if hasattr(callback, hook):  # on_validation is none of Keras
                 getattr(callback, hook)(*arguments)
+        at_first = hook == "on_train_batch_end" and self._step == 1
+        if (at_first or hook == "on_epoch_end") and not self._warned:
+            self._warn_of_moved()
         with self._loop.strategy.scope():
             self._loop.masking.zero_pruned(self._loop.strategy)
+
+    def _warn_of_moved(self) -> None:
+        """Say, once in a training, that weights which stay zero were given other values."""
+        if moved := self._loop.masking.moved():
+            self._warned = True
+            log.warning(
+                "callback=%s has changed %d weights that the mask prunes; they are zero again "
+                "after each of its calls", ", ".join(self._callbacks), moved,
+            )  # fmt: skip
 
     @contextmanager
     def _undoing(self, undo: bool) -> Iterator[None]:

@@ -25,7 +25,7 @@ from lottery.files import naming, sync
 
 log = logging.getLogger(__name__)
 
-STATE = "state.safetensors"
+STATE, MEMORY = "state.safetensors", "memory.safetensors"
 
 State = Mapping[str, np.ndarray[Any, Any]]
 
@@ -48,6 +48,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What callbacks remember of a training at a checkpoint: JSON values, and arrays."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    arrays: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class CheckpointFolder:
     """The checkpoints of one run.
 
@@ -58,7 +66,7 @@ class CheckpointFolder:
     keep_steps: frozenset[int] = field(default=frozenset())
     keep_last: int = 2
 
-    def save(self, state: State, progress: Progress) -> None:
+    def save(self, state: State, progress: Progress, memory: Memory | None = None) -> None:
         """Write a checkpoint, complete or not at all, and remove the superseded ones."""
         final = self.path(progress.step)
         self.root.mkdir(exist_ok=True)  # its parent must be there: it goes when we lose the lease
@@ -68,6 +76,9 @@ class CheckpointFolder:
             about = json.dumps(dataclasses.asdict(progress), allow_nan=False)
             with naming(final):
                 tensors.write(temporary / STATE, state, about)
+                if memory is not None and memory.values:
+                    remembered = json.dumps(dict(memory.values))
+                    tensors.write(temporary / MEMORY, memory.arrays, remembered)
             if final.exists():  # damaged, or written again after a resume from an earlier one
                 self._remove(final)
             temporary.rename(final)
@@ -88,10 +99,22 @@ class CheckpointFolder:
         progress = json.loads(about)
         return state, Progress(**progress | {"sums": tuple(progress["sums"])})
 
+    def memory(self, step: int) -> Memory:
+        """What callbacks remembered there. Raises :class:`CheckpointError` if it is damaged."""
+        path = self.path(step)
+        try:
+            arrays, values = tensors.read(path / MEMORY)
+        except FileNotFoundError:
+            return Memory()
+        except DamagedError as error:
+            raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
+        return Memory(json.loads(values), arrays)
+
     def latest(self) -> tuple[State, Progress] | None:
         """The newest readable checkpoint; damaged ones are reported."""
         for step in reversed(self.steps()):
             try:
+                self.memory(step)
                 return self.load(step)
             except CheckpointError as error:
                 log.warning("%s; falling back to the one before", error)
@@ -120,10 +143,15 @@ class CheckpointFolder:
         return self.root / f".{path.name}.{uuid.uuid4().hex[:8]}"
 
     def finish(self) -> None:
-        """Keep only what is to stay for good; called when the run is complete."""
-        for step in self.steps():
-            if step not in self.keep_steps:
+        """Keep only what is to stay for good; called when the run is complete.
+
+        That is the last state too, wherever the run has ended, and no memory.
+        """
+        for step in (steps := self.steps()):
+            if step not in self.keep_steps and step != steps[-1]:
                 self._remove(self.path(step))
+            else:
+                (self.path(step) / MEMORY).unlink(missing_ok=True)
         for left in self.root.glob(".step_*"):  # by an attempt that was killed, or is just leaving
             shutil.rmtree(left, ignore_errors=True)
 
@@ -134,7 +162,7 @@ class NoCheckpoints(CheckpointFolder):
     def __init__(self) -> None:
         super().__init__(Path(os.devnull))
 
-    def save(self, state: State, progress: Progress) -> None:
+    def save(self, state: State, progress: Progress, memory: Memory | None = None) -> None:
         """Do nothing."""
 
 

@@ -12,7 +12,7 @@ from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from lottery.config import Training
 from lottery.errors import ClusterError, ConfigError
-from lottery.options import acting
+from lottery.options import stepping
 from lottery.training import cluster
 from lottery.training.setting import Setting
 from lottery.training.telemetry import cores
@@ -147,7 +147,7 @@ def prepare(config: Training) -> Any:
     :class:`ConfigError` for callbacks that act in a job of several processes.
     """
     trainer = config.trainer
-    if cluster.task() is not None and (acts := acting(config.callback)):
+    if cluster.task() is not None and (acts := stepping(config.callback)):
         names = ", ".join(choice.name for choice in acts)
         raise ConfigError(
             f"callback={names} may change weights, and only the first process of several runs it, "

@@ -15,7 +15,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ from lottery.models.cost import Anatomy
 from lottery.pruning.dynamics import Course
 from lottery.training import devices, optimizers, severance
 from lottery.training.checkpoints import CheckpointFolder, Progress, State
+from lottery.training.deciding import Deciding
 from lottery.training.evaluation import Evaluation
 from lottery.training.feeding import Feed
 from lottery.training.length import Length
@@ -58,7 +59,7 @@ class Loop:
     paths to boolean arrays of survivors: gradients of pruned weights are zero before the
     optimizer sees them, so they enter neither the gradient norm nor a slot, and the weights are
     exactly zero after every step; ``course`` changes it between steps. The head learns at
-    ``head_rate`` times the learning rate.
+    ``head_rate`` times the learning rate. The loss of an example counts the weight of its class.
 
     What a mask that does not change has cut off is zero, too, or with ``compact`` not even there:
     see :mod:`lottery.training.severance`. With ``whole_channels`` the mask prunes channels;
@@ -77,6 +78,7 @@ class Loop:
     seed: int
     strategy: Any
     label_smoothing: float = 0.0
+    class_weights: Sequence[float] | None = None
     jit_compile: bool = False
     mask: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     course: Course | None = None
@@ -230,13 +232,14 @@ class Loop:
         checkpoint_steps: int,
         callbacks: list[Any],
         signals: StopSignals,
+        deciding: Deciding | None = None,
     ) -> Progress:
         """Train from ``progress`` to the end of ``length``, validating after each epoch.
 
         And within one, if ``length`` says so: callbacks with a method ``on_validation(step, logs)``
         hear of it. Saves a checkpoint every ``checkpoint_steps`` steps, at the steps that
-        ``checkpoints`` keeps, and at the end. ``callbacks`` are Keras callbacks; the logs of an
-        epoch hold the metrics of the design's Logging contract.
+        ``checkpoints`` keeps, and at the end, which ``deciding`` may bring earlier. ``callbacks``
+        are Keras callbacks; the logs of an epoch hold the metrics of the design's Logging contract.
 
         Raises :class:`StoppedError` after saving, if a signal came, :class:`DivergedError`, keeping
         the last good checkpoint, if the loss is not finite, and what :class:`Saver` raises.
@@ -245,7 +248,10 @@ class Loop:
             # Before callbacks may change anything: the state of step 0 is the initialisation.
             if progress.step in checkpoints.keep_steps and progress.step not in checkpoints.steps():
                 saver.save(self.state(), progress)
-            return self._fit(data, length, progress, saver, checkpoint_steps, callbacks, signals)
+            decisions = deciding or Deciding({}, self)
+            return self._fit(
+                data, length, progress, saver, checkpoint_steps, callbacks, signals, decisions
+            )
 
     def _fit(
         self,
@@ -256,9 +262,10 @@ class Loop:
         checkpoint_steps: int,
         callbacks: list[Any],
         signals: StopSignals,
+        deciding: Deciding,
     ) -> Progress:
         spe = length.steps_per_epoch
-        chunks = length.chunks(progress.step)
+        chunks = iter(()) if deciding.stopped else length.chunks(progress.step)
         bars = keras.callbacks.CallbackList(
             callbacks, model=self.model, epochs=length.last_step // spe, steps=spe, verbose=1
         )
@@ -282,7 +289,8 @@ class Loop:
                     if length.validates(tally.step):
                         self._validate_within(data, tally, watching)
                     if tally.step in saver.keep_steps or self._stopping(signals):
-                        saver.save(self.state(), tally.progress(gpus.joules()))
+                        now = tally.progress(gpus.joules())
+                        saver.save(self.state(), now, deciding.memory())
                     if self._stopping(signals):
                         saver.settle()
                         signals.stop(f"after step {tally.step} of {length.last_step}")
@@ -293,26 +301,38 @@ class Loop:
                 _tell(watching, tally.step, validation)
             joules = gpus.joules()
             progress = replace(tally.progress(joules), sums=())
-            bars.on_epoch_end(
-                epoch,
+            logs = (
                 trained.named()
                 | validation.named("val_")
                 | {"learning_rate": self.learning_rate(progress.step - 1)}
                 | ({"density": self.masking.density()} if self.course else {})
                 | tally.rates(self.batch_size)
                 | gpus.means()
-                | ({} if joules is None else {"gpu_energy_joules": joules}),
+                | ({} if joules is None else {"gpu_energy_joules": joules})
             )
+            bars.on_epoch_end(epoch, logs)
+            if getattr(self.model, "stop_training", False):
+                raise ConfigError(
+                    "a callback asks to stop the training, and would not after a kill, as nobody "
+                    "knows what it remembers: name that in `remembers` of its class, which "
+                    "CONTRIBUTING.md explains"
+                )
+            deciding.on_epoch_end(epoch, logs)
+            ends = deciding.stopped or progress.step == length.last_step
+            if ends:  # and may have other weights from now on
+                deciding.end()
             if (
                 progress.step % checkpoint_steps == 0
                 or progress.step in saver.keep_steps
-                or progress.step == length.last_step
+                or ends
                 or self._stopping(signals)
             ):
-                saver.save(self.state(), progress)
+                saver.save(self.state(), progress, deciding.memory())
             if self._stopping(signals):
                 saver.settle()
                 signals.stop(f"after step {progress.step} of {length.last_step}")
+            if ends:
+                break
         saver.settle()
         bars.on_train_end()
         return progress
@@ -469,6 +489,8 @@ class Loop:
         with tf.GradientTape() as tape:
             logits = tf.cast(self.model(inputs, training=True), tf.float32)
             losses = self._loss(targets, logits)
+            if self.class_weights is not None:
+                losses *= tf.linalg.matvec(targets, tf.constant(self.class_weights, losses.dtype))
             loss = tf.reduce_sum(losses) / self.batch_size
             if self.model.losses:
                 own = tf.add_n([tf.cast(x, loss.dtype) for x in self.model.losses])

@@ -82,6 +82,11 @@ class Masking:
                 v.value, lambda v, m: v.assign(_kept(v, m)), args=(m,), group=False
             )
 
+    def moved(self) -> int:
+        """How many pruned weights are not zero now."""
+        found = (tf.math.count_nonzero(tf.where(m, 0, v.value)) for v, m in self._pruned())
+        return int(sum(int(count) for count in found))
+
     # -- between steps -----------------------------------------------------------------------
 
     def change(self, step: int, gradients: list[Any] | None) -> None:

@@ -7,7 +7,7 @@ same batch everywhere. The network is called as a pure function of its variables
 ever assigned. It computes in float32, whatever ``trainer.precision`` says: scores compare products
 of weights and gradients over the whole network, of which float16 loses the smallest, and loss
 scaling would have to be undone. The loss is the cross entropy of the papers, without label
-smoothing, mixup and penalties, which are no evidence about the examples.
+smoothing, class weights, mixup and penalties, which are no evidence about the examples.
 
 Each group of batches, one for each replica, is a plan of its own (:mod:`lottery.training.workers`):
 so a score may stop in the middle, or look at several kinds of passes in turn.

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from lottery import tensors
 from lottery.config import Training, typed
-from lottery.options import acting
+from lottery.options import stepping
 from lottery.pruning import masks
 from lottery.pruning.dynamics import Course
 from lottery.rewinding import masked
@@ -55,7 +55,7 @@ class Recipe:
     checkpoint: int | None = None
     """Step of the state to begin with, in the work folder; None: the initial one, masked."""
     weights: str | None = None
-    """File of the weights, by variable path, that replace the initial ones of all but the head."""
+    """File of the weights, by variable path, that replace initial ones; others stay fresh."""
     mask: str | None = None
     """File of the survivors; None: all."""
     whole_channels: bool = False
@@ -89,7 +89,7 @@ def may_be_smaller(config: Training) -> bool:
     return (
         config.trainer.compact is not False
         and config.optimizer.elementwise
-        and not acting(config.callback)
+        and not stepping(config.callback)
     )
 
 

@@ -14,7 +14,7 @@ from lottery.data.splits import steps_per_epoch
 from lottery.files import read_json, write_json
 from lottery.interrupts import StopSignals
 from lottery.models import cost
-from lottery.options import acting
+from lottery.options import acting, stepping
 from lottery.pruning import masks
 from lottery.training import setting, timing
 from lottery.training.callbacks import (
@@ -30,6 +30,7 @@ from lottery.training.loop import Loop
 from lottery.training.recipe import BEGINNING, CORRECT, MASK, WEIGHTS, Recipe
 from lottery.training.setting import Setting
 from lottery.training.severance import Severance
+from lottery.training.watching import Watching
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,9 @@ class Follower:
         progress: Progress,
         validation: Measured,
         test: Measured,
+        decided: Mapping[str, Any],
     ) -> None:
-        """Take note of what was measured at the end."""
+        """Take note of what was measured at the end, and of what callbacks have decided."""
 
     def price(
         self,
@@ -120,12 +122,13 @@ class Chief(Follower):
         if recipe.config.trainer.validation_steps is not None:
             files.append(ValidationFile(self._validation_file, progress.step))
         chosen = recipe.config.callback
-        acts = [choice.build() for choice in acting(chosen)]
+        acts = {c.name: c.build() for c in stepping(chosen)}
+        watch = {label: c.build() for label, c in chosen.items() if c not in acting(chosen)}
         return [
             *files,
             *self.callbacks,
             *([Acting(acts, loop, progress.step)] if acts else []),
-            *(c.build() for c in chosen.values() if c not in acting(chosen)),
+            *([Watching(watch, loop)] if watch else []),
             InputBound(decodes=isinstance(data.train, EncodedSplit)),
         ]
 
@@ -147,6 +150,7 @@ class Chief(Follower):
         progress: Progress,
         validation: Measured,
         test: Measured,
+        decided: Mapping[str, Any],
     ) -> None:
         """Write which images are correct, then the result.
 
@@ -155,7 +159,8 @@ class Chief(Follower):
         ``multiply_adds`` of an image (:func:`lottery.models.cost.of_training`),
         ``training_multiply_adds`` of all ``images_trained`` and, where NVML tells it,
         ``gpu_energy_joules`` of all attempts (:attr:`Progress.joules`). All of these count from the
-        start of the training; what of it a finished one had done before is ``went_on_from``.
+        start of the training; what of it a finished one had done before is ``went_on_from``. So is
+        what callbacks have ``decided``: after which epoch it was stopped, or has the weights of.
         """
         correct = {"validation": validation.correct, "test": test.correct}
         tensors.write_booleans(self.work / CORRECT, correct)
@@ -184,6 +189,8 @@ class Chief(Follower):
             **_energy(progress.joules if steps else None),
             **_effective(loop.severance, loop.mask if recipe.course is None else {}),
             **early_stop(self._validation_file),
+            **decided,
+            **({"unreadable": list(bad)} if (bad := data.description.unreadable) else {}),
         }
         if (beginning := self.work / BEGINNING).exists():
             result["went_on_from"] = read_json(beginning)

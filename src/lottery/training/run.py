@@ -15,11 +15,12 @@ from lottery.data.preprocessing import Preprocessing
 from lottery.data.splits import steps_per_epoch
 from lottery.data.summary import tell
 from lottery.interrupts import StopSignals
-from lottery.options import acting
+from lottery.options import deciding, stepping
 from lottery.pruning import masks
 from lottery.rewinding import masked
-from lottery.training import devices, schedules, workers
-from lottery.training.checkpoints import Progress
+from lottery.training import class_weights, devices, schedules, workers
+from lottery.training.checkpoints import Memory, Progress
+from lottery.training.deciding import Deciding
 from lottery.training.length import Length
 from lottery.training.loop import Loop
 from lottery.training.recipe import Recipe, may_be_smaller
@@ -62,6 +63,7 @@ def take_part(work: Path, recipe: Recipe, data: Splits, role: Follower) -> None:
     progress = _begin(work, recipe, loop)
     callbacks = role.begin(recipe, data, loop, progress)
     try:
+        decisions = Deciding(*_decided(work, recipe, loop))
         progress = loop.fit(
             data,
             length,
@@ -70,11 +72,12 @@ def take_part(work: Path, recipe: Recipe, data: Splits, role: Follower) -> None:
             checkpoint_steps=recipe.config.trainer.checkpoint_epochs * length.steps_per_epoch,
             callbacks=callbacks,
             signals=role.signals,
+            deciding=decisions,
         )
         role.masked(recipe, loop)
         if recipe.measure:
-            measured = [loop.evaluation(split) for split in (data.validation, data.test)]
-            role.end(recipe, data, loop, progress, *measured)
+            validation, test = (loop.evaluation(s) for s in (data.validation, data.test))
+            role.end(recipe, data, loop, progress, validation, test, decisions.summary)
             per_call = min(length.steps_per_call, length.steps_per_epoch)
             dense = replace(recipe, mask=None, course=None)
             role.price(recipe, data, loop, progress, per_call, lambda: build(dense, data, {})[0])
@@ -93,12 +96,22 @@ def _begin(work: Path, recipe: Recipe, loop: Loop) -> Progress:
         initial = dict(loop.state())
         if recipe.weights is not None:
             weights, _ = tensors.read(work / recipe.weights)
-            new = {v.path for v in models.head(loop.model).variables}
-            paths = (v.path for v in loop.model.variables if v.path not in new)
-            initial |= {f"model/{path}": weights[path] for path in paths}
+            initial |= {f"model/{path}": array for path, array in weights.items()}
         state, progress = masked(initial, loop.mask), Progress(recipe.first_step)
     loop.load(state)
     return progress
+
+
+def _decided(work: Path, recipe: Recipe, loop: Loop) -> tuple[Mapping[str, Any], Loop, Memory]:
+    """Who decides how a training goes on, over what, and what they remember of it so far.
+
+    Nobody does over states that are trained anew: the training is known to have come there.
+    """
+    if not recipe.measure:
+        return {}, loop, Memory()
+    before = recipe.checkpoint
+    memory = Memory() if before is None else recipe.checkpoints(work).memory(before)
+    return deciding(recipe.config.callback), loop, memory
 
 
 def network(config: Training, description: Description, *, head_only: bool = False) -> Any:
@@ -153,6 +166,9 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
         seed=config.seed,
         strategy=strategy,
         label_smoothing=trainer.label_smoothing,
+        class_weights=class_weights.of(
+            trainer.class_weights, description.classes, data.train.labels
+        ),
         jit_compile=trainer.jit_compile,
         mask=mask,
         course=recipe.course,
@@ -167,7 +183,7 @@ def build(recipe: Recipe, data: Splits, mask: masks.Mask) -> tuple[Loop, Length]
         recipe.last_step,
         spe,
         # Callbacks that act do so after each step, wherever else calls would end.
-        1 if acting(config.callback) else trainer.steps_per_call,
+        1 if stepping(config.callback) else trainer.steps_per_call,
         stops=stops,
         validation_steps=trainer.validation_steps,
     )

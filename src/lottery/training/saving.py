@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from lottery.training.checkpoints import CheckpointFolder, Progress, State
+from lottery.training.checkpoints import CheckpointFolder, Memory, Progress, State
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,10 @@ class Saver:
         finally:
             self._pool.shutdown()
 
-    def save(self, state: State, progress: Progress) -> None:
+    def save(self, state: State, progress: Progress, memory: Memory | None = None) -> None:
         """Begin to write a checkpoint. Raises what the write before it raised."""
         self.settle()
-        self._writing = self._pool.submit(self._write, state, progress)
+        self._writing = self._pool.submit(self._write, state, progress, memory)
 
     def settle(self) -> None:
         """Wait until the last checkpoint is written. Raises what went wrong."""
@@ -63,6 +63,6 @@ class Saver:
         if writing is not None:
             writing.result()
 
-    def _write(self, state: State, progress: Progress) -> None:
+    def _write(self, state: State, progress: Progress, memory: Memory | None) -> None:
         self._check(state, progress.step)
-        self._checkpoints.save(state, progress)
+        self._checkpoints.save(state, progress, memory)

@@ -4,7 +4,10 @@ Either ``dir/<class>/*.jpg``, from which test is cut off, or ``dir/train/<class>
 optional ``dir/test`` or ``dir/val`` of the same kind.
 """
 
+import functools
 import hashlib
+import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +27,9 @@ from lottery.data.splits import Keys, name_key
 from lottery.errors import ConfigError, DataError
 from lottery.options import did_you_mean, option
 
+log = logging.getLogger(__name__)
+
+_NAMED = 5
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TEST_FOLDERS = ("test", "val", "validation")
 
@@ -39,6 +45,8 @@ class Folder:
     paths: dict[Part, list[str]]
     """Relative to ``root``, sorted by class, then by file name."""
     fingerprint: dict[str, Any]
+    unreadable: tuple[str, ...] = ()
+    """Those left out, relative to ``root``."""
 
     @property
     def sizes(self) -> dict[Part, int]:
@@ -83,6 +91,13 @@ class FolderData(Data):
     dir: str | None = option(None, "folder of class folders of images", identity=False)
     name: str = option("", "what to call it; empty: the name of the folder", identity=False)
     test: str = option("test", "name of the folder of test images")
+    max_unreadable: int = option(
+        0,
+        "images that may be left out because they cannot be decoded; more than 0: all are decoded "
+        "once beforehand",
+        identity=False,
+        ge=0,
+    )
 
     def open(self) -> Folder:
         """The images below ``dir``, always RGB.
@@ -91,7 +106,8 @@ class FolderData(Data):
         Raises :class:`ConfigError` if there is no ``dir`` or ``test`` is a path, and
         :class:`DataError` if it does not exist, if there is no folder ``test`` or it is ``train``
         by another name, if a class has no images, if ``test`` has a class that ``train`` has not,
-        if a name is not UTF-8, or if images differ in size and no ``stored_size`` says what to do.
+        if a name is not UTF-8, if images differ in size and no ``stored_size`` says what to do, or
+        if more than ``max_unreadable`` images cannot be decoded, where that is asked for.
         """
         if not self.dir:
             raise ConfigError(
@@ -114,6 +130,15 @@ class FolderData(Data):
         files = {
             part: [f for fs in folders.values() for f in fs] for part, folders in found.items()
         }
+        left_out: tuple[str, ...] = ()
+        if self.max_unreadable:
+            left_out = _unreadable(root, [f for fs in files.values() for f in fs])
+            _allow(root, left_out, self.max_unreadable)
+            gone = set(left_out)
+            files = {part: [f for f in fs if f.path not in gone] for part, fs in files.items()}
+            still = {file.path.rsplit("/", 2)[-2] for file in files["train"]}
+            if empty := [name for name in classes if name not in still]:
+                raise DataError(f"no image of class {empty[0]} of {root} can be decoded")
         paths = {part: [file.path for file in fs] for part, fs in files.items()}
         side = self.stored_size or _side(root, [path for ps in paths.values() for path in ps])
         return Folder(
@@ -124,6 +149,40 @@ class FolderData(Data):
             paths=paths,
             fingerprint=fingerprint(files)
             | {"contents": {part: contents.of_files(root, fs) for part, fs in files.items()}},
+            unreadable=left_out,
+        )
+
+
+def _unreadable(root: Path, listed: Sequence[File]) -> tuple[str, ...]:
+    """The files that cannot be decoded; each is decoded once while it does not change."""
+
+    def compute() -> str:
+        log.info("decoding %d images of %s once, to find unreadable ones", len(listed), root)
+        files = ((file.path, (root / file.path).read_bytes) for file in listed)
+        return json.dumps(images.unreadable(files))
+
+    def whole(text: str) -> bool:
+        return text.startswith("[") and text.endswith("]")
+
+    found = json.loads(contents.remembered("unreadable", listed, compute, whole))
+    _tell(root, tuple((path, reason) for path, reason in found))
+    return tuple(path for path, _ in found)
+
+
+@functools.cache  # once in a process: every cell of a sweep opens its data
+def _tell(root: Path, found: tuple[tuple[str, str], ...]) -> None:
+    for path, reason in found[:_NAMED]:
+        log.warning("unreadable: %s: %s", root / path, reason)
+    if len(found) > _NAMED:
+        log.warning("unreadable: %d more", len(found) - _NAMED)
+
+
+def _allow(root: Path, left_out: Sequence[str], allowed: int) -> None:
+    if len(left_out) > allowed:
+        named = ", ".join(left_out[:_NAMED]) + (", ..." if len(left_out) > _NAMED else "")
+        raise DataError(
+            f"{len(left_out)} images of {root} cannot be decoded, more than "
+            f"data.max_unreadable={allowed}: {named}; repair, remove or allow for them"
         )
 
 
