@@ -1056,6 +1056,12 @@ MUTANTS = [
         "the original size is that before it was resized",
         ("test_data_summary.py",),
     ),
+    Mutant(
+        "exported paths hold in one folder alone", "export/accuracy.py",
+        "path.relative_to(folder).as_posix()", "str(path)",
+        "right until the folder is moved",
+        ("test_export.py",),
+    ),
     # -- masks that change
     Mutant(
         "rigl grows where it is flat", "pruning/dynamics/rigl.py",

@@ -10,7 +10,7 @@ import pytest
 from test_litert import images, network, trained
 
 from lottery.errors import BrowserError
-from lottery.export import browser, litert, names
+from lottery.export import browser, litert, metadata, names
 from lottery.export.browser import litertjs, server
 
 assert trained
@@ -68,6 +68,16 @@ def test_integers_in_a_browser(tools, trained, tmp_path):
     for name, tolerance in (("float32", 1e-5), ("float16", 0.01), ("int8", 0.1)):
         difference = np.abs(trials[name].logits - expected).max()
         assert difference < tolerance * np.abs(expected).max()
+
+
+@pytest.mark.browser
+def test_metadata_is_no_hindrance(tools, mobilenets, tmp_path):
+    image, files, logits = mobilenets
+    about = metadata.About("network", ("a", "b"), 96, 3, "", [0.0] * 3, [1.0] * 3, {})
+    content = {name: metadata.attach(file.read_bytes(), about) for name, file in files.items()}
+    trials = browser.run(written(tmp_path, **content), image, seconds=0)
+    for name, expected in logits.items():
+        assert np.abs(trials[name].logits - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.browser

@@ -4,18 +4,21 @@ import os
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY, SMALL, composed, run
+from conftest import REPOSITORY, SMALL, composed, dataset, run
 from omegaconf import OmegaConf
 
 import lottery
 from lottery.data import load
+from lottery.data.summary import Sides
 from lottery.errors import BrowserError, ConfigError, ExportError, TicketError
-from lottery.export import browser, interpreter, job, summary
+from lottery.export import browser, description, interpreter, job, metadata, summary
 from lottery.files import read_json, write_json
 
 job.register_schema()
@@ -52,6 +55,66 @@ def test_every_file_is_written_and_says_what_it_takes(exported):
     assert about["input"]["values"] == "pixels from 0 to 255"
     assert about["output"]["classes"] == list("012345")
     assert about["largest_difference"] < 1e-4
+
+
+def test_files_are_found_after_the_folder_has_moved(exported, tmp_path, monkeypatch):
+    _, folder = exported
+    moved = shutil.copytree(folder, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    about = read_json(moved / "export.json")
+    assert {p.name for p in moved.iterdir()} == {
+        "export.json", *(file["path"] for file in about["files"].values())
+    }  # fmt: skip
+    assert Path(about["ticket"]["file"]).is_absolute()
+
+
+def test_litert_files_say_what_they_are(study, exported):
+    about, folder = exported
+    ticket = lottery.load_ticket(study[2])
+    for name in ("litert-float32", "litert-float16", "litert-int8"):
+        told = metadata.read(folder / about["files"][name]["path"])
+        assert told["output"]["classes"] == list(ticket.classes)
+        assert told["input"] == about["input"]
+        assert told["input"]["before"] == "take an image of 8x8 pixels"
+        assert told["ticket"] == ticket.key
+
+
+def test_a_file_of_integers_is_warned_of(exported):
+    about, folder = exported
+    takes, gives = (about["files"]["litert-int8"][name] for name in ("takes", "gives"))
+    assert (takes["type"], gives["type"]) == ("uint8", "uint8")
+    (warning,) = summary.integers(about)
+    assert warning.startswith("model-int8.tflite takes uint8 and gives uint8, not float32: a logit")
+    file = interpreter.Interpreter(folder / "model-int8.tflite")
+    assert (gives["scale"], gives["zero_point"]) == (file.output.scale, file.output.zero_point)
+    assert about["files"]["litert-float16"]["gives"] == {"type": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [
+        (Sides(500, 256, 224, 224), "resize the centre square of the image to 256x256 pixels, "
+         "averaging over areas where it shrinks; cut out the centre of 224x224"),
+        (Sides(28, 28, 28, 8), "take an image of 28x28 pixels; resize that to 8x8"),
+    ],
+)  # fmt: skip
+def test_what_comes_before_an_image_is_in_the_file(study, sides, words):
+    ticket, data = lottery.load_ticket(study[2]), study[3]
+    splits = replace(data, summary=replace(data.summary, sides=sides))
+    about = description.of_ticket(ticket, None, SimpleNamespace(splits=splits), pixels=False)
+    assert about.before == about.details["input"]["before"] == words
+    mean, std = ticket.statistics
+    assert (about.mean, about.std) == ([255 * mean[0]], [255 * std[0]])
+
+
+def test_of_data_that_are_gone_it_says_what_the_options_do(study):
+    ticket = lottery.load_ticket(study[2])
+    options_of_data = dataset(source="folder", dir="gone", stored_size=64, image_size=32)
+    about = description.of_ticket(ticket, options_of_data, None, pixels=True)
+    assert about.before.startswith("resize the centre square of the image to 64x64 pixels")
+    assert about.before.endswith("; cut out the centre of 32x32; resize that to 8x8")
+    unknown = description.of_ticket(ticket, None, None, pixels=True)
+    assert unknown.before == "take the centre square of the image; resize that to 8x8"
 
 
 def test_accuracy_is_that_of_the_files_and_float32_loses_nothing(study, exported):

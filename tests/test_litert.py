@@ -6,6 +6,7 @@ import resource
 import shutil
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import keras
@@ -19,7 +20,7 @@ from keras import layers
 from lottery import models
 from lottery.data.sources.digits import Digits
 from lottery.errors import ExportError
-from lottery.export import formats, interpreter, latency, litert, memory
+from lottery.export import formats, interpreter, latency, litert, memory, metadata
 from lottery.export.interpreter import predict
 from lottery.models.kernels import flat_layers, layer_kernels
 
@@ -226,6 +227,57 @@ def test_an_operator_that_litert_lacks_is_named_in_one_line():
 def test_impossible_precisions(precision, message):
     with pytest.raises(ExportError, match=message):
         litert.convert(network("lenet_300_100"), precision)
+
+
+# Metadata.
+
+
+ABOUT = metadata.About(
+    "a network for digits", ("eins", "zwei\nzeilig", "drei"), 32, 3, "cut it", [0.0] * 3, [1.0] * 3,
+    {"output": {"classes": ["eins", "zwei", "drei"]}},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_metadata_changes_no_output_and_can_be_read(tmp_path, share):
+    """By us, by unzip, and by the schema of LiteRT's metadata."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = litert.convert(network("lenet_300_100", share))
+    file = saved(tmp_path, metadata.attach(content, ABOUT))
+    plain = tmp_path / "plain.tflite"
+    plain.write_bytes(content)
+    np.testing.assert_array_equal(predict(file, images(4)), predict(plain, images(4)))
+    assert metadata.read(file) == ABOUT.details
+    with zipfile.ZipFile(file) as archive:
+        assert archive.read("labels.txt").decode() == "eins\nzwei zeilig\ndrei\n"
+    model = schema.Model.GetRootAs(file.read_bytes())
+    entries = [model.Metadata(i) for i in range(model.MetadataLength())]
+    (entry,) = (e for e in entries if e.Name() == b"TFLITE_METADATA")
+    standard = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
+    assert standard[4:8] == b"M001"
+    for text in (b"a network for digits", b"cut it", b"labels.txt", b"lottery.json"):
+        assert text in standard
+    assert metadata.attach(content, ABOUT) == file.read_bytes(), "the same each time"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_constants_are_aligned(share):
+    """As the schema asks: at multiples of 16 bytes."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = litert.convert(network("conv_2", share))
+    for written in (metadata.attach(content, ABOUT), *([content] if share else [])):
+        model = schema.Model.GetRootAs(written)
+        buffers = [model.Buffers(i) for i in range(model.BuffersLength())]
+        starts = [b._tab.Vector(b._tab.Offset(4)) for b in buffers if b.DataLength()]
+        assert len(starts) > 4
+        assert {start % 16 for start in starts} == {0}
+
+
+def test_a_file_that_says_nothing_of_itself(lenet):
+    with pytest.raises(ExportError, match=r"does not say what it is: it has no lottery\.json"):
+        metadata.read(lenet)
 
 
 # Running.

@@ -49,6 +49,8 @@ class File(NamedTuple):
 # Below this side decoding is mostly Python, which threads only slow down (measured: 2.3x at 28).
 SMALLEST_FOR_THREADS = 64
 _BATCH = 256
+SAMPLE = 100
+"""Images whose headers tell how large those of a data set are."""
 
 cv2.setNumThreads(1)  # images are what runs side by side
 _NAMED = 5
@@ -167,8 +169,8 @@ def common_size(root: Path, paths: Sequence[str]) -> tuple[int, int] | None:
 
 
 def sampled(count: int) -> list[int]:
-    """At most a hundred of the numbers below ``count``, evenly spread."""
-    return [int(number) for number in np.linspace(0, count - 1, min(count, 100))]
+    """At most :data:`SAMPLE` of the numbers below ``count``, evenly spread."""
+    return [int(number) for number in np.linspace(0, count - 1, min(count, SAMPLE))]
 
 
 def median_side(opened: Iterable[Path | io.BytesIO]) -> int | None:

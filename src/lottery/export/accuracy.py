@@ -20,9 +20,12 @@ Logits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def of_files(
-    paths: Mapping[str, Path], images: Images | None, prepare: Prepare
+    paths: Mapping[str, Path], images: Images | None, prepare: Prepare, folder: Path
 ) -> dict[str, dict[str, Any]]:
-    """Path, bytes, gzipped bytes and accuracy (None without images) of exported files."""
+    """Path from ``folder``, bytes, gzipped bytes and accuracy (None without images) of files.
+
+    And of LiteRT files what they take and give: :attr:`lottery.export.interpreter.Tensor.about`.
+    """
     about = {}
     for name, path in paths.items():
         size = sizes(path)
@@ -30,8 +33,12 @@ def of_files(
         if images is not None:
             measured = _top1_and_top5(_runner(name, path), images, prepare)
         about[name] = {
-            "path": str(path), "bytes": size.raw, "gzip": size.gzip, "accuracy": measured,
+            "path": path.relative_to(folder).as_posix(), "bytes": size.raw, "gzip": size.gzip,
+            "accuracy": measured,
         }  # fmt: skip
+        if name.startswith("litert"):
+            runtime = interpreter.Interpreter(path)
+            about[name] |= {"takes": runtime.input.about, "gives": runtime.output.about}
     return about
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lottery import files
 from lottery.errors import ExportError
-from lottery.export import litert
+from lottery.export import litert, metadata
 from lottery.export.names import FORMATS, PRECISIONS, Format, Precision
 from lottery.quiet import quiet_stderr
 
@@ -30,15 +30,17 @@ def write(
     *,
     calibration: NDArray[Any] | None = None,
     force: bool = False,
+    about: metadata.About | None = None,
 ) -> dict[str, Path]:
     """Write ``model`` to ``folder`` and return the paths, named ``keras``, ``savedmodel``,
     ``litert-float32``, and so on: one LiteRT file for each of ``precisions``.
 
     Each file, and the SavedModel's folder, appears whole or not at all. Raises
     :class:`ExportError` before anything is written if one of them is there and not ``force``, and
-    for what a format cannot express; ``calibration`` is that of :func:`litert.convert`.
+    for what a format cannot express; ``calibration`` is that of :func:`litert.convert`,
+    and ``about`` what LiteRT files say of themselves.
     """
-    writers = _writers(model, formats, precisions, calibration)
+    writers = _writers(model, formats, precisions, calibration, about)
     paths = {name: folder / file for name, (file, _) in writers.items()}
     there = [str(path) for path in paths.values() if path.exists()]
     if there and not force:
@@ -73,6 +75,7 @@ def _writers(
     formats: Sequence[Format],
     precisions: Sequence[Precision],
     calibration: NDArray[Any] | None,
+    about: metadata.About | None,
 ) -> dict[str, tuple[str, Callable[[Path], object]]]:
     """For each name, the file's name and what writes it."""
     writers: dict[str, tuple[str, Callable[[Path], object]]] = {}
@@ -83,7 +86,7 @@ def _writers(
             writers[chosen] = (_SAVEDMODEL, partial(_write_savedmodel, model))
         elif chosen == "litert":
             for precision in precisions:
-                writer = partial(_write_litert, model, precision, calibration)
+                writer = partial(_write_litert, model, precision, calibration, about)
                 writers[f"litert-{precision}"] = (_LITERT.format(precision), writer)
         else:
             raise ExportError(f"no format {chosen}; there are {', '.join(FORMATS)}")
@@ -94,9 +97,11 @@ def _write_litert(
     model: "keras.Model",
     precision: Precision,
     calibration: NDArray[Any] | None,
+    about: metadata.About | None,
     path: Path,
 ) -> None:
-    path.write_bytes(litert.convert(model, precision, calibration=calibration))
+    content = litert.convert(model, precision, calibration=calibration)
+    path.write_bytes(content if about is None else metadata.attach(content, about))
 
 
 def _write_keras(model: "keras.Model", path: Path) -> None:

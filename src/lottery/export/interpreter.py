@@ -25,6 +25,14 @@ class Tensor:
     scale: float
     zero_point: int
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """JSON values: its ``type`` and, of integers, ``scale`` and ``zero_point``."""
+        found: dict[str, Any] = {"type": self.dtype.name}
+        if self.dtype.kind != "f":
+            found |= {"scale": self.scale, "zero_point": self.zero_point}
+        return found
+
     def encode(self, values: NDArray[Any]) -> NDArray[Any]:
         """``values`` as this tensor holds them: integer r stands for scale (r - zero_point)."""
         if self.dtype.kind == "f":

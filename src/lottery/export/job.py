@@ -138,9 +138,10 @@ def export(ticket: Ticket, options: Options, folder: Path) -> dict[str, Any]:
     tf.get_logger().setLevel("ERROR")  # it warns of every compiled network after the fourth
     from lottery.compaction.folding import fold
     from lottery.compaction.inference import compact, removed
-    from lottery.export import accuracy, formats, summary
+    from lottery.export import accuracy, description, formats, summary
 
     found = _images(ticket, options)
+    described = description.of_ticket(ticket, _known_data(ticket, options), found, options.pixels)
     small = compact(sparse) if options.compact else fold(sparse)
     difference = exactness(ticket, sparse, small, found)
     prepare = (lambda pixels: pixels) if options.pixels else ticket.normalised
@@ -153,6 +154,7 @@ def export(ticket: Ticket, options: Options, folder: Path) -> dict[str, Any]:
             options.precision,
             calibration=_calibration(ticket, options, found),
             force=options.force,
+            about=described,
         )
 
     written = write(small, folder)
@@ -160,22 +162,19 @@ def export(ticket: Ticket, options: Options, folder: Path) -> dict[str, Any]:
         (folder / BENCHMARK).unlink(missing_ok=True)
         formats.remove(folder, keep=written.values())
         formats.remove(folder / "dense")
+    where = options.ticket and str(Path(options.ticket).resolve())
     about: dict[str, Any] = {
-        "version": 1,
-        "ticket": ticket.summary(options.ticket),
-        "input": {
-            "shape": list(ticket.network.input_shape),
-            "values": "pixels from 0 to 255" if options.pixels else "(pixels / 255 - mean) / std",
-            "mean": ticket.statistics[0],
-            "std": ticket.statistics[1],
-        },
-        "output": {"values": "logits", "classes": list(ticket.classes)},
+        "version": 2,
+        "ticket": ticket.summary(where),
+        **{name: described.details[name] for name in ("input", "output")},
         "channels": {k: list(v) for k, v in removed(sparse, small).items()},
         "largest_difference": difference,
-        "files": accuracy.of_files(written, found, prepare),
+        "files": accuracy.of_files(written, found, prepare, folder),
         "ticket_accuracy": accuracy.of_model(sparse, found, ticket.normalised),
     }
     files.write_json(folder / EXPORT, about)
+    for warning in summary.integers(about):
+        log.warning("%s", warning)
     summary.show_export(about, folder / EXPORT)
     if options.benchmark:
         from lottery.export.benchmark import Exported
@@ -184,7 +183,9 @@ def export(ticket: Ticket, options: Options, folder: Path) -> dict[str, Any]:
         twin, trained = _dense(ticket, options)
         dense = write(twin, folder / "dense")
         _compare(
-            Exported(twin, dense, accuracy.of_files(dense, found if trained else None, prepare)),
+            Exported(
+                twin, dense, accuracy.of_files(dense, found if trained else None, prepare, folder)
+            ),
             Exported(small, written, about["files"]),
             (pixels if options.pixels else ticket.normalised(pixels))[0],
             accuracy.logits_of(small)(ticket.normalised(pixels))[0],
@@ -274,6 +275,13 @@ def _images(ticket: Ticket, options: Options) -> "Images | None":
         return images.of_ticket(_data(ticket, options), ticket)
     except (DataError, ConfigError) as error:
         log.warning("no accuracy is measured: %s", error)
+        return None
+
+
+def _known_data(ticket: Ticket, options: Options) -> Data | None:
+    try:
+        return _data(ticket, options)
+    except ConfigError:
         return None
 
 

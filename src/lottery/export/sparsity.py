@@ -59,7 +59,7 @@ def encode(content: bytes) -> bytes:
         operator.opcodeIndex = position
     graph.operators = densify + graph.operators
     _drop_unused_buffers(model)
-    return _serialised(model)
+    return serialised(model)
 
 
 def _kernels(model: Any) -> list[int]:
@@ -144,9 +144,17 @@ def _drop_unused_buffers(model: Any) -> None:
             buffer.data = None
 
 
-def _serialised(model: Any) -> bytes:
+def serialised(model: Any) -> bytes:
+    """The file of a model of the schema's generated classes.
+
+    Its buffers begin at multiples of 16 bytes, as the schema asks and those classes do not see to.
+    """
     import flatbuffers
 
-    builder = flatbuffers.Builder(1 << 20)
+    class Aligned(flatbuffers.Builder):  # type: ignore[misc]
+        def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:  # noqa: N802, N803
+            return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
+
+    builder = Aligned(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

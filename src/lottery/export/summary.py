@@ -1,6 +1,6 @@
 """What export.py says in the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,19 @@ def show_export(about: Mapping[str, Any], path: Path, console: Console | None = 
     show_whole(table, console)
     console.print(_compaction(about))
     console.print(f"result: {path}")
+
+
+def integers(about: Mapping[str, Any]) -> Iterator[str]:
+    """Which files take or give integers, in words: who reads them as numbers would be wrong."""
+    for file in about["files"].values():
+        takes, gives = file.get("takes"), file.get("gives")
+        if takes is None or "scale" not in gives:
+            continue
+        yield (
+            f"{file['path']} takes {takes['type']} and gives {gives['type']}, not float32: a logit "
+            f"is {gives['scale']:.4g} x (value - {gives['zero_point']}), and an input value q "
+            f"stands for {takes['scale']:.4g} x (q - {takes['zero_point']})"
+        )
 
 
 def show_benchmark(measured: Mapping[str, Any], path: Path, console: Console | None = None) -> None:

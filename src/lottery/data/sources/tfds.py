@@ -6,6 +6,7 @@ What can be known from the files beside the records is read without importing Te
 import contextlib
 import functools
 import io
+import itertools
 import json
 import os
 import re
@@ -88,14 +89,18 @@ class Tfds:
             raise half_written(self.directory, str(error)) from None
 
     def original_side(self) -> int | None:
-        """As the data set declares it or, where it does not, by a sample of the records."""
+        """As the data set declares it or, where it does not, by its first records.
+
+        Who prepared it has shuffled them, and to find others all would have to be leapt over.
+        """
         height, width, _ = _declared_shape(read_features(self.directory))
         if height > 0 and width > 0:
             return min(height, width)
         with self._whole():
-            reader = tfrecord.Reader(self.shards["train"])
-            rows = images.sampled(self.sizes["train"])
-            return images.median_side(io.BytesIO(reader.image(row)) for row in rows)
+            first = tfrecord.read(Path(self.shards["train"][0]))
+            records = itertools.islice(first, images.SAMPLE)
+            found = [tfrecord.decode(record).get("image", b"") for record in records]
+        return images.median_side(io.BytesIO(bytes(image)) for image in found)
 
     def stream(self, part: Part, rows: Rows, labels: Labels) -> Split:
         """See :class:`lottery.data.sources.Source`."""
