@@ -218,7 +218,10 @@ def rows(folder: Path, name: str = "cells") -> list[dict[str, str]]:
 
 def test_a_real_sweep_is_reported(real_sweep: Path, tmp_path: Path) -> None:
     before = set(Path.cwd().iterdir())
-    process = run("report.py", f"sweep={real_sweep}", f"output={tmp_path}", "tolerance=100")
+    process = run(
+        "report.py", f"sweep={real_sweep}", f"output={tmp_path}", "tolerance=100",
+        "table=latex,markdown", "table.columns=n,test",
+    )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert set(Path.cwd().iterdir()) == before  # nothing of Hydra's lies about
     names = {path.name for path in tmp_path.iterdir()}
@@ -227,7 +230,7 @@ def test_a_real_sweep_is_reported(real_sweep: Path, tmp_path: Path) -> None:
     pictures = {f"{name}.{suffix}" for name in (*drawn, *near) for suffix in ("png", "svg")}
     assert names == pictures | {
         "cells.csv", "cells.parquet", "grid.csv", "grid.parquet", "layers.csv", "layers.parquet",
-        "report.html",
+        "report.html", "table_cells.tex", "table_cells.md",
         "winning_ticket.json", "winning_ticket.safetensors", "wandb_workspace.json",
     }  # fmt: skip
     results = {f.name: json.loads((f / "result.json").read_text())

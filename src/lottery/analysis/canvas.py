@@ -152,7 +152,8 @@ def _apart(
     ticks: Sequence[float], densities: Sequence[float], inches: float, on: Canvas
 ) -> list[float]:
     """Those ticks whose labels do not run into each other."""
-    span = math.log(max(densities) / min(densities)) if densities else 0.0
+    seen = [density for density in densities if density > 0]
+    span = math.log(max(seen) / min(seen)) if seen else 0.0
     kept: list[float] = []
     for tick in ticks:
         if kept and span:

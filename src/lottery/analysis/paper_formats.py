@@ -65,7 +65,7 @@ def plain(kind: str, value: Value) -> str:
         mean, sd = mean_and_spread(value)
         return f"{mean} ± {sd}" if sd else mean
     if isinstance(value, str):
-        return value
+        return " ".join(value.split())  # a line break would end the row
     return _NUMBERS[kind](value)
 
 

@@ -126,13 +126,14 @@ def folder_name(options: Options, study: "Study", tolerance: float, level: float
     """
     words = ["report"]
     for option, value in (options.where or {}).items():
-        words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+        words += [option, "+".join(map(str, value if isinstance(value, list) else [value]))]
     if _values(study, "tolerance") != {tolerance}:
         words += ["tolerance", f"{tolerance:g}"]
     if _values(study, "level") != {level}:
         words += ["level", MEAN if level is None else f"{level:g}"]
     name = "-".join(words)
-    plain = re.sub(r"[^\w.,+-]", "_", name)[:_LONGEST]
+    # Letters that mean something neither to a shell nor to Hydra: ticket=<folder> names it.
+    plain = re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII)[:_LONGEST]
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
