@@ -10,8 +10,9 @@ from conftest import TINY, composed, laboratory, run
 
 from lottery import tickets
 from lottery.errors import ConfigError, StoppedError
-from lottery.experiment import find_ticket, train_dense
+from lottery.experiment import find_ticket, prepare, train_dense
 from lottery.files import read_csv
+from lottery.lineage import lineage
 from lottery.points import Point
 from lottery.replay import dense_state
 from lottery.runs import Run, runs_of
@@ -158,13 +159,23 @@ def test_points_before_the_stop_are_replayed_and_later_ones_refused(study, whole
     assert equal(dense_state(config, other, few, Point(3)), whole.state(3))
     late = replace(config, rewind=replace(config.rewind, epoch=stop + 1))
     message = (
-        f"epoch {stop + 1} lies after the {stop} epochs after which the dense network was stopped "
-        "by one of its callbacks, so there is no such state to start from"
+        f"epoch {stop + 1} lies after epoch {stop}, after which the dense network was stopped by "
+        "one of its callbacks: take an earlier point"
     )
     with pytest.raises(ConfigError, match=message):
         find_ticket(late, lab)
     there = replace(late, paths=replace(late.paths, store=str(lab.store.root)))
     assert errors(there, *CHECKS) == [message]  # before anything is submitted
+
+
+def test_a_cell_beyond_the_stop_keeps_no_other_from_being_prepared(study, caplog):
+    config, lab, runs = study
+    stop = runs["dense"].result["stopped_epoch"]
+    late, early = (replace(config, rewind=replace(config.rewind, epoch=e)) for e in (stop + 1, 0))
+    early = replace(early, mask=replace(early.mask, percentile=30.0))
+    prepare(config, lab, [late, early])
+    assert f"epoch {stop + 1} lies after epoch {stop}" in caplog.text
+    assert all(mask.done for mask in lineage(early, lab.store).masks)
 
 
 def test_other_metrics_and_names_of_keras(tmp_path):
