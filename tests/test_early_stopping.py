@@ -97,6 +97,7 @@ def test_its_ticket_has_a_memory_of_its_own_and_exact_zeros(study):
     stop, best = stopped_by_keras([9.9, *losses], patience=2)
     assert (ticket.result["stopped_epoch"], ticket.result["restored_epoch"]) == (stop, best)
     assert ticket.result["epochs"] == stop - 1  # from the epoch that it was rewound to
+    assert [str(point) for point in ticket.points] == ["1ep", f"{stop}ep"]
     assert not any(ticket.weights()[path][~kept].any() for path, kept in ticket.mask.items())
     assert not any(path.name.startswith("memory") for path in ticket.path.rglob("*"))
     tickets.of_run(ticket).model()
