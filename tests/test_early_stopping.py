@@ -10,8 +10,9 @@ from conftest import TINY, composed, laboratory, run
 
 from lottery import tickets
 from lottery.errors import ConfigError, StoppedError
-from lottery.experiment import find_ticket, train_dense
+from lottery.experiment import find_ticket, prepare, train_dense
 from lottery.files import read_csv
+from lottery.lineage import lineage
 from lottery.points import Point
 from lottery.replay import dense_state
 from lottery.runs import Run, runs_of
@@ -96,6 +97,7 @@ def test_its_ticket_has_a_memory_of_its_own_and_exact_zeros(study):
     stop, best = stopped_by_keras([9.9, *losses], patience=2)
     assert (ticket.result["stopped_epoch"], ticket.result["restored_epoch"]) == (stop, best)
     assert ticket.result["epochs"] == stop - 1  # from the epoch that it was rewound to
+    assert [str(point) for point in ticket.points] == ["1ep", f"{stop}ep"]
     assert not any(ticket.weights()[path][~kept].any() for path, kept in ticket.mask.items())
     assert not any(path.name.startswith("memory") for path in ticket.path.rglob("*"))
     tickets.of_run(ticket).model()
@@ -158,13 +160,23 @@ def test_points_before_the_stop_are_replayed_and_later_ones_refused(study, whole
     assert equal(dense_state(config, other, few, Point(3)), whole.state(3))
     late = replace(config, rewind=replace(config.rewind, epoch=stop + 1))
     message = (
-        f"epoch {stop + 1} lies after the {stop} epochs after which the dense network was stopped "
-        "by one of its callbacks, so there is no such state to start from"
+        f"epoch {stop + 1} lies after epoch {stop}, after which the dense network was stopped by "
+        "one of its callbacks: take an earlier point"
     )
     with pytest.raises(ConfigError, match=message):
         find_ticket(late, lab)
     there = replace(late, paths=replace(late.paths, store=str(lab.store.root)))
     assert errors(there, *CHECKS) == [message]  # before anything is submitted
+
+
+def test_a_cell_beyond_the_stop_keeps_no_other_from_being_prepared(study, caplog):
+    config, lab, runs = study
+    stop = runs["dense"].result["stopped_epoch"]
+    late, early = (replace(config, rewind=replace(config.rewind, epoch=e)) for e in (stop + 1, 0))
+    early = replace(early, mask=replace(early.mask, percentile=30.0))
+    prepare(config, lab, [late, early])
+    assert f"epoch {stop + 1} lies after epoch {stop}" in caplog.text
+    assert all(mask.done for mask in lineage(early, lab.store).masks)
 
 
 def test_other_metrics_and_names_of_keras(tmp_path):

@@ -105,13 +105,18 @@ def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[st
     """Compute what the cells of a sweep share, so that none has to wait for another.
 
     That is their dense network, its states at their rewind epochs and their first masks. A mask
-    that cannot be made is left to the jobs of its cells, which fail by it. Returns what
+    that cannot be made, or a state that there is not, is left to the jobs of its cells, which fail
+    by it. Returns what
     :func:`dense_result` does.
     """
     dense = train_dense(config, lab)
     for cell in cells:
         first = lineage(cell, lab.store).rounds[0]
-        dense_state(cell, lab, dense, first.first)
+        try:
+            dense_state(cell, lab, dense, first.first)
+        except ConfigError as error:  # its dense network was stopped before, so this cell fails
+            log.warning("%s", error)
+            continue
         if first.mask is None:
             continue
         try:

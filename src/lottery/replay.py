@@ -85,8 +85,8 @@ def refuse_beyond(dense: Run, point: Point) -> None:
         dense.steps_per_epoch
     ) > epochs * dense.steps_per_epoch:
         raise ConfigError(
-            f"{point.words} lies after the {epochs} epochs after which the dense network was "
-            "stopped by one of its callbacks, so there is no such state to start from"
+            f"{point.words} lies after epoch {epochs}, after which the dense network was stopped "
+            "by one of its callbacks: take an earlier point"
         )
 
 
