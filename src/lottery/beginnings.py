@@ -99,7 +99,7 @@ class Beginnings:
         """What a training can go on from."""
         self._known.update(wanted.known)
         own, family = self._rates(wanted.node), self._family(wanted.node)
-        if own is None or family is None:
+        if own is None or family is None or not self._has_related_dense(wanted.node):
             return Found()
         usable, refused = [], []
         for node in self._finished(wanted.node.kind).get(family, ()):
@@ -219,6 +219,15 @@ class Beginnings:
                     found.setdefault(family, []).append(node)
             self._relatives[kind] = found
         return self._relatives[kind]
+
+    def _has_related_dense(self, node: Node) -> bool:
+        """Whether what comes from a dense network can be alike; most stores have many tickets."""
+        key = (node.identity or {}).get("dense")
+        dense = self._node("dense", key) if key is not None else None
+        if dense is None:
+            return True
+        alike = self._finished("dense").get(self._family(dense) or "", ())
+        return any(other.key != key for other in alike)
 
     def _family(self, node: Node) -> str | None:
         """What all trainings have in common that may begin alike; None: not known."""
