@@ -240,7 +240,8 @@ def test_a_ticket_that_begins_otherwise_is_trained_from_its_start(both, caplog, 
         ),
         (
             ("schedule=step", "schedule.milestones=[0.1]"),
-            "it kept no state before step 1, where they part",
+            "the step schedule of 6 epochs differs from that of 3 from step 2 on, and it kept no "
+            "state before that",
         ),
     ],
 )

@@ -125,12 +125,13 @@ class Beginnings:
         lengths = own.epochs * spe, other.epochs * spe
         part = alike(own.schedule.pieces(lengths[0]), other.schedule.pieces(lengths[1]))
         common = min(lengths) if part is None else min(part, *lengths)
+        where = "the first step" if common == 0 else f"step {common + 1}"
+        differs = (
+            f"the {own.name} schedule of {own.epochs} epochs differs from that of {other.epochs} "
+            f"from {where} on"
+        )
         if common <= first:
-            where = "the first step" if common == 0 else f"step {common + 1}"
-            return (
-                f"the {own.name} schedule of {own.epochs} epochs differs from that of "
-                f"{other.epochs} from {where} on"
-            )
+            return differs
         if not self._same_mask(wanted.node.identity, node, common, spe):
             return "its mask is another one"
         kept = {s for s in CheckpointFolder(node.path / "checkpoints").steps() if s <= common}
@@ -144,7 +145,7 @@ class Beginnings:
             at = Point.at(lacking, spe).words
             if lacking <= common:
                 return f"it kept no state at {at}, which must be kept now"
-            return f"it kept no state before {Point.at(common, spe).words}, where they part"
+            return f"{differs}, and it kept no state before that"
         latest, parts = tuple(sorted(steps, reverse=True)), part == common < lengths[1]
         return Beginning(node, latest, other.schedule, other.epochs, parts)
 
