@@ -28,8 +28,8 @@ from lottery.training.schedules import unchanging
 from lottery.validation import range_errors
 
 CONF = REPOSITORY / "conf"
-# Hydra's own groups and preprocess.py's are no part of a study.
-GROUPS = sorted({p.name for p in CONF.iterdir() if p.is_dir()} - {"hydra", "preprocess"})
+# Hydra's own groups, and those of preprocess.py and report.py, are no part of a study.
+GROUPS = sorted({p.name for p in CONF.iterdir() if p.is_dir()} - {"hydra", "preprocess", "table"})
 FILES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 # What a file leaves for the command line to say.
 MISSING_VALUES = {
@@ -490,7 +490,8 @@ def test_every_optimizer_follows_its_schedule_and_clips(name):
 
 def rates(*overrides: str, steps_per_epoch: int = 10) -> list[float]:
     config = composed("trainer.epochs=10", "rewind.epoch=1", *overrides)
-    schedule = config.schedule.build(PEAK, steps=config.trainer.epochs * steps_per_epoch)
+    schedule = config.schedule.in_steps(steps_per_epoch)
+    schedule = schedule.build(PEAK, steps=config.trainer.epochs * steps_per_epoch)
     return [float(schedule(s)) for s in range(10 * steps_per_epoch + 1)]
 
 
@@ -527,6 +528,22 @@ def test_steps_drop_exactly_at_the_milestones(warmup):
     assert [rate[49], rate[50], rate[75], rate[100]] == pytest.approx(
         [PEAK, PEAK / 10, PEAK / 100, PEAK / 100]
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "half"), [("linear", 0.55), ("cosine", 0.55), ("sqrt", 0.1 + 0.9 * (1 - 0.5**0.5)),
+                        ("exponential", 0.1**0.5)],
+)  # fmt: skip
+@pytest.mark.parametrize("decay", ["0.2", "2ep"])  # of ten epochs of ten steps
+def test_a_stable_rate_falls_at_the_end_alone(shape, half, decay):
+    rate = rates(
+        "schedule=wsd", f"schedule.decay={decay}", f"schedule.shape={shape}", "schedule.final=0.1",
+        "schedule.warmup=1ep",
+    )  # fmt: skip
+    assert rate[:11] == pytest.approx([PEAK * step / 10 for step in range(11)])
+    assert rate[10:81] == pytest.approx([PEAK] * 71)
+    assert [rate[90], rate[100]] == pytest.approx([half * PEAK, 0.1 * PEAK])
+    assert rate[80:] == sorted(rate[80:], reverse=True)
 
 
 def test_constant_is_constant():

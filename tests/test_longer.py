@@ -1,6 +1,7 @@
 """Three epochs and then six are six at once, bit for bit; and why not, where they are not."""
 
 import contextlib
+import itertools
 import logging
 import shutil
 import signal
@@ -18,6 +19,7 @@ from lottery.analysis import price
 from lottery.runs import Run, load_run, runs_of
 from lottery.sweep import plan
 from lottery.tracking import Track, Tracker
+from lottery.training import rates, schedules
 from lottery.training.checkpoints import equal
 from lottery.transfer import transfer
 
@@ -123,6 +125,39 @@ def test_three_epochs_and_then_six_are_six_at_once(labs, caplog, monkeypatch, na
     assert not list((longer.store.root / "work").iterdir())
 
 
+VARIED = (
+    {"name": "constant"},
+    {"name": "constant", "warmup": "3it"},
+    {"name": "constant", "warmup": 0.25},
+    {"name": "step", "milestones": [0.5, 0.75]},
+    {"name": "step", "milestones": ["9it", "40it"], "warmup": "3it"},
+    {"name": "step", "milestones": ["9it", "11it"], "factor": 0.5},
+    {"name": "wsd", "warmup": "3it"},
+    {"name": "wsd", "decay": "10it", "shape": "sqrt"},
+    {"name": "cosine", "final": 0.1},
+    {"name": "exponential_decay", "decay_rate": 0.5, "decay_steps": 5},
+    {"name": "polynomial_decay"},
+)
+LENGTHS = (12, 16, 24)  # steps
+BUILT = [(choices.schedule.of(values), steps) for values in VARIED for steps in LENGTHS]
+
+
+def test_what_schedules_say_of_themselves_is_true():
+    """Whatever two of them: as long as they say that they are alike, each rate is the same."""
+    found = [rates.of_steps(s, 0.1, steps=n, until=n) for s, n in BUILT]
+    pieces = [s.pieces(n) for s, n in BUILT]
+    common = []
+    for (a, ours), (b, theirs) in itertools.combinations(zip(pieces, found, strict=True), 2):
+        part = schedules.alike(a, b)
+        assert part == schedules.alike(b, a)
+        until = min(len(ours), len(theirs), *([] if part is None else [part]))
+        assert ours[:until].tobytes() == theirs[:until].tobytes()
+        common.append(part)
+    assert None in common  # the constant one of 12 steps and of 24
+    assert 9 in common  # that and the first milestone
+    assert common.count(0) > len(common) / 4
+
+
 def test_a_shorter_training_ends_where_a_longer_one_has_passed(labs, caplog, monkeypatch):
     longer, at_once = labs
     six = experiment.train_dense(study(6, *CONSTANT), at_once)
@@ -205,7 +240,8 @@ def test_a_ticket_that_begins_otherwise_is_trained_from_its_start(both, caplog, 
         ),
         (
             ("schedule=step", "schedule.milestones=[0.1]"),
-            "it kept no state before step 1, where they part",
+            "the step schedule of 6 epochs differs from that of 3 from step 2 on, and it kept no "
+            "state before that",
         ),
     ],
 )
@@ -220,26 +256,20 @@ def test_where_it_cannot_go_on_one_line_says_why(labs, caplog, options, reason):
     assert_same(six, experiment.train_dense(study(6, *SHORT, *options), at_once))
 
 
-def test_a_stable_rate_goes_on_from_where_it_began_to_fall(labs, caplog):
+def test_a_stable_rate_goes_on_from_where_it_began_to_fall(trained, tmp_path, caplog):
     """The state there is kept; and a constant rate is the same until it falls."""
-    longer, at_once = labs
-    wsd = (*SHORT, "schedule=wsd", "schedule.decay=2ep")
-    constant = experiment.train_dense(study(5, *CONSTANT), longer)
-    short = experiment.train_dense(study(4, *wsd, "rewind.epoch=0"), longer)
-    assert [str(point) for point in short.points] == ["0ep", "2ep", "4ep"]
-    said(caplog)
+    longer, wsd = copied(trained[0], tmp_path), (*SHORT, "schedule=wsd", "schedule.decay=2ep")
+    constant = experiment.train_dense(study(3, *CONSTANT), longer)
+    short = experiment.train_dense(study(5, *wsd), longer)
+    assert [str(point) for point in short.points] == ["0ep", "1ep", "3ep", "5ep"]
+    shutil.rmtree(constant.path)
     seven = experiment.train_dense(study(7, *wsd), longer)
-    assert said(caplog) == [f"goes on from epoch 5 of dense {constant.key}: 8 of 28 steps are left"]
-    assert_same(seven, experiment.train_dense(study(7, *wsd), at_once))
-    (at_once.store.root / "dense" / seven.key).rename(at_once.store.root / "gone")
-    experiment.train_dense(study(4, *wsd), at_once)
-    said(caplog)
-    again = experiment.train_dense(study(7, *wsd), at_once)
     assert said(caplog) == [
-        f"goes on from epoch 2 of dense {short.key}, and parts from it there: 20 of 28 steps are "
-        "left"
+        f"goes on from epoch 3 of dense {constant.path.name}: 8 of 20 steps are left",
+        f"goes on from epoch 3 of dense {short.key}, and parts from it there: 16 of 28 steps are "
+        "left",
     ]
-    assert_same(seven, again)
+    assert_same(seven, experiment.train_dense(study(7, *wsd), laboratory(tmp_path / "at once")))
 
 
 def test_a_state_that_must_be_kept_is_trained_where_the_shorter_one_did_not(labs, caplog):
@@ -370,7 +400,7 @@ def test_wandb_shows_the_whole_history(labs, monkeypatch):
     rows: list[dict[str, Any]] = []
 
     @contextlib.contextmanager
-    def run(self, key, job_type, tags=()):
+    def run(self, key, job_type, tags=(), name=None):
         yield Track([], log=rows.append)
 
     monkeypatch.setattr(Tracker, "run", run)

@@ -99,7 +99,7 @@ class Beginnings:
         """What a training can go on from."""
         self._known.update(wanted.known)
         own, family = self._rates(wanted.node), self._family(wanted.node)
-        if own is None or family is None:
+        if own is None or family is None or not self._has_related_dense(wanted.node):
             return Found()
         usable, refused = [], []
         for node in self._finished(wanted.node.kind).get(family, ()):
@@ -125,12 +125,13 @@ class Beginnings:
         lengths = own.epochs * spe, other.epochs * spe
         part = alike(own.schedule.pieces(lengths[0]), other.schedule.pieces(lengths[1]))
         common = min(lengths) if part is None else min(part, *lengths)
+        where = "the first step" if common == 0 else f"step {common + 1}"
+        differs = (
+            f"the {own.name} schedule of {own.epochs} epochs differs from that of {other.epochs} "
+            f"from {where} on"
+        )
         if common <= first:
-            where = "the first step" if common == 0 else f"step {common + 1}"
-            return (
-                f"the {own.name} schedule of {own.epochs} epochs differs from that of "
-                f"{other.epochs} from {where} on"
-            )
+            return differs
         if not self._same_mask(wanted.node.identity, node, common, spe):
             return "its mask is another one"
         kept = {s for s in CheckpointFolder(node.path / "checkpoints").steps() if s <= common}
@@ -144,7 +145,7 @@ class Beginnings:
             at = Point.at(lacking, spe).words
             if lacking <= common:
                 return f"it kept no state at {at}, which must be kept now"
-            return f"it kept no state before {Point.at(common, spe).words}, where they part"
+            return f"{differs}, and it kept no state before that"
         latest, parts = tuple(sorted(steps, reverse=True)), part == common < lengths[1]
         return Beginning(node, latest, other.schedule, other.epochs, parts)
 
@@ -173,7 +174,8 @@ class Beginnings:
             if getattr(choices.dynamics.find(name), "knows_length", True):
                 return f"mask.during={name}"
         for chosen in self._training(node)["config"].get("callback", ()):
-            if getattr(choices.callback.find(chosen["name"]), "knows_length", True):
+            kind = choices.callback.find(chosen["name"])
+            if getattr(kind, "knows_length", True) or getattr(kind, "remembers", ()):
                 return f"callback={chosen['name']}"
         return None
 
@@ -219,6 +221,15 @@ class Beginnings:
                     found.setdefault(family, []).append(node)
             self._relatives[kind] = found
         return self._relatives[kind]
+
+    def _has_related_dense(self, node: Node) -> bool:
+        """Whether what comes from a dense network can be alike; most stores have many tickets."""
+        key = (node.identity or {}).get("dense")
+        dense = self._node("dense", key) if key is not None else None
+        if dense is None:
+            return True
+        alike = self._finished("dense").get(self._family(dense) or "", ())
+        return any(other.key != key for other in alike)
 
     def _family(self, node: Node) -> str | None:
         """What all trainings have in common that may begin alike; None: not known."""

@@ -43,8 +43,7 @@ def go_on(
     """
     if recipe.checkpoints(work).steps():
         return None
-    for name in (BEGINNING, *TOLD):  # of an attempt that was killed between these and its states
-        (work / name).unlink(missing_ok=True)
+    _clear(work)  # of an attempt that was killed between these files and its states
     spe = epoch_steps(config)
     wanted = Wanted(
         node, spe, recipe.first_step, frozenset(recipe.keep_steps), _parents(node, config)
@@ -54,12 +53,13 @@ def go_on(
     for beginning in found.usable:
         try:
             reason = _difference(beginning, config, recipe, state, spe)
-        except CheckpointError as error:
-            log.warning("%s", error)
+            if reason is None and (progress := _last_whole(beginning)) is not None:
+                _lay_out(work, beginning, recipe, progress, spe)
+                return Point.at(progress.step, spe)
+        except (CheckpointError, OSError) as error:  # damaged, or removed just now
+            log.warning("not going on from %s %s: %s", node.kind, beginning.node.key, error)
+            _clear(work)
             continue
-        if reason is None and (progress := _last_whole(beginning)) is not None:
-            _lay_out(work, beginning, recipe, progress, spe)
-            return Point.at(progress.step, spe)
         shorter = beginning.epochs < config.trainer.epochs
         if reason is not None and shorter and beginning.schedule == config.schedule.in_steps(spe):
             refusal = refusal or refused_words(
@@ -73,6 +73,11 @@ def go_on(
 def rows_until(work: Path, point: Point | None) -> list[dict[str, float]]:
     """What metrics.csv has of the complete epochs up to a point; None: of none."""
     return [] if point is None else Run(work).metrics[: point.epochs]
+
+
+def _clear(work: Path) -> None:
+    for name in (BEGINNING, *TOLD):
+        (work / name).unlink(missing_ok=True)
 
 
 def _parents(node: Node, config: Training) -> Mapping[str, Any]:

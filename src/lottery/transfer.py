@@ -14,7 +14,7 @@ from typing import Any
 
 from lottery import choices, files
 from lottery.config import Transfer, TransferConfig
-from lottery.data import crop_size, describe
+from lottery.data import crop_size, describe, is_square_image
 from lottery.data.overlap import overlap
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import ConfigError, DataError, DivergedError, TicketError
@@ -174,7 +174,7 @@ def _resize(config: TransferConfig, ticket: Ticket) -> int | None:
             f"({ticket.network.name}, found on {ticket.data}), and {found.name} has "
             f"{found.image_shape[-1]}"
         )
-    if len(takes) == len(found.image_shape) == 3 and takes[0] == takes[1]:
+    if is_square_image(takes) and is_square_image(found.image_shape):
         return None if crop_size(config.data, found.image_shape) == takes[0] else takes[0]
     if found.image_shape != takes:
         shape = "x".join(map(str, takes))

@@ -1,7 +1,7 @@
 """Labelled images: from a named source to seeded splits, and from splits to tf.data."""
 
 from lottery.data.interface import Chunk, Description, EncodedSplit, Share, Split, Splits
-from lottery.data.loading import crop_size, describe, load, summarise
+from lottery.data.loading import crop_size, describe, is_square_image, load, summarise
 
 __all__ = [
     "Chunk",
@@ -12,6 +12,7 @@ __all__ = [
     "Splits",
     "crop_size",
     "describe",
+    "is_square_image",
     "load",
     "summarise",
 ]

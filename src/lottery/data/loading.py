@@ -222,7 +222,7 @@ def _input_shape(config: Data, stored: Shape) -> Shape:
                 f"data.{name}={list(values)} must have 1 or {channels} values: "
                 f"the images have {channels} channels"
             )
-    if len(stored) != 3 or stored[0] != stored[1]:
+    if not is_square_image(stored):
         for f in _of_images(config):
             raise ConfigError(f"data.{f} is for square images, and these are {stored}")
         return stored
@@ -234,6 +234,11 @@ def _input_shape(config: Data, stored: Shape) -> Shape:
         )
     size = config.resize or crop_size(config, stored)
     return size, size, channels
+
+
+def is_square_image(shape: Shape) -> bool:
+    """Whether examples of that shape can be cropped and resized."""
+    return len(shape) == 3 and shape[0] == shape[1]
 
 
 def _of_images(config: Data) -> list[str]:

@@ -24,7 +24,7 @@ from lottery import choices
 from lottery.config import Data
 from lottery.data import images
 from lottery.data.interface import Images, Rows
-from lottery.data.loading import Members, split_members
+from lottery.data.loading import Members, is_square_image, split_members
 from lottery.data.sources import Source
 from lottery.data.sources.records import Records
 from lottery.errors import DataError, LotteryError
@@ -172,8 +172,9 @@ def _sized(before: Data, after: Data) -> tuple[Source, Source, int]:
     sources = [config.open() for config in configs]
     types = {getattr(source, "dtype", "uint8") for source in sources}
     shapes = [source.image_shape for source in sources]
-    of_images = all(len(shape) == 3 and shape[0] == shape[1] for shape in shapes)
-    if types != {"uint8"} or not of_images:  # only pixels can be compared in another size
+    if types != {"uint8"} or not all(
+        map(is_square_image, shapes)
+    ):  # only pixels can be compared in another size
         if len(types) > 1 or len(set(shapes)) > 1:
             raise DataError(
                 f"{sources[0].name} holds {_told(sources[0])}, and {sources[1].name} "

@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lottery.config import Data
@@ -38,6 +38,11 @@ class Sides:
         return self.original is not None and self.original < self.stored
 
     @property
+    def least_share(self) -> float:
+        """The part that a crop must leave, not to be warned of."""
+        return SMALL_PART_OF_ENLARGED if self.enlarged else SMALL_PART
+
+    @property
     def share(self) -> float:
         """The part of a stored image that a crop leaves."""
         return (self.cropped / self.stored) ** 2
@@ -56,8 +61,10 @@ class Summary:
     classes: int
     kept: tuple[str, ...]
     """The names of the classes, if others were left out."""
-    channels: int
-    sides: Sides
+    shape: tuple[int, ...]
+    """Of an example as stored."""
+    sides: Sides | None
+    """None of examples that are no square images."""
     random_areas: bool
     """Whether training images are random areas, resized to the crop."""
     most: tuple[str, int]
@@ -71,19 +78,22 @@ class Summary:
         kind = f" ({self.source})" if self.source != self.name else ""
         kept = ", ".join(self.kept[:5]) + (", …" if len(self.kept) > 5 else "")
         kept = kept and f" ({kept})"
+        noun = "image" if self.sides else "example"
         return (
             f"data {self.name}{kind}: {self.train:,} training, {self.validation:,} validation and "
-            f"{self.test:,} test images of {self.classes:,} classes{kept}; an image is "
-            f"{self._way}; one validation image weighs {100 / self.validation:.2g} points"
+            f"{self.test:,} test {noun}s of {self.classes:,} classes{kept}; an {noun} is "
+            f"{self._way}; one validation {noun} weighs {100 / self.validation:.2g} points"
         )
 
     @property
     def _way(self) -> str:
         """What becomes of an image before the network sees it."""
         sides, way = self.sides, []
+        if sides is None:
+            return f"an array of {'x'.join(map(str, self.shape))}"
         if sides.original not in (None, sides.stored):
             way.append(f"about {sides.original} pixels as published")
-        stored = f"{sides.stored}x{sides.stored}x{self.channels}"
+        stored = "x".join(map(str, self.shape))
         if sides.network == sides.cropped == sides.stored and not self.random_areas:
             return " -> ".join([*way, f"{stored}, as stored and as the network sees it"])
         way.append(f"{stored} as stored")
@@ -95,8 +105,7 @@ class Summary:
     def warnings(self) -> Iterator[str]:
         """What may make a result worth less than it looks."""
         sides = self.sides
-        limit = SMALL_PART_OF_ENLARGED if sides.enlarged else SMALL_PART
-        if sides.share <= limit:
+        if sides is not None and sides.share <= sides.least_share:
             was = f", of about {sides.original} pixels enlarged," if sides.enlarged else ""
             yield (
                 f"a crop of {sides.cropped} pixels from the images of {self.name}{was} stored at "
@@ -114,37 +123,31 @@ class Summary:
 
     def result(self) -> dict[str, Any]:
         """What a result keeps of it, besides what it has of validation and test."""
-        sides = {"stored": self.sides.stored, "cropped": self.sides.cropped}
-        return {
-            "train_examples": self.train,
-            "image_sides": {
-                "original": self.sides.original,
-                **sides,
-                "network": self.sides.network,
-            },
-        }
+        sides = {} if self.sides is None else {"image_sides": asdict(self.sides)}
+        return {"train_examples": self.train, **sides}
 
 
 def summarised(
     config: Data, source: "Source", description: Description, train_labels: Labels
 ) -> Summary:
     """Of a source that is open; ``train_labels`` are those of the training split."""
-    from lottery.data.loading import crop_size
+    from lottery.data.loading import crop_size, is_square_image
     from lottery.data.sources import KnowsOriginals
 
     counted = _counts(train_labels, description.classes)
-    stored, _, channels = description.image_shape
-    original = source.original_side() if isinstance(source, KnowsOriginals) else None
+    shape, sides = description.image_shape, None
+    if is_square_image(shape):
+        original = source.original_side() if isinstance(source, KnowsOriginals) else None
+        cropped, network = crop_size(config, shape), description.input_shape[0]
+        sides = Sides(original, shape[0], cropped, network)
     return Summary(
         name=description.name,
         source=config.source,
         **description.sizes,
         classes=len(description.classes),
         kept=description.classes if config.classes is not None else (),
-        channels=channels,
-        sides=Sides(
-            original, stored, crop_size(config, description.image_shape), description.input_shape[0]
-        ),
+        shape=shape,
+        sides=sides,
         random_areas=config.crop == "resized",
         most=max(counted.items(), key=lambda item: item[1]),
         fewest=min(counted.items(), key=lambda item: item[1]),

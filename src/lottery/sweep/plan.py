@@ -216,12 +216,13 @@ def _begun(config: Any, runs: Lineage, beginnings: Beginnings) -> dict[str, floa
     }
     starts |= {branch.node.key: (branch.first, True) for branch in runs.branches}
     found = {}
+    last = config.schedule.in_steps(spe).keeps(config.trainer.epochs * spe)
     for node in missing:
         first, told = starts.get(node.key, (START, True))
         if not told:  # what it starts with depends on how a network ended
             continue
-        kept = _kept(config, node, runs)
-        wanted = Wanted(node, spe, first.step(spe), frozenset(p.step(spe) for p in kept), known)
+        kept = frozenset((*(p.step(spe) for p in _kept(config, node, runs)), *last))
+        wanted = Wanted(node, spe, first.step(spe), kept, known)
         if usable := beginnings.of(wanted).usable:
             found[node.key] = usable[0].step / spe - first.step(spe) / spe
     return found

@@ -21,5 +21,7 @@ def of_steps(schedule: Schedule, peak: float, *, steps: int, until: int) -> "np.
 
         return tf.map_fn(one, numbers, fn_output_signature=tf.float32)
 
-    compiled = tf.function(each, autograph=False)
+    # As a concrete function: of others TensorFlow counts the tracings, and warns.
+    signature = tf.TensorSpec([None], tf.int64)
+    compiled = tf.function(each, autograph=False).get_concrete_function(signature)
     return np.asarray(compiled(tf.range(until, dtype=tf.int64)))
