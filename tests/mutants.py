@@ -537,9 +537,9 @@ MUTANTS = [
         ("test_store_tool.py",),
     ),
     Mutant(
-        "a running job needs no parents", "upkeep/removal.py",
-        "inventory.ancestors(user.needs) & keys", "set(user.needs) & keys",
-        "right for what a job computes itself",
+        "what is computed needs no parents", "store.py",
+        "needs=sorted({node.key} | references(identity))", "needs=[node.key]",
+        "a command names all that it needs besides",
         ("test_store_tool.py",),
     ),
     Mutant(

@@ -173,6 +173,16 @@ def test_a_finished_command_is_noted_too(real_sweep):
     assert "kind" not in tool("show", output, f"store={outputs / 'store'}")
 
 
+def test_what_is_made_on_the_way_knows_its_command_too(tmp_path):
+    store = Store(tmp_path / "store")
+    asked = Request("python prune.py x", str(tmp_path), ("ticket/" + "0" * 20,))
+    with asking(store, asked):
+        node = store.compute("score", {"ranked": "0" * 20}, lambda work: None)
+    alone = store.compute("score", {"ranked": "1" * 20}, lambda work: None)
+    assert listing.details(store, node.key).asked == (asked,)
+    assert listing.details(store, alone.key).asked == ()
+
+
 def test_a_job_whose_store_is_not_its_own_is_not_noted_and_goes_on(study, monkeypatch):
     def not_ours(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
@@ -233,6 +243,9 @@ def test_a_key_that_does_not_exist_is_answered_by_the_nearest(study):
     said = refused("show", wrong, f"store={study.root}")
     assert said.startswith(f"the store {study.root} has no node {wrong}; the nearest: ticket/")
     assert said.split("the nearest: ")[1].split()[0] == f"ticket/{study.ticket_key}"
+    (study.root / "work" / f"ticket-{'0' * 20}.0123456789ab").mkdir()
+    with pytest.raises(StoreError, match=f"ticket/{'0' * 20} is begun and not finished"):
+        listing.details(study.store, "0" * 20)
     assert "no run store" in refused("ls", "store=/nowhere")
     assert "did you mean verify" in refused("verifi", f"store={study.root}")
 
@@ -258,8 +271,9 @@ def test_rm_of_a_ticket_leaves_what_it_comes_from(study):
     removal.remove(study.store, [study.ticket_key], dry_run=False)
     left = Inventory.of(study.store).entries.values()
     assert sorted(entry.kind for entry in left) == ["child", "child", "dense", "line", "mask"]
-    again = find_ticket(study.config, laboratory(study.root.parent))
-    assert again["ticket"]["key"] == study.ticket_key
+    missing = lineage(study.config, study.store).rounds[0]
+    assert missing.mask.done
+    assert not missing.ticket.done
 
 
 def test_rm_refuses_what_a_running_job_needs(study):
@@ -280,7 +294,7 @@ def test_rm_refuses_the_parent_of_a_node_that_is_being_computed(study):
     seen = []
 
     def produce(work: Path) -> None:
-        with pytest.raises(StoreError, match=f"dense/{study.dense_key} .*is needed by process"):
+        with pytest.raises(StoreError, match=f"dense/{study.dense_key}, which would go, is needed"):
             removal.remove(study.store, [study.dense_key])
         seen.append(work)
 

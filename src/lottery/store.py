@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,8 @@ def key_of(kind: str, identity: Mapping[str, Any]) -> str:
 
 
 _KEY = re.compile("[0-9a-f]{20}")
+output_folder: ContextVar[str] = ContextVar("output_folder")
+"""Of the command that is at work; who computes a node says so in it."""
 
 
 def references(value: Any) -> set[str]:
@@ -143,6 +146,7 @@ class Store:
                         "identity": identity,
                         "version": VERSION,
                         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                        "output": output_folder.get(None),
                         "files": contents(work, without="done.json"),
                     },
                 )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 from lottery.config import Data
+from lottery.data import is_square_image
 from lottery.export.images import Images
 from lottery.export.metadata import About
 from lottery.tickets import Ticket
@@ -15,10 +16,11 @@ def of_ticket(ticket: Ticket, data: Data | None, found: Images | None, pixels: b
     ``data`` are the options of its data set, and ``found`` its images, both None if unknown.
     ``pixels`` is whether files take pixels from 0 to 255, or normalised images.
     """
-    side, _, channels = ticket.network.input_shape
+    shape = ticket.network.input_shape
+    side, channels = shape[0] if is_square_image(shape) else None, shape[-1]
     mean, std = ticket.statistics
-    sides = _sides(ticket, data, found)
-    before = "; ".join(_steps(sides))
+    sides = None if side is None else _sides(ticket, data, found)
+    before = "give the array as it is" if sides is None else "; ".join(_steps(sides))
     details = {
         "version": 1,
         "ticket": ticket.key,
@@ -48,7 +50,7 @@ def of_ticket(ticket: Ticket, data: Data | None, found: Images | None, pixels: b
 
 def _sides(ticket: Ticket, data: Data | None, found: Images | None) -> dict[str, int | None]:
     """Those of :class:`lottery.data.summary.Sides`; None where nobody knows."""
-    if found is not None:
+    if found is not None and found.splits.summary.sides is not None:
         return asdict(found.splits.summary.sides)
     stored = None if data is None else data.stored_size
     cropped = None if data is None else data.image_size or stored

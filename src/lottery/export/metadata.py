@@ -24,7 +24,7 @@ from lottery.quiet import quiet_stderr
 LABELS, DETAILS = "labels.txt", "lottery.json"
 
 _AXIS_LABELS = 2  # of AssociatedFileType
-_IMAGE, _NORMALIZATION = 2, 1  # of the unions ContentProperties and ProcessUnitOptions
+_FEATURES, _IMAGE, _NORMALIZATION = 1, 2, 1  # of the unions ContentProperties, ProcessUnitOptions
 _COLOURS = {3: 1, 1: 2}  # ColorSpaceType by channels: RGB, grey
 
 
@@ -36,7 +36,8 @@ class About:
     """What it is, in a line."""
     classes: tuple[str, ...]
     """Names by output."""
-    side: int
+    side: int | None
+    """In pixels, of the square images that it takes; None if it takes no such."""
     channels: int
     before: str
     """What must happen to an image before it is put in, in words."""
@@ -110,9 +111,12 @@ def _flatbuffer(about: About) -> bytes:
     def floats(values: Sequence[float]) -> int:
         return int(builder.CreateNumpyVector(np.array(values, np.float32)))
 
-    size = table(("Uint32", about.side), ("Uint32", about.side))
-    image = table(("Uint8", _COLOURS.get(about.channels, 0)), size)
-    content = table(("Uint8", _IMAGE), image)
+    if about.side is None:
+        content = table(("Uint8", _FEATURES), table())
+    else:
+        size = table(("Uint32", about.side), ("Uint32", about.side))
+        image = table(("Uint8", _COLOURS.get(about.channels, 0)), size)
+        content = table(("Uint8", _IMAGE), image)
     normalisation = table(floats(about.mean), floats(about.std))
     process = table(("Uint8", _NORMALIZATION), normalisation)
     taken = table(text("image"), text(about.before), None, content, vector(process))

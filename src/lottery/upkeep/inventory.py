@@ -160,6 +160,11 @@ class Inventory:
         if len(word) >= SHORTEST and begun:
             listed = ", ".join(self.entries[key].name for key in sorted(begun)[:5])
             raise StoreError(f"{len(begun)} keys begin with {word}: {listed}: type more of it")
+        if len(word) >= SHORTEST and (works := list((self.root / "work").glob(f"*-{word}*"))):
+            kind, _, key = works[0].name.partition(".")[0].rpartition("-")
+            raise StoreError(
+                f"{kind}/{key} is begun and not finished: there is nothing to tell yet"
+            )
         raise StoreError(f"the store {self.root} has no node {named}{self._near(word)}")
 
     def _near(self, word: str) -> str:

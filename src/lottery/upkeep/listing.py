@@ -182,7 +182,12 @@ def details(store: Store, name: str) -> Details:
         tuple(there),
         tuple(key for key in above if key not in inventory.entries),
         tuple(sorted(children.values(), key=lambda child: (child.kind, child.finished))),
-        _by_key(requests(store.root)).get(entry.key, ()),
+        # States and scores are made on the way, by a command that did not know it beforehand.
+        tuple(
+            request
+            for request in requests(store.root)
+            if entry.key in request.keys or request.output == entry.about.get("output")
+        ),
         _parts(entry),
     )
 

@@ -124,7 +124,7 @@ def show_details(store: Store, found: Details, console: Console | None = None) -
         console.print(f"    {request.command}")
         console.print(f"    {request.output}{gone}")
     if not found.asked:
-        console.print("  asked for by: not known, for it is older than that record")
+        console.print("  asked for by no command, or before that was recorded")
     _names("comes from", [*found.parents, *(f"{key} (not here)" for key in found.gone)], console)
     _names("what comes from it", [child.name for child in found.children], console)
     at_work = users(store)

@@ -81,10 +81,11 @@ def _check_unqueued(store: Store, asked: Sequence[Request]) -> None:
 def _check_unused(inventory: Inventory, keys: set[str], at_work: Sequence[User]) -> None:
     """Raise :class:`StoreError` if a process needs one of these nodes."""
     for user in at_work:
-        if needed := sorted(inventory.ancestors(user.needs) & keys):
-            names = [inventory.entries[key].name for key in needed if key in inventory.entries]
-            more = f" and {len(names) - 1} more" if names[1:] else ""
+        # What comes from a node goes with it, so what a needed one comes from is refused as well.
+        if needed := sorted(user.needs & keys):
+            more = f" and {len(needed) - 1} more" if needed[1:] else ""
             where = f", which writes to {user.output}" if user.output else ""
             raise StoreError(
-                f"{names[0]}{more} is needed by {user}{where}: wait until it has ended, or end it"
+                f"{inventory.entries[needed[0]].name}{more}, which would go, is needed by "
+                f"{user}{where}: wait until it has ended, or end it"
             )

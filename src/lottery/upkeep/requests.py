@@ -17,7 +17,7 @@ from typing import Any
 
 from lottery import files
 from lottery.lineage import Lineage, scored
-from lottery.store import Store
+from lottery.store import Store, output_folder
 from lottery.upkeep.users import if_ours, using
 
 FOLDER = "asked"
@@ -94,7 +94,11 @@ def asking(store: Store, asked: Request) -> Iterator[None]:
     """Note a request; while the block runs, nothing that it needs is removed from the store."""
     with using(store, asked.keys, asked.command, asked.output):
         note(store, asked)
-        yield
+        before = output_folder.set(asked.output)
+        try:
+            yield
+        finally:
+            output_folder.reset(before)
 
 
 def note(store: Store, asked: Request) -> None:
