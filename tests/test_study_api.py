@@ -167,6 +167,21 @@ def composed_data_of(study: lottery.Study):
     return composed(*options).data
 
 
+def test_a_network_may_begin_with_its_own_weights(tmp_path):
+    """They are epoch 0, and in the key."""
+    keras.utils.set_random_seed(3)
+    own = network()
+    study = study_in(tmp_path, model=own, pretrained=True, options=["rewind.epoch=0"])
+    dense = study.dense().run
+    for variable in own.trainable_variables:
+        np.testing.assert_array_equal(dense.weights(0)[variable.path], variable.numpy())
+    same = keras.models.clone_model(own)
+    same.set_weights(own.get_weights())
+    assert key_of(study_in(tmp_path, model=same, pretrained=True)) == dense.key
+    assert key_of(study_in(tmp_path, model=network(), pretrained=True)) != dense.key
+    assert key_of(study_in(tmp_path, model=own)) != dense.key
+
+
 SHAPES = {
     "features": ((12,), lambda x: layers.Dense(8, name="a")(x)),
     "series": ((6, 2), lambda x: layers.LSTM(5, name="a")(x)),

@@ -1,6 +1,8 @@
 """A study of one's own network and data, in a notebook or a script."""
 
+import hashlib
 import inspect
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +26,8 @@ class Study:
 
     ``model`` is a functional or Sequential Keras network that ends in logits, a function
     ``(input_shape, classes)`` or ``()`` that makes one, or the name of a choice such as
-    ``"resnet20"``. It is trained from fresh weights, which follow from the seed: those that it has
-    do not matter.
+    ``"resnet20"``. It is trained from fresh weights, which follow from the seed; with
+    ``pretrained`` from those that it has.
 
     ``data`` are arrays ``(x, y)``, a finite ``tf.data.Dataset`` of such pairs, a file of
     ``numpy.savez``, or the name of a choice such as ``"cifar10"``. Examples x [N, ...] are taken as
@@ -50,6 +52,7 @@ class Study:
     epochs: int | None = None
     batch_size: int | None = None
     seed: int = 0
+    pretrained: bool = False
     classes: Sequence[str] | None = None
     outputs: str | Path = OUTPUTS
     options: Sequence[str] = ()
@@ -61,7 +64,7 @@ class Study:
             "logger=csv",
             session.value("paths.outputs", str(Path(self.outputs).resolve())),
             *source,
-            *_network(self.model, shape, count),
+            *_network(self, shape, count),
             *optimizers.chosen(self.optimizer),
         ]
         for option, given in (
@@ -153,9 +156,14 @@ class Study:
         return session.told(method, self._common, _texts(options), str(self.outputs))
 
 
-def _network(model: Any, shape: tuple[int, ...] | None, classes: int | None) -> list[str]:
+def _network(study: Study, shape: tuple[int, ...] | None, classes: int | None) -> list[str]:
     """The overrides that choose the network."""
+    model: Any = study.model
     if isinstance(model, str):
+        if study.pretrained:
+            raise ConfigError(
+                f'model={model} has fresh weights: options=["model.weights=<file>"] has others'
+            )
         return [f"model={model}"]
     if shape is None or classes is None:
         raise ConfigError(
@@ -186,7 +194,26 @@ def _network(model: Any, shape: tuple[int, ...] | None, classes: int | None) -> 
         raise ConfigError(
             f"the examples have the shape {shape}, and the network says: {error}"
         ) from error
-    return [session.offer(choices.model, "given", {"architecture": architecture})]
+    chosen = [session.offer(choices.model, "given", {"architecture": architecture})]
+    if study.pretrained:
+        chosen.append(session.value("model.weights", str(_saved(model, Path(study.outputs)))))
+    return chosen
+
+
+def _saved(model: "keras.Model", outputs: Path) -> Path:
+    """A file with the weights of a network, named by what they are."""
+    import keras
+
+    content = hashlib.sha256()
+    for variable in model.variables:
+        content.update(variable.numpy().tobytes())
+    path = (outputs / "weights" / f"{content.hexdigest()[:20]}.weights.h5").resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        written = Path(folder, path.name)
+        keras.Model(model.inputs[0], model.outputs[0]).save_weights(written)
+        written.rename(path)
+    return path
 
 
 def _grid(percentile: Any = None, rewind: Any = None, seed: Any = None) -> list[str]:
