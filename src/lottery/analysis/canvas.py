@@ -136,6 +136,7 @@ def density_axis(
     """A logarithmic axis of densities in percent, sparser to the right, ``inches`` wide."""
     ax.set_xscale("log")
     ax.xaxis.set_inverted(True)
+    ax.margins(0.08)  # the winner's star is whole, at the ends too
     ticks = _apart(round_densities(densities), densities, inches, on)
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()

@@ -71,7 +71,8 @@ def _panel(ax: Any, heat: Heat, norm: Any, on: Canvas, cell: float) -> Any:
                         color="white" if strong else "black")  # fmt: skip
     if heat.winner:
         y, x = heat.winner
-        ax.add_patch(plt.Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, lw=2.5, ec="black"))
+        frame = plt.Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, lw=2, ec="black")
+        ax.add_patch(frame).set_clip_on(False)  # as wide at the edge of the map
     columns = heat.grid.columns
     upright = max(width_of(name, on.small) for name in columns) + 0.04 > cell
     ax.set_xticks(range(len(columns)), columns, rotation=90 if upright else 0)
