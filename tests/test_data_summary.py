@@ -63,7 +63,10 @@ def test_crops_of_enlarged_images_are_warned_of(tmp_path):
     assert found.sides == Sides(original=32, stored=256, cropped=64, network=64)
     assert "about 32 pixels as published -> 256x256x3 as stored -> 64x64 cropped" in found.line
     (warning,) = found.warnings()
-    assert "of about 32 pixels enlarged, stored at 256 leaves 6.2 % of each (1/16)" in warning
+    assert "of about 32 pixels, are enlarged to 256 and cropped to 64, so the network" in warning
+    assert warning.endswith(
+        "sees 6.2 % of each (1/16): data.image_size=null data.resize=64 shows it the whole"
+    )
     whole = folder(tmp_path, image_size=None, resize=64)  # as the warning says
     assert warnings(whole) == []
     assert data.summarise(whole).sides.network == 64

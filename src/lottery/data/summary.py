@@ -106,12 +106,16 @@ class Summary:
         """What may make a result worth less than it looks."""
         sides = self.sides
         if sides is not None and sides.share <= sides.least_share:
-            was = f", of about {sides.original} pixels enlarged," if sides.enlarged else ""
+            stored = f"images of {self.name} are stored at {sides.stored} pixels"
+            if sides.enlarged:
+                stored = (
+                    f"images of {self.name}, of about {sides.original} pixels, are enlarged to "
+                    f"{sides.stored}"
+                )
             yield (
-                f"a crop of {sides.cropped} pixels from the images of {self.name}{was} stored at "
-                f"{sides.stored} leaves {100 * sides.share:.2g} % of each (1/"
-                f"{1 / sides.share:.3g}): data.image_size=null data.resize={sides.network} shows "
-                "the network all of it"
+                f"{stored} and cropped to {sides.cropped}, so the network sees "
+                f"{100 * sides.share:.2g} % of each (1/{1 / sides.share:.3g}): "
+                f"data.image_size=null data.resize={sides.network} shows it the whole"
             )
         ratio = self.most[1] / self.fewest[1]
         if ratio >= UNEVEN:
