@@ -466,9 +466,9 @@ def test_helpers_are_no_networks(name):
     [
         ("resnet20", {"depth": 3}, "option model.depth is unknown to model=resnet20"),
         ("MobileNet", {"depth_multiplyer": 2}, "did you mean depth_multiplier"),
-        ("MobileNet", {"weights": "imagenet"}, "option model.weights is unknown to"),
+        ("MobileNet", {"include_top": False}, "option model.include_top is unknown to"),
         ("MobileNet", {"alpha": 0.5}, "option model.alpha is unknown to model=MobileNet"),
-        ("VGG16", {"width": 0.5}, r"unknown to model=VGG16: it has no options$"),
+        ("VGG16", {"width": 0.5}, r"unknown to model=VGG16; did you mean weights\?"),
         (
             "MobileNet",
             {"depth_multiplier": "abc"},

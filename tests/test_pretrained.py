@@ -205,6 +205,11 @@ def test_what_does_not_fit_is_said_in_a_line(before, tmp_path, lab):
         assert message in said
 
 
+def test_the_weights_of_keras_itself_have_to_be_a_file():
+    (said,) = errors(starting("imagenet", *FEW), CHECKS[0])
+    assert said.endswith("keras.applications.<network>(weights='imagenet').save('imagenet.keras')")
+
+
 def test_a_transfer_of_such_a_ticket_knows_all_images_that_it_has_seen(before, tmp_path, lab):
     config = starting(before[1], *OTHERS, "mask.percentile=60")
     ticket = runs_of(find_ticket(config, lab))["ticket"]

@@ -65,7 +65,15 @@ def digest(place: str) -> str:
     try:
         file = next(f for f in (path / "done.json", path / "result.json", path) if f.exists())
     except StopIteration:
-        raise ConfigError(f"model.weights={place}: there is no such file or folder") from None
+        hint = (
+            ""
+            if place != "imagenet"
+            else (
+                "; save those of Keras once, as a file: keras.applications.<network>("
+                "weights='imagenet').save('imagenet.keras')"
+            )
+        )
+        raise ConfigError(f"model.weights={place}: there is no such file or folder{hint}") from None
     status = file.stat()
     return _digest(place, (status.st_ino, status.st_size, status.st_mtime_ns))
 
