@@ -134,7 +134,7 @@ def test_uneven_classes_are_warned_of_with_their_ratio(tmp_path):
 
 
 def test_it_is_told_once(caplog):
-    about = Summary("birds", "folder", 90, 10, 20, 2, (), 3, Sides(None, 8, 8, 8), False,
+    about = Summary("birds", "folder", 90, 10, 20, 2, (), (8, 8, 3), Sides(None, 8, 8, 8), False,
                     ("a", 50), ("b", 40))  # fmt: skip
     with caplog.at_level(logging.INFO):
         summary.tell(about)
