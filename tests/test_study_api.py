@@ -207,7 +207,9 @@ def test_examples_may_have_any_shape(tmp_path, kind):
 
 def test_a_grid_has_a_verdict_and_a_winner(study, ticket):
     """The sweep notes what was asked for, so that it can be asked for again."""
-    grid = study.grid("verdict.level=null", "verdict.tolerance=50", percentile=[50, 70], rewind=[1])
+    grid = study.grid(
+        "verdict.level=null", "verdict.tolerance=50", percentile=np.array([50, 70]), rewind=[1]
+    )
     assert sorted(grid.cells["percentile"]) == [50, 70]
     assert grid.winner.run.key == load_run(grid.winner.folder).key
     assert grid.verdict["winner"]["command"] == (

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
@@ -41,9 +42,9 @@ _CONF = Path(__file__).parents[3] / "conf"
 def told(method: str, common: Sequence[str], own: Sequence[str], outputs: str) -> Path:
     """The output folder of what a method of ``lottery.Study`` asks for, with these overrides.
 
-    ``method`` is one of :data:`STUDIES`. The ``common`` overrides go into a primary
-    config of their own, so that logs and results name what is asked for, the ``own`` ones, alone.
-    Raises :class:`LotteryError` for what the scripts print as one line.
+    ``method`` is one of :data:`STUDIES`. The ``common`` overrides go into a primary config of their
+    own, so that logs and results name what is asked for, the ``own`` ones, alone. Raises
+    :class:`LotteryError` for what the scripts print as one line.
     """
     study = STUDIES[method]
     known, sweep = studies.find(study), method in SWEEPS
@@ -126,6 +127,8 @@ def offer(kind: choices.Kind, name: str, options: dict[str, Any]) -> str:
 
 
 def _written(given: Any) -> str:
+    if isinstance(given, np.generic):
+        given = given.item()
     if given is None:
         return "null"
     if isinstance(given, bool):

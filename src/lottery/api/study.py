@@ -67,12 +67,8 @@ class Study:
             *_network(self, shape, count),
             *optimizers.chosen(self.optimizer),
         ]
-        for option, given in (
-            ("trainer.epochs", self.epochs),
-            ("trainer.batch_size", self.batch_size),
-        ):
-            if given is not None:
-                common.append(session.value(option, given))
+        length = {"trainer.epochs": self.epochs, "trainer.batch_size": self.batch_size}
+        common += [session.value(o, given) for o, given in length.items() if given is not None]
         common += [session.value("seed", self.seed), *_texts(self.options)]
         object.__setattr__(self, "_common", common)
 
@@ -139,14 +135,8 @@ class Study:
         if epochs is not None:
             about.append(session.value("trainer.epochs", epochs))
         kept = (
-            "logger",
-            "paths.",
-            "optimizer",
-            "schedule",
-            "seed",
-            "trainer.batch_size",
-            "plugins",
-        )
+            "logger", "paths.", "optimizer", "schedule", "seed", "trainer.batch_size", "plugins",
+        )  # fmt: skip
         common = [o for o in self._common if o.startswith(kept)]
         own = [*about, *_texts(options)]
         folder = session.told("transfer", [*common, *source], own, str(self.outputs))
