@@ -140,6 +140,12 @@ def test_p_values_are_those_of_the_verdict() -> None:
     assert any("of one cell alone" in note for note in alone.notes)
 
 
+def test_a_grid_with_nothing_pruned_has_its_columns_once() -> None:
+    made = table([cell(percentile, 900) for percentile in (0, 50, 80)], rows="series")
+    header = paper_formats.as_csv(made).splitlines()[0].split(",")
+    assert len({*header}) == len(header)
+
+
 def test_a_row_a_series_has_a_column_a_percentile() -> None:
     cells = [cell(p, 900 - p + s, seed=s, **{"mask.scope.name": scope})
              for p in (80, 90) for s in (0, 1) for scope in ("erk", "global")

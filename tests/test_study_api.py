@@ -299,6 +299,16 @@ def sequential(*inside, classes=3, **last):
         ({"data": "nowhere.npz"}, "nowhere.npz"),
         ({"optimizer": 3}, "give one of Keras"),
         ({"optimizer": keras.optimizers.Adam(clipvalue=1.0)}, "clipvalue"),
+        (
+            {
+                "optimizer": keras.optimizers.SGD(
+                    keras.optimizers.schedules.CosineDecay(
+                        0.0, 9, warmup_target=0.1, warmup_steps=3
+                    )
+                )
+            },
+            "schedule.warmup=3it",
+        ),
         ({"options": "mask=channel"}, "options are texts"),
         ({"options": ["mask.percentile=50,60"]}, "for a whole study"),
         ({"options": ["trainer.epoch=2"]}, "did you mean trainer.epochs"),

@@ -222,7 +222,7 @@ def _by_series(
     for entry in pruned:
         series.setdefault(entry.series, {})[entry.percentile or 0.0] = entry
     columns, picks = list(_stub(study)), []
-    for percentile in (0.0, *sorted({e.percentile or 0.0 for e in pruned})):
+    for percentile in sorted({0.0, *(e.percentile or 0.0 for e in pruned)}):
         alike = [e for e in pruned if e.percentile == percentile]
         densities = {_about(e.values["density"]) for e in alike}
         one = len(densities) <= 1  # else each has its own, beside its accuracy

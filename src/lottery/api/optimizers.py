@@ -64,6 +64,15 @@ def _schedule(rate: Any) -> list[str]:
             f"{', '.join(choices.schedule.names())})"
         )
     options = {f.name for f in fields(choices.schedule.find(name))} - {"name"}
+    if config.get("warmup_target") is not None:
+        steps = config["warmup_steps"]
+        raise ConfigError(
+            f"{kind}(warmup_target={config['warmup_target']}) cannot be chosen: make it without a "
+            f'warm-up, from its peak on, and add options=["schedule.warmup={steps}it"]'
+        )
+    others = set(config) - options - {peak, "name", "warmup_target", "warmup_steps"}
+    if others:
+        raise ConfigError(f"{kind}({', '.join(sorted(others))}=…) cannot be chosen here")
     overrides = [
         session.value(f"schedule.{option}", given)
         for option, given in config.items()
