@@ -1,5 +1,6 @@
 """Studies of one's own network and arrays, from Python: the same keys, results and reports."""
 
+import io
 import logging
 import os
 import signal
@@ -27,6 +28,7 @@ from lottery.data import load
 from lottery.errors import LotteryError
 from lottery.runs import load_run
 from lottery.store import Store
+from lottery.trainings import load_data
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(240, 12)).astype("float32")
@@ -117,19 +119,26 @@ def test_keys_hold_what_is_trained_on_what_and_nothing_else(tmp_path):
     """Neither names that Keras counts, nor how data and optimizer are given."""
     same = key_of(study_in(tmp_path))
     layers.Dropout(0.5)  # counted on
+    flipped = [
+        key_of(study_in(tmp_path, model=sequential(layers.RandomFlip()), data=(X, Y)))
+        for _ in range(2)
+    ]
+    assert flipped[0] == flipped[1]
     as_dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(7)
     np.savez(tmp_path / "all.npz", x_train=X, y_train=Y)
     for other in (
         {"model": network()}, {"model": network}, {"model": lambda: network()},
         {"data": (X.astype("float64"), Y[:, None])}, {"data": as_dataset},
-        {"data": tmp_path / "all.npz"}, {"classes": ["a", "b", "c"]},
+        {"data": tmp_path / "all.npz"}, {"classes": ["0", "1", "2"]},
+        {"data": tf.data.Dataset.from_tensor_slices((X, Y[:, None])).batch(7)},
+        {"data": tf.data.Dataset.from_tensor_slices((X, Y[:, None]))},
         {"optimizer": "sgd"}, {"validation": 0.1},
     ):  # fmt: skip
         assert key_of(study_in(tmp_path, **other)) == same, other
     wider = keras.Sequential([keras.Input((12,)), layers.Dense(3, name="logits")])
     for other in (
         {"model": wider}, {"data": (X + 1, Y)}, {"data": (X[::-1], Y[::-1])},
-        {"data": (X, Y[::-1])}, {"seed": 1},
+        {"data": (X, Y[::-1])}, {"seed": 1}, {"classes": ["a", "b", "c"]},
         {"validation": 0.2}, {"test": (X[:30], Y[:30])}, {"validation": (X[:30], Y[:30])},
         {"optimizer": keras.optimizers.Adam()}, {"epochs": 3}, {"options": ["data.mixup=0.1"]},
     ):  # fmt: skip
@@ -242,12 +251,58 @@ def test_a_ticket_travels_and_is_exported(study, ticket, folder):
 def test_the_process_is_left_as_it_was(study, ticket):
     root, typed = logging.getLogger(), list(sys.argv)
     before = list(root.handlers), root.level
-    study.dense()
+    heard = logging.StreamHandler(stream := io.StringIO())
+    logging.getLogger("another").addHandler(heard)
+    study.dense("trainer.precision=mixed_bfloat16", "trainer.epochs=1", "rewind.epoch=0")
+    assert keras.config.dtype_policy().name == "float32"
+    logging.getLogger("another").warning("still here")
+    assert stream.getvalue() == "still here\n"
     with pytest.raises(LotteryError):
         study.ticket("mask.percentile=101")
     assert (list(root.handlers), root.level) == before
     assert sys.argv == typed
     assert not GlobalHydra.instance().is_initialized()
+
+
+def test_what_is_done_to_the_arrays_later_changes_no_study(tmp_path):
+    x, y = RNG.integers(0, 256, (60, 12), np.uint8), np.arange(60) % 3
+    study = study_in(tmp_path, data=(x, y))
+    before, data = x.copy(), load(composed_data_of(study))
+    x[:], y[:] = 0, 0
+    again = load(composed_data_of(study))
+    for one in (data, again):
+        assert np.isin(one.train.take(np.arange(one.train.size)), before).all()
+        np.testing.assert_array_equal(one.train.labels, data.train.labels)
+
+
+def test_a_file_that_changes_is_read_anew(tmp_path):
+    file = tmp_path / "x.npz"
+    found = []
+    for shift in (0, 5):
+        np.savez(file, x_train=X + shift, y_train=Y)
+        config = composed("data=arrays", f"data.file={file}").data
+        found.append(load_data(config).train.take(np.arange(3)))
+    np.testing.assert_allclose(found[1], found[0] + 5, rtol=1e-6)
+
+
+def test_a_ticket_gets_examples_of_the_type_it_knows(study, ticket):
+    pixels = RNG.integers(0, 256, (90, 12), np.uint8)
+    with pytest.raises(LotteryError, match="found on float32 examples"):
+        study.transfer(ticket, (pixels, np.arange(90) % 2), "transfer.seen_images=report")
+
+
+def test_depthwise_kernels_of_ones_own_are_pruned_if_asked_for(tmp_path):
+    """By whichever layer: so the option is in the key."""
+    image = keras.Input((6, 6, 2))
+    x = layers.GlobalAveragePooling2D()(layers.SeparableConv2D(4, 3, name="a")(image))
+    model = keras.Model(image, layers.Dense(2, name="logits")(x))
+    data = RNG.integers(0, 256, (60, 6, 6, 2), np.uint8), np.arange(60) % 2
+    study = study_in(tmp_path, model=model, data=data, epochs=1, batch_size=16)
+    masks = [
+        study.ticket(f"mask.depthwise={asked}", percentile=50, rewind=0).mask
+        for asked in ("false", "true")
+    ]
+    assert ["a/depthwise_kernel" in mask for mask in masks] == [False, True]
 
 
 class Own(layers.Layer):
@@ -258,6 +313,22 @@ class Own(layers.Layer):
 class Subclass(keras.Model):
     def call(self, x):
         return x
+
+
+class Graph(keras.Sequential):
+    def call(self, x, **options):
+        return super().call(2 * x, **options)
+
+
+def adapted() -> layers.Layer:
+    layer = layers.Normalization(name="n")
+    layer.adapt(X)
+    return layer
+
+
+def ended(operation) -> keras.Model:
+    model = sequential()
+    return keras.Model(model.inputs[0], operation(model.outputs[0]))
 
 
 def sequential(*inside, classes=3, **last):
@@ -277,6 +348,10 @@ def sequential(*inside, classes=3, **last):
         ({"model": sequential(Own())}, "of your own"),
         ({"model": sequential(kernel_initializer=lambda *a, **k: 0)}, "of your own"),
         ({"model": Subclass()}, "subclass of keras.Model"),
+        ({"model": Graph(network().layers)}, "subclass of keras.Model"),
+        ({"model": sequential(adapted())}, "adapt"),
+        ({"model": ended(keras.ops.softmax)}, "ends in softmax"),
+        ({"model": lambda a, b, c: network()}, "wants a, b, c"),
         ({"model": keras.Sequential([layers.Dense(3, name="a")])}, "no input shape"),
         ({"model": network((11,))}, r"shape \(12,\), and the network says"),
         ({"model": 3}, "not a keras.Model"),
@@ -296,6 +371,7 @@ def sequential(*inside, classes=3, **last):
             "another order, each time",
         ),
         ({"data": tf.data.Dataset.from_tensor_slices((X, Y)).repeat()}, "repeats for ever"),
+        ({"data": (X, np.where(Y == 2, 10**9, Y))}, "fewer examples"),
         ({"data": "nowhere.npz"}, "nowhere.npz"),
         ({"optimizer": 3}, "give one of Keras"),
         ({"optimizer": keras.optimizers.Adam(clipvalue=1.0)}, "clipvalue"),

@@ -52,7 +52,7 @@ class Pretrained:
     def digest(self) -> str:
         """SHA-256 of the arrays with their names, and of the classes."""
         content = hashlib.sha256(repr(self.classes).encode())
-        for name in sorted(self.arrays):
+        for name in sorted(n for n in self.arrays if _STATE_OF_DROPOUT not in n):
             array = np.ascontiguousarray(self.arrays[name])
             content.update(f"{name} {array.dtype} {array.shape}".encode())
             content.update(array.tobytes())

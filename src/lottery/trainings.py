@@ -177,11 +177,13 @@ def _imported() -> Any:
 
 def load_data(data: Data) -> Splits:
     """The data set; the last one is remembered, since the jobs of a local sweep share it."""
-    return _load_cached(json.dumps(dataclasses.asdict(data)))
+    found = describe(data)  # files may have changed since
+    content = json.dumps([found.fingerprint, found.classes])
+    return _load_cached(json.dumps(dataclasses.asdict(data)), content)
 
 
 @functools.lru_cache(maxsize=1)
-def _load_cached(serialised: str) -> Splits:
+def _load_cached(serialised: str, content: str) -> Splits:
     data: Data = choices.source.of(json.loads(serialised))
     splits = load(data)
     if isinstance(splits.train, EncodedSplit) and data.source != "records":

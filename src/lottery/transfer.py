@@ -167,6 +167,12 @@ def fitted(config: TransferConfig, ticket: Ticket) -> TransferConfig:
 def _resize(config: TransferConfig, ticket: Ticket) -> int | None:
     """Side in pixels to which the images must be resized; None if they are as the ticket takes."""
     takes, found = ticket.network.input_shape, describe(config.data)
+    before = ticket.provenance["seen"][-1]["fingerprint"].get("dtype", "uint8")
+    if (now := found.fingerprint.get("dtype", "uint8")) != before:
+        raise ConfigError(
+            f"the ticket was found on {before} examples ({ticket.data}), and {found.name} has "
+            f"{now}: give them in the same type and units"
+        )
     if found.image_shape[-1] != takes[-1]:
         channels = takes[-1]
         raise ConfigError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from lottery.api import session
 from lottery.data.sources import Part
-from lottery.data.sources.arrays import checked, remember
+from lottery.data.sources.arrays import checked, read, remember
 from lottery.errors import ConfigError, DataError
 
 Shape = tuple[int, ...]
@@ -36,14 +36,7 @@ def chosen(
             raise ConfigError(
                 f"{data} holds all splits: put the examples into it, as x_test and y_test"
             )
-        with _loaded(Path(data)) as stored:
-            parts: dict[Part, Any] = {
-                part: (stored[f"x_{part}"], stored[f"y_{part}"])
-                for part in ("train", "validation", "test")
-                if f"x_{part}" in stored
-            }
-        if "train" not in parts:
-            raise DataError(f"{data} has no x_train and y_train")
+        parts = read(Path(data).expanduser())
     else:
         parts = {"train": _pair(data, "data")}
         parts |= {part: _pair(pair, part) for part, pair in own.items()}
@@ -52,15 +45,8 @@ def chosen(
     return overrides, arrays.image_shape, len(arrays.classes)
 
 
-def _loaded(path: Path) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no file of numpy.savez: {error}") from error
-
-
 def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _pair(given: Any, what: str) -> tuple[Any, Any]:
@@ -94,16 +80,26 @@ def _of_dataset(dataset: Any, what: str) -> tuple[Any, Any]:
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise DataError(f"{what} must give pairs of an example and its label, not {spec}")
-    if spec[1].shape.rank == 1 and spec[0].shape.rank != 1:
+    if _is_batched(*spec):
         dataset = dataset.unbatch()
     first, again = (_collected(dataset) for _ in range(2))
-    if not all(np.array_equal(a, b) for a, b in zip(first, again, strict=True)):
+    if not all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True)):
         raise DataError(
             f"{what} gives other examples, or another order, each time: leave out .shuffle() and "
             "augmentation; the study shuffles, and data.flip, data.crop_padding and augmentation=… "
             "augment"
         )
     return first
+
+
+def _is_batched(example: Any, label: Any) -> bool:
+    """Whether elements are batches: examples and labels have a first axis in common.
+
+    Of one-hot labels, which are of floats, that axis is the classes.
+    """
+    if not label.shape.rank or not example.shape.rank or example.shape[0] != label.shape[0]:
+        return False
+    return label.shape[0] is None or not label.dtype.is_floating
 
 
 def _collected(dataset: Any) -> tuple[Any, Any]:

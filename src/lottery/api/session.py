@@ -147,23 +147,46 @@ def _hydra(name: str, overrides: Sequence[str] = ()) -> Iterator[Hydra]:
     if not _CONF.is_dir():
         raise ConfigError(f"there are no configs in {_CONF}: install from the repository, with -e")
     own, typed = Singleton._instances.copy(), sys.argv
-    root, level = logging.getLogger(), logging.getLogger().level
-    handlers = list(root.handlers)
     for kind in (GlobalHydra, HydraConfig):
         Singleton._instances.pop(kind, None)
     sys.argv = [name, *overrides]
     try:
-        yield Hydra.create_main_hydra2(name, create_config_search_path(str(_CONF)))
+        with _own_logging(), _own_precision():
+            yield Hydra.create_main_hydra2(name, create_config_search_path(str(_CONF)))
     finally:
         sys.argv = typed
         for kind in (GlobalHydra, HydraConfig):
             Singleton._instances.pop(kind, None)
             if kind in own:
                 Singleton._instances[kind] = own[kind]
-        for handler in set(root.handlers) - set(handlers):
+
+
+@contextlib.contextmanager
+def _own_logging() -> Iterator[None]:
+    """Hide the caller's handlers: Hydra configures logging, which closes all that there are."""
+    root = logging.getLogger()
+    level, handlers, every = root.level, list(root.handlers), list(logging._handlerList)  # type: ignore[attr-defined]
+    logging._handlerList.clear()  # type: ignore[attr-defined]
+    root.handlers.clear()
+    try:
+        yield
+    finally:
+        for handler in list(root.handlers):
             handler.close()
         root.handlers[:] = handlers
+        logging._handlerList[:] = every  # type: ignore[attr-defined]
         root.setLevel(level)
+
+
+@contextlib.contextmanager
+def _own_precision() -> Iterator[None]:
+    """Put back the precision in which Keras builds layers, which a training sets."""
+    before = sys.modules["keras"].config.dtype_policy() if "keras" in sys.modules else None
+    try:
+        yield
+    finally:
+        if "keras" in sys.modules:
+            sys.modules["keras"].config.set_dtype_policy(before or "float32")
 
 
 @contextlib.contextmanager

@@ -126,7 +126,8 @@ class Study:
         """The ticket with a new head, fine-tuned on other data.
 
         ``ticket`` is an answer of this study or a ticket file; ``data``, ``validation`` and
-        ``test`` are as those of the study. ``controls`` are what to compare with: ``"all"``, or
+        ``test`` are as those of the study, and so is how it is trained, but for the epochs: 5 if
+        none are given. ``controls`` are what to compare with: ``"all"``, or
         names such as ``"fresh"``, ``"random"`` and ``"scratch"``.
         """
         source, _, _ = datasets.chosen(data, validation, test, classes)
@@ -134,12 +135,12 @@ class Study:
         about = [session.value("ticket", str(place)), session.value("transfer.controls", controls)]
         if epochs is not None:
             about.append(session.value("trainer.epochs", epochs))
-        kept = (
-            "logger", "paths.", "optimizer", "schedule", "seed", "trainer.batch_size", "plugins",
-        )  # fmt: skip
-        common = [o for o in self._common if o.startswith(kept)]
+        # All but what is about its data, its network, or finding a ticket.
+        others = ("data=", "data.digest", "data.validation", "data.test_fraction", "model", "mask",
+                  "rewind", "verdict", "search", "trainer.epochs", "profile")  # fmt: skip
+        common = [o for o in self._common if not o.startswith(others)]
         own = [*about, *_texts(options)]
-        folder = session.told("transfer", [*common, *source], own, str(self.outputs))
+        folder = session.told("transfer", [*source, *common], own, str(self.outputs))
         return Answer(folder, str(self.outputs))
 
     def _asked(self, method: str, options: Sequence[str]) -> Path:
@@ -169,9 +170,8 @@ def _network(study: Study, shape: tuple[int, ...] | None, classes: int | None) -
     from lottery.models.networks import _given
 
     if not isinstance(model, keras.Model) and callable(model):
-        wanted = len(inspect.signature(model).parameters)
         reset_names()
-        model = model(shape, classes) if wanted == 2 else model()
+        model = model(*_arguments(model, shape, classes))
     architecture = _given.architecture(model)
     outputs = model.output_shape[-1]
     if outputs != classes:
@@ -188,6 +188,19 @@ def _network(study: Study, shape: tuple[int, ...] | None, classes: int | None) -
     if study.pretrained:
         chosen.append(session.value("model.weights", str(_saved(model, Path(study.outputs)))))
     return chosen
+
+
+def _arguments(function: Callable[..., Any], *known: Any) -> tuple[Any, ...]:
+    """What to call a function that makes a network with: the shape and the classes, or nothing."""
+    parameters = inspect.signature(function).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wanted = [p.name for p in parameters if p.default is p.empty and p.kind in kinds]
+    if len(wanted) not in (0, len(known)):
+        raise ConfigError(
+            f"the function that makes the network wants {', '.join(wanted)}: it may want the shape "
+            "of an example and the number of classes, or nothing"
+        )
+    return known if wanted else ()
 
 
 def _saved(model: "keras.Model", outputs: Path) -> Path:

@@ -93,13 +93,14 @@ def overlap(before: Data, fingerprint: Mapping[str, Any], after: Data) -> Overla
     Raises :class:`DataError` if the images of ``before`` are not on this machine any more, or
     cannot be known again in the form in which they are stored.
     """
+    content = json.dumps(after.open().fingerprint)  # files may have changed since
     arguments = (json.dumps(asdict(before)), json.dumps(fingerprint), json.dumps(asdict(after)))
-    return _overlap(*arguments)
+    return _overlap(*arguments, content)
 
 
 @functools.lru_cache(maxsize=16)  # all cells of a sweep ask
 def _overlap(*arguments: str) -> Overlap:
-    old, fingerprint, new = map(json.loads, arguments)
+    old, fingerprint, new, _ = map(json.loads, arguments)
     before = choices.source.of(choices.source.known_part(old, download=False))
     after = choices.source.of(new)
     source = after.open()

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from lottery.options import option
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 _EXACT = 2**24  # up to here, float32 holds every whole number
 
-_remembered: dict[str, "Arrays"] = {}  # those of this process, by their digest
+_remembered: dict[str, "Arrays"] = {}  # those of this process, by :attr:`Arrays.digest`
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +48,13 @@ class Arrays:
         """``uint8`` or ``float32``."""
         return str(self.parts["train"][0].dtype)
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
+        """SHA-256 of all examples, labels and names of classes."""
+        return hashlib.sha256(json.dumps(self.fingerprint).encode()).hexdigest()
+
+    @functools.cached_property
+    def contents(self) -> str:
         """SHA-256 of all examples and labels, in their order."""
         whole = hashlib.sha256()
         for part, arrays in sorted(self.parts.items()):
@@ -60,7 +66,12 @@ class Arrays:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """Nothing but the content counts: not where it came from, nor what it is called."""
-        return {"source": "arrays", "contents": self.digest}
+        return {
+            "source": "arrays",
+            "contents": self.contents,
+            "classes": list(self.classes),
+            "dtype": self.dtype,
+        }
 
     def labels(self, part: Part) -> Labels:
         """See :class:`lottery.data.sources.Source`."""
@@ -138,8 +149,8 @@ def checked(
 ) -> Arrays:
     """Examples and labels of each part, in the types that a training takes.
 
-    uint8 stays; of other numbers float32 is made. ``classes`` are names by label; None: the labels
-    themselves.
+    uint8 stays; of other numbers float32 is made. All are copies, which nobody changes. ``classes``
+    are names by label; None: the labels themselves.
 
     Raises :class:`DataError` for what is no array of finite numbers, for shapes that do not fit,
     and for labels that are no whole numbers from 0.
@@ -169,6 +180,11 @@ def checked(
     count = 1 + max(int(labels.max()) for _, labels in found.values())
     if count < 2:
         raise DataError("all labels are 0: there must be two classes at least")
+    if count > sum(len(labels) for _, labels in found.values()):
+        raise DataError(
+            f"labels go up to {count - 1:,}, and there are fewer examples: number the classes from "
+            "0, as numpy.unique(labels, return_inverse=True)[1] does"
+        )
     if classes is not None and len(classes) < count:
         raise DataError(f"there are {len(classes)} names of classes, and labels up to {count - 1}")
     return Arrays(name, classes or tuple(map(str, range(count))), found)
@@ -183,10 +199,8 @@ def _examples(value: Any, what: str) -> Images:
         )
     if not array.size:
         raise DataError(f"{what} is empty: its shape is {array.shape}")
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if array.dtype.kind == "b":
-        return np.ascontiguousarray(array.astype(np.uint8))
+    if array.dtype == np.uint8 or array.dtype.kind == "b":
+        return _own(array, np.uint8)
     if array.dtype.kind not in "iuf":
         raise DataError(f"{what} has the type {array.dtype}: it must hold real numbers")
     if array.dtype.kind in "iu" and max(-int(array.min()), int(array.max())) > _EXACT:
@@ -195,7 +209,7 @@ def _examples(value: Any, what: str) -> Images:
             "or renumber them"
         )
     with np.errstate(over="ignore"):
-        found = np.ascontiguousarray(array.astype(np.float32))
+        found = _own(array, np.float32)
     if not np.isfinite(found).all():
         bad = ~np.isfinite(found).reshape(len(found), -1).all(axis=1)
         raise DataError(
@@ -223,9 +237,18 @@ def _labels(value: Any, what: str) -> Labels:
         raise DataError(f"{what} has the shape {array.shape}: it must be one class number each")
     if array.dtype.kind not in "biuf" or (array != np.floor(array)).any():
         raise DataError(f"{what} must hold class numbers: 0, 1, 2, …")
-    if array.min() < 0 or array.max() >= 2**31:
+    if array.min() < 0:
         raise DataError(f"{what} has the label {array.min():g}: class numbers begin at 0")
-    return np.ascontiguousarray(array.astype(np.int32))
+    if array.max() >= 2**31:
+        raise DataError(f"{what} has the label {array.max():g}: that is no number of a class")
+    return _own(array, np.int32)
+
+
+def _own(array: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
+    """A copy: what its owner does to the array later must not change what a key stands for."""
+    copy = np.array(array, dtype, order="C")
+    copy.setflags(write=False)
+    return copy
 
 
 def _array(value: Any, what: str) -> np.ndarray[Any, Any]:
@@ -238,16 +261,27 @@ def _array(value: Any, what: str) -> np.ndarray[Any, Any]:
 @functools.lru_cache(maxsize=2)
 def _of_file(path: Path, name: str, size: int, changed: int) -> Arrays:
     """Of a file as it was when it had that size and time."""
+    return checked(read(path), name=name if name != "arrays" else path.stem)
+
+
+def read(path: Path) -> dict[Part, tuple[Any, Any]]:
+    """The examples and labels in a file of ``numpy.savez``, by part.
+
+    Raises :class:`DataError` if it is none, or lacks a part's labels.
+    """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            parts: dict[Part, tuple[Any, Any]] = {
-                part: (stored[f"x_{part}"], stored[f"y_{part}"])
-                for part in PARTS
-                if {f"x_{part}", f"y_{part}"} <= set(stored.files)
-            }
-            there = ", ".join(stored.files)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+            arrays = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is no file of numpy.savez: {error}") from error
+    parts: dict[Part, tuple[Any, Any]] = {}
+    for part in PARTS:
+        there = [name for name in (f"x_{part}", f"y_{part}") if name in arrays]
+        if len(there) == 1:
+            other = f"{'y' if there[0].startswith('x') else 'x'}_{part}"
+            raise DataError(f"{path} has {there[0]} and no {other}")
+        if there:
+            parts[part] = arrays[f"x_{part}"], arrays[f"y_{part}"]
     if "train" not in parts:
-        raise DataError(f"{path} has no x_train and y_train, only {there or 'nothing'}")
-    return checked(parts, name=name if name != "arrays" else path.stem)
+        raise DataError(f"{path} has no x_train and y_train, only {', '.join(arrays) or 'nothing'}")
+    return parts

@@ -32,6 +32,7 @@ def architecture(model: Any) -> str:
     functional = keras.Model(model.inputs[0], model.outputs[0], name="given")
     config = _plain(functional.get_config())
     _refuse_own(config)
+    _forget_seeds(config)
     _rename(config)
     return json.dumps(config, sort_keys=True, separators=(",", ":"))
 
@@ -72,7 +73,8 @@ def _check(model: Any) -> None:
         raise ConfigError(
             f"the network is {type(model).__name__}, not a keras.Model or a function that makes one"
         )
-    if not isinstance(model, keras.Sequential | keras.src.models.functional.Functional):
+    known = isinstance(model, keras.Sequential | keras.src.models.functional.Functional)
+    if not known or type(model).__module__.split(".")[0] != "keras":
         raise ConfigError(
             f"{type(model).__name__} is a subclass of keras.Model, and no key could hold what its "
             f"call() computes: build it with keras.Input and keras.Model(inputs, outputs), or "
@@ -115,6 +117,13 @@ def _check_layer(layer: Any) -> None:
             f"{layer.name} is a {kind.__name__} of your own, and no key could hold its code: "
             f"{_WAY_OUT}"
         )
+    config = layer.get_config() if hasattr(layer, "adapt") else {}
+    if any(config.get(name, 0) is None for name in ("mean", "bin_boundaries", "vocabulary")):
+        raise ConfigError(
+            f"{layer.name} is a {kind.__name__} whose values come from adapt(), which its "
+            "configuration does not hold: give them as arguments, as in "
+            "Normalization(mean=…, variance=…)"
+        )
     if layer.dtype_policy.name != "float32":
         raise ConfigError(
             f"{layer.name} was built for {layer.dtype_policy.name}: build the network in float32, "
@@ -138,10 +147,11 @@ def _refuse_own(value: Any) -> None:
 
 def _check_end(model: Any, inside: list[Any]) -> None:
     """It must give logits, one for each class."""
-    activations = {type(layer).__name__.lower() for layer in inside[-1:]}
+    operation = model.outputs[0]._keras_history.operation  # a layer, or one of keras.ops
+    activations = {type(o).__name__.lower() for o in (operation, inside[-1])}
     last = getattr(inside[-1], "activation", None)
     activations.add(getattr(last, "__name__", "linear"))
-    if found := activations & {"softmax", "sigmoid", "log_softmax"}:
+    if found := activations & {"softmax", "sigmoid", "log_softmax", "logsoftmax"}:
         raise ConfigError(
             f"the network ends in {found.pop()}: it must end in logits, so leave the activation "
             "of the last layer out"
@@ -206,6 +216,15 @@ def _nested(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for layer in config["layers"]:
         if "layers" in layer["config"]:
             yield layer["config"]
+
+
+def _forget_seeds(config: Mapping[str, Any]) -> None:
+    """Layers such as RandomCrop draw a seed when they are made; the study's seed decides."""
+    for layer in config["layers"]:
+        if layer["class_name"].startswith("Random") and "seed" in layer["config"]:
+            layer["config"]["seed"] = None
+    for inner in _nested(config):
+        _forget_seeds(inner)
 
 
 def _rename(config: dict[str, Any]) -> None:

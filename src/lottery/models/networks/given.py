@@ -20,9 +20,8 @@ class Given(Network):
 
     @property
     def lacks(self) -> frozenset[str]:  # type: ignore[override]
-        """Parts that its configuration does not name."""
-        parts = {"batch_norm": "BatchNormalization", "depthwise": "Depthwise"}
-        return frozenset(part for part, word in parts.items() if word not in self.architecture)
+        """BatchNorm, if its configuration names none. Any convolution may be depthwise."""
+        return frozenset(() if "BatchNormalization" in self.architecture else ("batch_norm",))
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> "keras.Model":
         """The network with fresh weights, and a head for that number of classes.
