@@ -213,3 +213,26 @@ def test_the_command_line_says_why():
     said = run("prune.py", "callback=[model_checkpoint]").stderr
     assert said.startswith("error: callback=model_checkpoint cannot be chosen: the store keeps")
     assert said.count("\n") == 1
+
+
+def test_what_is_rewound_to_the_end_is_as_it_was_before_the_weights_were_restored(
+    study, whole, tmp_path, caplog
+):
+    """After a stop as after the last epoch; its optimizer is that of the end, too."""
+    config, lab, runs = study
+    stop = runs["dense"].result["stopped_epoch"]
+    assert not equal(runs["dense"].state(stop), whole.state(stop))
+    assert equal(dense_state(config, lab, runs["dense"], Point(stop)), whole.state(stop))
+    assert "with weights that a callback set there" in caplog.text
+    patient = composed(
+        *STOPS, f"trainer.epochs={stop}", "callback.early_stopping.patience=99", "rewind.keep=[2]"
+    )
+    dense, other = train_dense(patient, lab), laboratory(tmp_path)
+    assert "stopped_epoch" not in dense.result
+    assert dense.result["restored_epoch"] < stop
+    assert equal(dense_state(patient, lab, dense, Point(stop)), whole.state(stop))
+    last = composed(*STOPS, "callback.early_stopping.monitor=loss", "trainer.epochs=1")
+    assert train_dense(last, other).result["restored_epoch"] == 1  # those it has anyway
+    caplog.clear()
+    dense_state(last, other, train_dense(last, other), Point(1))
+    assert "replaying" not in caplog.text
