@@ -968,6 +968,18 @@ MUTANTS = [
         ("test_longer.py",),
     ),
     Mutant(
+        "rows of another training are sent", "going_on.py",
+        'row["epoch"] <= point.epochs', "True",
+        "right wherever all of the other training was gone on from",
+        ("test_longer.py",),
+    ),
+    Mutant(
+        "what was stopped is gone on from", "beginnings.py",
+        'decides = hasattr(kind, "remembers")', 'decides = bool(getattr(kind, "remembers", ()))',
+        "right for early stopping, which remembers something",
+        ("test_longer.py",),
+    ),
+    Mutant(
         "what was gone on from costs twice", "analysis/price.py",
         "twice += parts if key in results else parts[:-1]", "pass",
         "right for a study that never got longer",
