@@ -949,9 +949,34 @@ MUTANTS = [
         ("test_longer.py",),
     ),
     Mutant(
+        "restored weights are those of the stop", "replay.py",
+        "if others and point", "if False and point",
+        "right wherever no callback goes back to other weights",
+        ("test_early_stopping.py",),
+    ),
+    Mutant(
+        "a stop that nobody tells of is forgotten", "training/deciding.py",
+        '"stopped_epoch": self._last_epoch} if self.stopped else {}',
+        '"stopped_epoch": self._last_epoch} if False else {}',
+        "right for early stopping, which tells of it",
+        ("test_callbacks.py",),
+    ),
+    Mutant(
         "any state will do to begin with", "going_on.py",
         "if not equal(run.state(first), state):", "if False:",
         "right for every rewinding to a state of the dense network",
+        ("test_longer.py",),
+    ),
+    Mutant(
+        "rows of another training are sent", "going_on.py",
+        'row["epoch"] <= point.epochs', "True",
+        "right wherever all of the other training was gone on from",
+        ("test_longer.py",),
+    ),
+    Mutant(
+        "what was stopped is gone on from", "beginnings.py",
+        'decides = hasattr(kind, "remembers")', 'decides = bool(getattr(kind, "remembers", ()))',
+        "right for early stopping, which remembers something",
         ("test_longer.py",),
     ),
     Mutant(

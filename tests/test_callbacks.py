@@ -17,6 +17,8 @@ from lottery.errors import ConfigError
 from lottery.experiment import find_ticket, train_dense
 from lottery.interrupts import StopSignals
 from lottery.options import bound_errors
+from lottery.points import Point
+from lottery.replay import dense_state
 from lottery.runs import runs_of
 from lottery.training import cluster, devices
 from lottery.training.callbacks import Acting
@@ -237,3 +239,65 @@ def test_without_any_the_message_says_where_they_come_from():
     assert said == (
         "error: option augmentation.cutout.size is unknown: augmentation=[cutout] brings it\n"
     )
+
+
+STOPPING = """
+@choices.callback("stopping")
+@dataclass(frozen=True)
+class Stopping:
+    remembers: ClassVar[tuple[str, ...]] = ()
+    may_stop: ClassVar[bool] = True
+    after: int = option(2, "epochs", ge=1)
+    sets: bool = option(False, "zeros in the end")
+
+    def build(self):
+        import keras
+        after, sets = self.after, self.sets
+        class Callback(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                self.model.stop_training = epoch + 1 == after
+
+            def on_train_end(self, logs=None):
+                if sets:
+                    self.model.set_weights([0 * w for w in self.model.get_weights()])
+        return Callback()
+"""
+
+
+def test_one_that_says_nothing_of_its_stop_is_known_to_have_stopped(loaded, tmp_path, monkeypatch):
+    """Killed once the last state was written, too, though it remembers nothing."""
+    loaded("my_lab.callbacks", CALLBACKS + STOPPING)
+    lab = laboratory(tmp_path)
+    own = ("trainer.epochs=4", "callback=[stopping]", "callback.stopping.sets=true")
+    config = composed(*TINY, *own)
+    with monkeypatch.context() as patch:
+        patch.setattr("lottery.training.roles.Chief.end", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_dense(config, lab)
+    dense = train_dense(config, lab)
+    told = {name: dense.result[name] for name in ("stopped_epoch", "restored_epoch", "epochs")}
+    assert told == {"stopped_epoch": 2, "restored_epoch": None, "epochs": 2}
+    with pytest.raises(ConfigError, match="epoch 3 lies after epoch 2, after which the dense"):
+        dense_state(config, lab, dense, Point(3))
+    assert not any(array.any() for array in dense.weights().values())
+    replayed = dense_state(config, lab, dense, Point(2))
+    plain = train_dense(replace(config, callback={}, rewind=replace(config.rewind, epoch=2)), lab)
+    assert equal(replayed, plain.state(2))
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_one_that_sets_weights_before_the_end_is_refused(loaded, tmp_path):
+    """A state that is replayed would be without that."""
+    loaded("my_lab.callbacks", CALLBACKS + STOPPING.replace("on_train_end", "on_train_begin"))
+    config = composed(*TINY, "callback=[stopping]", "callback.stopping.sets=true")
+    with pytest.raises(ConfigError, match="callback=stopping sets weights in a training that goes"):
+        train_dense(config, laboratory(tmp_path))
+
+
+def test_one_cannot_only_watch_and_decide(plug_in):
+    both = STOPPING.replace("may_stop: ", "watches_only: ")
+    with pytest.raises(ConfigError, match=r"Stopping says both watches_only, .* and remembers"):
+        plug_in("my_lab.callbacks", CALLBACKS + both)

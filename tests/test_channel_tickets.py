@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from conftest import SMALL, composed, laboratory
 
-from lottery import experiment, stability, tickets, transfer
+from lottery import experiment, files, stability, tickets, transfer
 from lottery.compaction.inference import compact
+from lottery.lineage import lineage
 from lottery.models.cost import multiply_adds
 from lottery.runs import Run, runs_of
+from lottery.store import Store
 from lottery.sweep import plan
+from lottery.sweep.shares import Share, Shares
 from lottery.trainings import load_data
 
 CHANNELS = (*SMALL, "mask=channel", "mask.percentile=60", "mask.rate=40", "trainer.batch_size=64")
@@ -100,6 +103,28 @@ def test_a_plan_knows_that_it_is_cheaper(study):
     known = cells[1].shares[first]
     assert not known.guessed
     assert known.value == pytest.approx(work["computed"] / work["network"], abs=1e-6)
+
+
+def test_what_is_removed_while_a_plan_is_made_is_not_there(tmp_path):
+    config, store = composed(*CHANNELS), Store(tmp_path)
+    chain = lineage(config, store)
+    first = chain.rounds[0]
+    done = {"identity": {"mask": first.mask.key}}
+    files_of = {
+        first.mask.path: {"done": {}},
+        tmp_path / "ticket" / "a": {"done": done},
+        tmp_path / "ticket" / "b": {"done": done, "config": {"trainer": {}}},
+        tmp_path / "ticket" / "c": {
+            "done": done, "result": {"multiply_adds": {"computed": 1, "network": 8}},
+        },
+    }  # fmt: skip
+    for folder, written in files_of.items():
+        folder.mkdir(parents=True)
+        for name, about in written.items():
+            files.write_json(folder / f"{name}.json", about)
+    assert Shares(store).of(config, chain)[first.ticket.key].guessed
+    files.write_json(tmp_path / "ticket" / "c" / "config.json", {"trainer": {}})
+    assert Shares(store).of(config, chain)[first.ticket.key] == Share(1 / 8)
 
 
 def test_a_plan_knows_that_children_with_its_mask_are_cheaper(study, tmp_path):

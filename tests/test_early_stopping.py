@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import TINY, composed, laboratory, run
 
-from lottery import tickets
+from lottery import studies, tickets
 from lottery.errors import ConfigError, StoppedError
 from lottery.experiment import find_ticket, prepare, train_dense
 from lottery.files import read_csv
@@ -20,7 +20,7 @@ from lottery.training.checkpoints import CheckpointFolder, equal
 from lottery.training.keras_callbacks import _library
 from lottery.training.saving import Saver
 from lottery.training.tally import Tally
-from lottery.validation import CHECKS, errors, range_errors
+from lottery.validation import range_errors
 
 # A learning rate at which the loss of a tiny network goes up and down.
 EIGHT = (
@@ -30,6 +30,10 @@ EIGHT = (
 )  # fmt: skip
 STOPS = (*EIGHT, "callback=[early_stopping]", "callback.early_stopping.patience=2",
          "callback.early_stopping.restore_best_weights=true")  # fmt: skip
+
+
+def checked(config, name: str = "prune") -> list[str]:
+    return studies.find(name).check(config)
 
 
 def metrics(run: Run) -> list[float]:
@@ -166,7 +170,27 @@ def test_points_before_the_stop_are_replayed_and_later_ones_refused(study, whole
     with pytest.raises(ConfigError, match=message):
         find_ticket(late, lab)
     there = replace(late, paths=replace(late.paths, store=str(lab.store.root)))
-    assert errors(there, *CHECKS) == [message]  # before anything is submitted
+    assert checked(there) == [message]  # before anything is submitted
+
+
+def test_only_points_that_are_read_must_have_been_reached(study, caplog):
+    """A command that works the first time does so the second; so do others with its rewinding."""
+    config, lab, runs = study
+    beyond = f"rewind.epoch={runs['dense'].result['stopped_epoch'] + 1}"
+    for name in ("reinit", "signs", "finetune"):
+        own = composed(*STOPS, f"rewind={name}", beyond, f"paths.store={lab.store.root}")
+        assert checked(own) == []
+        prepare(config, lab, [own])
+        assert checked(replace(own, mask=replace(own.mask, percentile=20.0))) == []
+    assert "lies after" not in caplog.text
+    late = composed(*STOPS, "rewind=lr", beyond, f"paths.store={lab.store.root}")
+    assert "lies after epoch" in checked(late)[0]
+    assert checked(late, "train") == []  # which reads none
+    children = composed(*STOPS, beyond, f"paths.store={lab.store.root}", name="stability")
+    assert "lies after epoch" in checked(children, "stability")[0]
+    scored = composed(*STOPS, f"mask.at={beyond.partition('=')[2]}ep", "rewind.epoch=1",
+                      f"paths.store={lab.store.root}")  # fmt: skip
+    assert "lies after epoch" in checked(scored)[0]
 
 
 def test_a_cell_beyond_the_stop_keeps_no_other_from_being_prepared(study, caplog):
@@ -213,3 +237,26 @@ def test_the_command_line_says_why():
     said = run("prune.py", "callback=[model_checkpoint]").stderr
     assert said.startswith("error: callback=model_checkpoint cannot be chosen: the store keeps")
     assert said.count("\n") == 1
+
+
+def test_what_is_rewound_to_the_end_is_as_it_was_before_the_weights_were_restored(
+    study, whole, tmp_path, caplog
+):
+    """After a stop as after the last epoch; its optimizer is that of the end, too."""
+    config, lab, runs = study
+    stop = runs["dense"].result["stopped_epoch"]
+    assert not equal(runs["dense"].state(stop), whole.state(stop))
+    assert equal(dense_state(config, lab, runs["dense"], Point(stop)), whole.state(stop))
+    assert "with weights that a callback set there" in caplog.text
+    patient = composed(
+        *STOPS, f"trainer.epochs={stop}", "callback.early_stopping.patience=99", "rewind.keep=[2]"
+    )
+    dense, other = train_dense(patient, lab), laboratory(tmp_path)
+    assert "stopped_epoch" not in dense.result
+    assert dense.result["restored_epoch"] < stop
+    assert equal(dense_state(patient, lab, dense, Point(stop)), whole.state(stop))
+    last = composed(*STOPS, "callback.early_stopping.monitor=loss", "trainer.epochs=1")
+    assert train_dense(last, other).result["restored_epoch"] == 1  # those it has anyway
+    caplog.clear()
+    dense_state(last, other, train_dense(last, other), Point(1))
+    assert "replaying" not in caplog.text

@@ -14,7 +14,7 @@ import pytest
 from conftest import TINY, composed, laboratory, resnet_4, result_folder
 from test_kill import seeded, start
 
-from lottery import choices, experiment
+from lottery import choices, experiment, files
 from lottery.analysis import price
 from lottery.runs import Run, load_run, runs_of
 from lottery.sweep import plan
@@ -355,6 +355,46 @@ def test_a_callback_that_acts_may_know_the_length(tmp_path, caplog, cls, says):
     assert says in line
 
 
+@choices.callback("stops_at_2")
+@dataclass(frozen=True)
+class StopsAt2:
+    """Remembers nothing, and says that it does not depend on the length."""
+
+    knows_length = False
+    remembers = ()
+
+    def build(self):
+        class Stops(type(keras_callback())):
+            def on_epoch_end(self, epoch, logs=None):
+                self.model.stop_training = epoch == 1
+
+        return Stops()
+
+
+def test_one_that_was_stopped_is_no_beginning_and_has_the_epochs_that_it_has(tmp_path, caplog):
+    own, lab = {"own": StopsAt2()}, laboratory(tmp_path)
+    short, longer = (
+        experiment.train_dense(replace(study(epochs, *CONSTANT), callback=own), lab)
+        for epochs in (3, 6)
+    )
+    assert said(caplog) == [
+        f"dense {short.key} has 2 of the 6 epochs, but callback=stops_at_2 may depend on how long "
+        "the training is: trained from the start"
+    ]
+    assert longer.result["stopped_epoch"] == 2
+
+
+@pytest.mark.parametrize("told", ["stopped_epoch", "restored_epoch"])
+def test_what_a_result_says_of_its_end_counts(labs, caplog, told):
+    """Whatever the class of a callback says today."""
+    longer, _ = labs
+    (short,) = (Run(path.parent) for path in longer.store.root.glob("dense/*/done.json"))
+    files.write_json(short.path / "result.json", {**short.result, told: 2})
+    six = experiment.train_dense(study(6, *CONSTANT), longer)
+    assert "a callback has decided how it ended: trained from the start" in said(caplog)[0]
+    assert "went_on_from" not in six.result
+
+
 def test_a_plan_prices_the_epochs_that_are_left(trained):
     store = trained[0].store
     options = [
@@ -407,6 +447,22 @@ def test_wandb_shows_the_whole_history(labs, monkeypatch):
     longer, _ = labs
     six = experiment.train_dense(study(6, *CONSTANT), longer)
     assert rows == six.metrics[:3]
+
+
+def test_wandb_shows_no_rows_of_another_training(tmp_path, monkeypatch):
+    """Of a ticket, which begins after the epoch that it is rewound to."""
+    own, lab = (*SHORT, "schedule=wsd", "schedule.decay=2ep", "mask.at=start"), laboratory(tmp_path)
+    experiment.find_ticket(study(4, *own), lab)
+    rows: list[dict[str, Any]] = []
+
+    @contextlib.contextmanager
+    def run(self, key, job_type, tags=(), name=None):
+        yield Track([], log=rows.append if job_type == "ticket" else lambda row: None)
+
+    monkeypatch.setattr(Tracker, "run", run)
+    ticket = runs_of(experiment.find_ticket(study(6, *own), lab))["ticket"]
+    assert ticket.result["went_on_from"]["point"] == "2ep"
+    assert rows == ticket.metrics[:1]
 
 
 @pytest.mark.kill

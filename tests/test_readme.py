@@ -111,7 +111,7 @@ def test_commands_that_report_have_options_that_exist():
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         for arguments in told:
             named = [re.sub("<.*?>", "some", a) for a in arguments]
-            overrides = [cli._as_list(a, ("table", "table.columns")) for a in named]
+            overrides = [cli.as_hydra_takes_it(a, ("table", "table.columns")) for a in named]
             assert report_options.typed(compose("report", overrides))
 
 

@@ -367,6 +367,19 @@ def test_a_control_that_diverges_leaves_the_rest(study, monkeypatch):
     assert "from scratch failed" in rows["scratch_time"]["missing"]
 
 
+def test_a_schedule_that_its_time_is_too_short_for_leaves_the_rest(study):
+    """That is known after the ticket and the run from scratch alone."""
+    own = ("transfer.controls=[scratch,scratch_time]", "transfer.longest=1", "schedule.warmup=1ep")
+    config = moving(study, *own)
+    rows = {row["name"]: row for row in transfer.transfer(config, study[0])["runs"]}
+    assert {"key"} <= rows["ticket"].keys() & rows["scratch"].keys()
+    assert rows["scratch_time"]["missing"].startswith(
+        "trainer.epochs=1 is what that time and transfer.longest allow, but schedule.warmup=1ep is "
+        "not shorter than the training"
+    )
+    assert transfer.lineage(config, study[0].store).done
+
+
 @pytest.mark.slow
 def test_without_its_parent_the_other_controls_are_run(study, tmp_path):
     other = laboratory(tmp_path)

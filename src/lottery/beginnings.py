@@ -110,7 +110,8 @@ class Beginnings:
             if isinstance(found, Beginning):
                 usable.append(found)
             elif other.schedule == own.schedule and other.epochs < own.epochs:
-                refused.append((other.epochs, node.key, found))
+                epochs = _result(node).get("stopped_epoch", other.epochs)
+                refused.append((epochs, node.key, found))
         refusal = None
         if refused:
             epochs, key, reason = max(refused)
@@ -122,6 +123,8 @@ class Beginnings:
         spe, first = wanted.steps_per_epoch, wanted.first
         if name := self._knows_length(wanted.node):
             return f"{name} may depend on how long the training is"
+        if {"stopped_epoch", "restored_epoch"} & _result(node).keys():
+            return "a callback has decided how it ended"
         lengths = own.epochs * spe, other.epochs * spe
         part = alike(own.schedule.pieces(lengths[0]), other.schedule.pieces(lengths[1]))
         common = min(lengths) if part is None else min(part, *lengths)
@@ -175,7 +178,8 @@ class Beginnings:
                 return f"mask.during={name}"
         for chosen in self._training(node)["config"].get("callback", ()):
             kind = choices.callback.find(chosen["name"])
-            if getattr(kind, "knows_length", True) or getattr(kind, "remembers", ()):
+            decides = hasattr(kind, "remembers") or getattr(kind, "may_stop", False)
+            if decides or getattr(kind, "knows_length", True):
                 return f"callback={chosen['name']}"
         return None
 
@@ -295,6 +299,15 @@ class Beginnings:
 def of_nodes(nodes: Iterable[Node]) -> dict[str, Identity]:
     """By key the identities of nodes that know theirs, for :attr:`Wanted.known`."""
     return {node.key: node.identity for node in nodes if node.identity is not None}
+
+
+def _result(node: Node) -> Mapping[str, Any]:
+    """What a finished training has measured; nothing of one that is removed just now."""
+    try:
+        result: Mapping[str, Any] = files.read_json(node.path / "result.json")
+    except (OSError, ValueError):
+        return {}
+    return result
 
 
 def _read_identity(path: Path) -> Identity | None:

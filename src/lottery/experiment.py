@@ -113,7 +113,8 @@ def prepare(config: Config, lab: Laboratory, cells: Iterable[Config]) -> dict[st
     for cell in cells:
         first = lineage(cell, lab.store).rounds[0]
         try:
-            dense_state(cell, lab, dense, first.first)
+            if first.rewinding.takes_point:
+                dense_state(cell, lab, dense, first.first)
         except ConfigError as error:  # its dense network was stopped before, so this cell fails
             log.warning("%s", error)
             continue

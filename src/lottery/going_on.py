@@ -72,7 +72,8 @@ def go_on(
 
 def rows_until(work: Path, point: Point | None) -> list[dict[str, float]]:
     """What metrics.csv has of the complete epochs up to a point; None: of none."""
-    return [] if point is None else Run(work).metrics[: point.epochs]
+    rows = [] if point is None else Run(work).metrics
+    return [row for row in rows if point is not None and row["epoch"] <= point.epochs]
 
 
 def _clear(work: Path) -> None:

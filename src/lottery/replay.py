@@ -34,7 +34,7 @@ def dense_state_and_replay(
     """And, if it was replayed, ``exactly`` or why that is not the state that the run had."""
     refuse_beyond(dense, point)
     try:
-        return dense.state(point), None
+        return _as_trained(dense, point), None
     except CheckpointError as error:
         log.warning("%s; replaying the dense run up to %s", error, point.words)
     spe = dense.steps_per_epoch
@@ -46,7 +46,7 @@ def dense_state_and_replay(
         before = (k for k in dense.points if k.step(spe) <= last_step)
         for kept in sorted(before, key=lambda k: k.step(spe), reverse=True):
             try:
-                start = Start(kept, dense.state(kept), seed=config.seed)
+                start = Start(kept, _as_trained(dense, kept), seed=config.seed)
                 break
             except CheckpointError as error:
                 log.warning("%s; going further back", error)
@@ -77,6 +77,21 @@ def dense_state_and_replay(
     checkpoints = CheckpointFolder(node.path / "checkpoints")
     replayed = files.read_json(node.path / "replay.json")["replayed"]
     return checkpoints.load(checkpoints.steps()[-1])[0], replayed
+
+
+def _as_trained(dense: Run, point: Point) -> State:
+    """The state that was kept at a point. Raises :class:`CheckpointError` if none was.
+
+    Or if its weights are not those that training had there: a callback may have set others when it
+    ended, as early stopping goes back to the best ones.
+    """
+    result, spe = dense.result, dense.steps_per_epoch
+    others = "restored_epoch" in result and result["restored_epoch"] != result["epochs"]
+    if others and point.step(spe) == result["epochs"] * spe:
+        raise CheckpointError(
+            f"run {dense.key} ended at {point.words} with weights that a callback set there"
+        )
+    return dense.state(point)
 
 
 def refuse_beyond(dense: Run, point: Point) -> None:

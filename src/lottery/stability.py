@@ -38,6 +38,7 @@ from lottery.trainings import (
     trained,
     training_module,
 )
+from lottery.validation import check_reached
 from lottery.verdict.single import at_chance
 
 CHILDREN = (1, 2)
@@ -169,6 +170,7 @@ def check(config: StabilityConfig) -> None:
         )
     if config.ticket is not None:
         _check_ticket(config, asked_for(config.ticket, config.paths.outputs))
+    check_reached(config, chain)
 
 
 def _check_ticket(config: StabilityConfig, ticket: Ticket) -> None:

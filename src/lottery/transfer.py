@@ -94,21 +94,26 @@ def transfer(config: TransferConfig, lab: Laboratory) -> dict[str, Any]:
     wanted = ["ticket", *controls(config.transfer)]
     runs: dict[str, Run] = {}
     rows = []
+
+    def left_out(name: str, reason: str) -> None:
+        log.warning("%s: %s", TITLES[name], reason)
+        rows.append({"name": name, "title": TITLES[name], "missing": reason})
+
     for name in wanted:
-        reason = _impossible(name, ticket, lab.store, runs)
-        if reason:
-            log.warning("%s: %s", TITLES[name], reason)
-            rows.append({"name": name, "title": TITLES[name], "missing": reason})
+        if reason := _impossible(name, ticket, lab.store, runs):
+            left_out(name, reason)
             continue
         of_time = _affordable(config, ticket, runs) if name == "scratch_time" else None
         variant = make(name, config, ticket, lab.store, epochs=of_time)
+        if of_time is not None and (reason := _too_short(variant.config)):
+            left_out(name, reason)
+            continue
         try:
             runs[name] = _run(variant, ticket, lab)
         except DivergedError as error:
             if name == "ticket":
                 raise
-            log.warning("%s: %s", TITLES[name], error)
-            rows.append({"name": name, "title": TITLES[name], "missing": str(error)})
+            left_out(name, str(error))
         else:
             rows.append(_row(variant, runs[name]))
     return Moved(
@@ -254,7 +259,10 @@ def lineage(config: TransferConfig, store: Store) -> Lineage:
             nameless += 1
             continue
         of_time = _affordable(config, ticket, runs) if name == "scratch_time" else None
-        node = make(name, config, ticket, store, epochs=of_time).node(store)
+        variant = make(name, config, ticket, store, epochs=of_time)
+        if of_time is not None and _too_short(variant.config):
+            continue
+        node = variant.node(store)
         found.append(node)
         if name in ("ticket", "fresh"):
             computed[node.key] = ticket.computed_share
@@ -317,12 +325,27 @@ def check(config: TransferConfig) -> None:
     if found := bound_errors(ticket.network.choice):
         raise TicketError(f"the ticket's network cannot be: model.{found[0]}")
     fits = fitted(config, ticket)
-    spe = steps_per_epoch(describe(fits.data).sizes["train"], config.trainer.batch_size)
-    config.schedule.check(config.trainer.epochs * spe, spe)
+    _check_schedule(fits)
     seen_images(fits, ticket)
     asked = config.transfer.controls != "all"
     if asked and "dense" in names and not dense_parent(ticket, store).done:
         raise TicketError(_missing_parent(ticket, store))
+
+
+def _check_schedule(config: TransferConfig) -> None:
+    """Whether the schedule fits the training. Raises :class:`ConfigError` if not."""
+    spe = steps_per_epoch(describe(config.data).sizes["train"], config.trainer.batch_size)
+    config.schedule.check(config.trainer.epochs * spe, spe)
+
+
+def _too_short(config: TransferConfig) -> str | None:
+    """Why as many epochs as fit into a time are too few for the schedule, if so."""
+    try:
+        _check_schedule(config)
+    except ConfigError as error:
+        epochs = config.trainer.epochs
+        return f"trainer.epochs={epochs} is what that time and transfer.longest allow, but {error}"
+    return None
 
 
 def _run(variant: Variant, ticket: Ticket, lab: Laboratory) -> Run:

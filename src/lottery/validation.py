@@ -8,8 +8,8 @@ from lottery import objectives, pretrained
 from lottery.config import Config, Mask, Training
 from lottery.data import describe
 from lottery.errors import ConfigError, LotteryError
-from lottery.lineage import epoch_steps, scored, training_identity
-from lottery.options import bound_errors, stepping, stopping
+from lottery.lineage import Lineage, epoch_steps, scored
+from lottery.options import bound_errors, deciding, stepping, stopping
 from lottery.points import START
 from lottery.pruning.allocation import rounds
 from lottery.pruning.allocations.lamp import Lamp
@@ -212,14 +212,23 @@ def _check_weights(config: Config) -> None:
         pretrained.digest(config.model.weights)
 
 
-def _check_reached(config: Config) -> None:
-    """Whether a dense network that a callback has stopped was trained as far as is asked for."""
-    if not stopping(config.callback):
+def check_reached(config: Config, lineage_of: Callable[[Any, Store], Lineage]) -> None:
+    """Whether a dense network that a callback has stopped has the states that are still needed.
+
+    Raises :class:`ConfigError` for a point that it has not reached.
+    """
+    if not deciding(config.callback):
         return
-    dense = Store(config.paths.store).node("dense", training_identity(config))
-    if dense.done:
-        for point in (config.rewind.point, *scored(config)):
-            refuse_beyond(Run(dense.path), point)
+    chain = lineage_of(config, Store(config.paths.store))
+    if chain.dense is None or not chain.dense.done:
+        return
+    begin = [(r.ticket, r.first) for r in chain.rounds if r.rewinding.takes_point]
+    begin += [(branch.node, branch.first) for branch in chain.branches]
+    points = [first for node, first in begin if not node.done]
+    if not all(mask.done for mask in chain.masks):
+        points += scored(config)
+    for point in points:
+        refuse_beyond(Run(chain.dense.path), point)
 
 
 CHECKS = (
@@ -229,6 +238,5 @@ CHECKS = (
     _check_rounds,
     _check_scope,
     _check_score,
-    _check_reached,
 )
 """What must hold of a network that is trained from fresh weights, and of what is pruned in it."""

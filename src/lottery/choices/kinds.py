@@ -201,6 +201,11 @@ class Kind:
             raise ConfigError(
                 f"{where} must not have an option {taken_twice[0]}: every {self.group} has it"
             )
+        if getattr(cls, "watches_only", False) and hasattr(cls, "remembers"):
+            raise ConfigError(
+                f"{where} says both watches_only, that it changes nothing, and remembers, that it "
+                "decides how a training goes on: leave out one of them"
+            )
         for f in own:
             if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
                 raise ConfigError(f"{where}: its option {f.name} must have a default")

@@ -31,6 +31,9 @@ class Rewinding:
     takes_final: ClassVar[bool] = True
     """Whether it may draw on a trained network: through ``origin.final()``, or a state of the dense
     run after its start. If not, its tickets need not wait for one."""
+    takes_point: ClassVar[bool] = True
+    """Whether it may draw on the dense run's state at the point, which must have come so far then;
+    one that starts afresh does not."""
 
     epoch: int = option(
         "${usual_epoch:${mask.at}}", "complete epochs after which the dense run is rewound to",

@@ -11,6 +11,8 @@ from lottery.rewinding import Origin, Rewinding, Start
 class Finetune(Rewinding):
     """The final weights at the last learning rate of the schedule."""
 
+    takes_point = False
+
     def rewind(self, origin: Origin) -> Start:
         """The final weights at the last learning rate of the schedule."""
         return Start(origin.point, origin.final(), last_rate=True)

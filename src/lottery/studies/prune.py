@@ -130,12 +130,20 @@ def conclude(config: Config, folder: Path, planned: Mapping[str, float]) -> None
             run.summary.update({"plan": planned, "verdict": verdict, "winner": winner["winner"]})
 
 
+def check(config: Config) -> list[str]:
+    """What is wrong with network, data and all other options, and with where it begins again."""
+    from lottery import validation
+
+    reached = functools.partial(validation.check_reached, lineage_of=lineage)
+    return validation.errors(config, *validation.CHECKS, reached)
+
+
 STUDY = Study(
     name="prune",
     schema=Config,
     run=run,
     lineage=lineage,
-    check=train.check,
+    check=check,
     result=Pruned,
     parents=parents,
     early=early,

@@ -8,6 +8,7 @@ that has it; else it is estimated.
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lottery import files
@@ -60,7 +61,7 @@ class Shares:
         return Share(left**2 if config.mask.scope.name == "layer" else left, guessed=True)
 
     def _known(self, config: Any, mask: Node) -> float | None:
-        about = files.read_json(mask.path / "result.json")
+        about = _read(mask.path / "result.json")
         if "computed_share" in about:
             return float(about["computed_share"])
         return self._by_mask.get((mask.key, config.trainer.compact))
@@ -70,13 +71,24 @@ class Shares:
         """What tickets computed, by the key of their mask and their ``trainer.compact``."""
         found = {}
         for path in (self._store.root / "ticket").glob("*/done.json"):
-            mask = files.read_json(path).get("identity", {}).get("mask")
+            mask = _read(path).get("identity", {}).get("mask")
             if mask is None:
                 continue
-            if work := files.read_json(path.with_name("result.json")).get("multiply_adds"):
-                asked = files.read_json(path.with_name("config.json"))["trainer"].get("compact")
-                found[mask, asked] = work["computed"] / work["network"]
+            config = _read(path.with_name("config.json"))
+            work = _read(path.with_name("result.json")).get("multiply_adds")
+            if config and work:
+                share = work["computed"] / work["network"]
+                found[mask, config["trainer"].get("compact")] = share
         return found
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """A JSON object of a finished node; nothing where the node is removed just now."""
+    try:
+        about: Mapping[str, Any] = files.read_json(path)
+    except FileNotFoundError:
+        return {}
+    return about
 
 
 def priced(epochs: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:

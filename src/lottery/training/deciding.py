@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lottery.errors import ConfigError
 from lottery.training.checkpoints import Memory
 
 if TYPE_CHECKING:
@@ -44,8 +45,13 @@ class Deciding:
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
         """Show them the metrics of an epoch."""
         self._last_epoch = epoch + 1
-        for callback in self._built.values():
+        for label, callback in self._built.items():
             callback.on_epoch_end(epoch, dict(logs))
+            if self._network.weights_set and not self.stopped:
+                raise ConfigError(
+                    f"callback={label} sets weights in a training that goes on, where only those "
+                    "with which it ends may be set: do it in on_train_end, or leave out `remembers`"
+                )
 
     def end(self) -> None:
         """Let them set the weights of the network that the training leaves."""
@@ -57,8 +63,14 @@ class Deciding:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the result has to say of them: see ``told`` of their choices."""
-        return {name: value for told in self._told().values() for name, value in told.items()}
+        """What the result has to say of them: ``told`` of their choices, and what all must say.
+
+        That is after which epoch they have stopped the training, if so, and that they have set its
+        last weights; ``restored_epoch`` is None if nobody says of which epoch those are.
+        """
+        told = {name: value for told in self._told().values() for name, value in told.items()}
+        unknown = {"restored_epoch": None} if self._network.weights_set else {}
+        return {**unknown, **told, **({"stopped_epoch": self._last_epoch} if self.stopped else {})}
 
     def memory(self) -> Memory:
         """All that they remember. Raises :class:`TypeError` for what cannot be written."""
@@ -74,14 +86,16 @@ class Deciding:
                     arrays |= {f"{place}/{i}": array for i, array in enumerate(value)}
                 else:
                     values[place] = value.item() if isinstance(value, np.generic) else value
-        if values:
+        if self._built:
             values |= {"stopped": self.stopped, "last_epoch": self._last_epoch}
+            values |= {"weights_set": self._network.weights_set}
         return Memory(values, arrays)
 
     def _recall(self, memory: Memory) -> None:
         if not memory.values:
             return
         self._network.stop_training = memory.values["stopped"]
+        self._network.weights_set = memory.values.get("weights_set", False)
         self._last_epoch = memory.values["last_epoch"]
         for label, callback in self._built.items():
             for name in self._chosen[label].remembers:
@@ -108,6 +122,7 @@ class _Network:
     def __init__(self, loop: "Loop") -> None:
         self._loop = loop
         self.stop_training = False
+        self.weights_set = False
 
     def get_weights(self) -> list[Any]:
         """All weights and moving statistics, in an order that never changes."""
@@ -116,6 +131,7 @@ class _Network:
 
     def set_weights(self, arrays: Sequence[Any]) -> None:
         """Set them all; what is pruned stays zero."""
+        self.weights_set = True
         state = dict(self._loop.state())
         self._loop.load(state | dict(zip(self._names(state), arrays, strict=True)))
         with self._loop.strategy.scope():
