@@ -93,12 +93,12 @@ def _shortened(commands: Sequence[str]) -> tuple[list[str], str]:
 def show_totals(store: Store, rows: Sequence[Row], console: Console | None = None) -> None:
     """How much that is, of how much, and who is at work."""
     console = console or terminal()
-    own = sum(row.bytes for row in rows)
+    own = size(*(row.entry.path for row in rows))
     runs = f"{len(rows)} run{'s' * (len(rows) != 1)}"
     console.print(f"{runs}, {sized(own)}; the whole store: {sized(size(store.root))}")
     if works := list((store.root / "work").glob("*")):
         begun = f"{len(works)} node{'s' * (len(works) != 1)}"
-        console.print(f"{begun} begun and not finished: {sized(sum(map(size, works)))}")
+        console.print(f"{begun} begun and not finished: {sized(size(*works))}")
     for user in users(store):
         if user.command:
             console.print(f"at work: {user}")
@@ -141,12 +141,12 @@ def show_removal(found: Removal, done: bool, console: Console | None = None) -> 
     """What goes, and what depends on it."""
     console = console or terminal()
     verb = "removed" if done else "would remove"
-    (*depending, last) = found.entries
-    console.print(f"{verb} {last.name}, {sized(last.bytes or 0)}" if not done else
-                  f"{verb} {last.name}")  # fmt: skip
-    if depending:
+    for entry in found.named:
+        console.print(f"{verb} {_named(entry, done)}")
+    if depending := [entry for entry in found.entries if entry not in found.named]:
         names = [_named(entry, done) for entry in reversed(depending)]
-        console.print(f"and {len(names)} that depend{'s' * (len(names) == 1)} on it:")
+        them = "them" if found.named[1:] else "it"
+        console.print(f"and {len(names)} that depend{'s' * (len(names) == 1)} on {them}:")
         for name in names:
             console.print(f"  {name}")
     if found.staying:
@@ -179,6 +179,11 @@ def show_collected(found: Collected, done: bool, console: Console | None = None)
         more = f" and {len(reasons) - _FEW} more" if len(reasons) > _FEW else ""
         why = "; ".join(reasons[:_FEW]) + more
         console.print(f"  {sized(sum(i.bytes for i in items)):>9}  {of}: {why}")
+    if found.unreadable:
+        console.print(
+            f"no states were looked at, for what {' and '.join(found.unreadable)} came from cannot "
+            "be read: store.py verify"
+        )
     before, after = sized(found.before), sized(found.after)
     if not found.items:
         console.print(f"there is nothing to remove; the store has {before}")
