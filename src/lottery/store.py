@@ -26,6 +26,7 @@ import json
 import logging
 import re
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -159,6 +160,7 @@ class Store:
                         "version": VERSION,
                         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                         "output": output_folder.get(None),
+                        "host": socket.gethostname(),
                         "files": contents(work, without="done.json"),
                     },
                 )
@@ -258,8 +260,15 @@ class Store:
 
     def lease(self, folder: str, name: str, **note: Any) -> Lease:
         """The lease of that name in a folder of the store."""
+        return self._lease_in(folder, name, note, shared=True)
+
+    def presence(self, folder: str, name: str, **note: Any) -> Lease:
+        """The same of a name that nobody else takes: a process is at work."""
+        return self._lease_in(folder, name, note, shared=False)
+
+    def _lease_in(self, folder: str, name: str, note: Mapping[str, Any], *, shared: bool) -> Lease:
         path = self.root / folder / name
-        return Lease(path, heartbeat=HEARTBEAT, timeout=LEASE_TIMEOUT, note=note)
+        return Lease(path, heartbeat=HEARTBEAT, timeout=LEASE_TIMEOUT, note=note, shared=shared)
 
     @contextmanager
     def _lease(self, node: Node, identity: Mapping[str, Any]) -> Iterator[Lease]:

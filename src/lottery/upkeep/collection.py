@@ -19,7 +19,7 @@ from lottery.store import Node, Store
 from lottery.upkeep import trash
 from lottery.upkeep.inventory import Entry, Inventory, freed, kinds, size
 from lottery.upkeep.requests import FOLDER as ASKED
-from lottery.upkeep.requests import requests
+from lottery.upkeep.requests import by_file, requests
 from lottery.upkeep.transport import INCOMING
 from lottery.upkeep.users import FOLDER as USING
 from lottery.upkeep.users import removing, unused, users
@@ -205,11 +205,10 @@ def _stray(store: Store, inventory: Inventory) -> Iterator[Item]:
         yield from _temporary(store, folder, folder.name, deep=False)
     for name in ("", ASKED, "leases", USING, "jobs"):
         yield from _temporary(store, root / name, name or "store", deep=False)
-    for request in requests(root):
+    for path, request in by_file(root).items():
         nodes = [Node(*_parts(name), root / name) for name in request.nodes]
         there = any(node.path.exists() or any(_works(store, node)) for node in nodes)
         if not there and not request.open(root):
-            path = root / ASKED / request.file
             yield Item(STRAY, path, ASKED, f"all is gone of {request.output}")
 
 
