@@ -537,6 +537,24 @@ MUTANTS = [
         ("test_store_tool.py",),
     ),
     Mutant(
+        "collected though candidates of a search begin with it", "sweep/staged.py",
+        "later=later if searching else {}", "later={}",
+        "what is asked for now is promised all the same",
+        ("test_store_tool.py",),
+    ),
+    Mutant(
+        "collected though a longer training goes on from it", "upkeep/collection.py",
+        "promised)} | going_on\n", "promised)}\n",
+        "the last state stays",
+        ("test_store_tool.py",),
+    ),
+    Mutant(
+        "collected though a record cannot be read", "upkeep/collection.py",
+        "            if not inventory.unreadable:\n", "            if True:\n",
+        "verify tells of it",
+        ("test_store_tool.py",),
+    ),
+    Mutant(
         "what is computed needs no parents", "store.py",
         "needs=sorted({node.key} | references(identity))", "needs=[node.key]",
         "a command names all that it needs besides",

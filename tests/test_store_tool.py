@@ -1,6 +1,8 @@
 """store.py: what it lists, what it removes and what never, beside jobs and whatever kills it."""
 
 import contextlib
+import dataclasses
+import io
 import itertools
 import json
 import multiprocessing
@@ -13,15 +15,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import THOROUGH, TINY, composed, laboratory, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 import lottery
-from lottery import files, stability
+from lottery import files, stability, studies, transfer
 from lottery import store as store_module
 from lottery.analysis import collect
 from lottery.errors import LotteryError, StoreError
@@ -31,9 +35,19 @@ from lottery.points import Point
 from lottery.runs import Run, load_run, runs_of
 from lottery.store import Node, Store
 from lottery.sweep import claims
+from lottery.sweep.plan import Plan, cells_of
+from lottery.sweep.staged import StagedSweep, next_wave
 from lottery.training.checkpoints import CheckpointFolder, equal
-from lottery.upkeep import collection, listing, removal, transport, users, verification
-from lottery.upkeep.inventory import Inventory
+from lottery.upkeep import (
+    collection,
+    listing,
+    printing,
+    removal,
+    transport,
+    users,
+    verification,
+)
+from lottery.upkeep.inventory import Inventory, size
 from lottery.upkeep.requests import Request, asking, note, request, requests
 
 THREE = (*TINY, "trainer.epochs=3", "rewind.keep=[2]")
@@ -816,3 +830,290 @@ def test_a_run_is_found_after_its_store_or_its_outputs_were_moved(real_sweep, tm
     assert found.weights().keys() == found.parent.weights(Point(1)).keys()
     with pytest.raises(LotteryError, match=r"not there any more$"):
         load_run(folder, store=tmp_path)
+
+
+# -- states that two trainings share ---------------------------------------------------------------
+
+
+def share_a_state(study: Study) -> tuple[Path, Path]:
+    """Let both children begin with one file, as a longer training does with a shorter one's."""
+    first, second = (
+        child / "checkpoints" / "step_00000000" / "state.safetensors"
+        for child in sorted((study.root / "child").iterdir())
+    )
+    second.unlink()
+    os.link(first, second)
+    record = second.parents[2] / "done.json"  # the file tells too how many seconds it took
+    about = files.read_json(record)
+    about["files"] = files.contents(record.parent, without="done.json")
+    files.write_json(record, about)
+    return first, second
+
+
+def test_a_tar_file_of_trainings_that_share_a_state_can_be_imported(study, tmp_path):
+    paths = share_a_state(study)
+    keys = [path.parents[2].name for path in paths]
+    transport.export_part(study.store, keys, tmp_path / "part.tar")
+    transport.import_part(Store(tmp_path / "other"), tmp_path / "part.tar")
+    assert {*keys} <= {*Inventory.of(Store(tmp_path / "other")).entries}
+
+    # So can one that holds the second as a link to the first, but none to what it does not hold.
+    first, second = (str(path.relative_to(study.root)) for path in paths)
+    for number, target in enumerate([first, "elsewhere"]):
+        written = tmp_path / f"links-{number}.tar.gz"
+        with tarfile.open(tmp_path / "part.tar") as tar, tarfile.open(written, "w:gz") as links:
+            for member in tar:
+                if member.name == second:
+                    member.type, member.linkname, member.size = tarfile.LNKTYPE, target, 0
+                links.addfile(member, tar.extractfile(member) if member.isreg() else None)
+    linked = Store(tmp_path / "linked")
+    transport.import_part(linked, tmp_path / "links-0.tar.gz")
+    assert not any(node.damage for node in verification.verify(linked))
+    with pytest.raises(StoreError, match="a link to elsewhere, which it does not hold"):
+        transport.import_part(Store(tmp_path / "third"), tmp_path / "links-1.tar.gz")
+
+
+def test_what_trainings_share_is_counted_once_and_free_when_the_last_of_them_goes(study):
+    path, other = share_a_state(study)
+    state = path.stat().st_size
+    every = [path for path in study.root.rglob("*") if path.is_file()]
+    assert size(study.root) == sum(path.stat().st_size for path in every) - state
+    (line,) = (study.root / "line").iterdir()
+    child = path.parents[2]
+    found = removal.remove(study.store, [child.name])
+    assert found.bytes == size(child) + size(line) - state
+    both = removal.remove(study.store, [child.name, other.parents[2].name])
+    assert both.bytes == size(child, other.parents[2], line)
+
+
+# -- what a name means, and what is damaged --------------------------------------------------------
+
+
+def test_a_folder_of_another_store_is_refused(study, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(study.root, other)
+    for act in (listing.details, lambda store, name: removal.remove(store, [name])):
+        with pytest.raises(StoreError, match=f"is of another store: add store={other}"):
+            act(study.store, str(other / "dense" / study.dense_key))
+    with pytest.raises(StoreError, match="is no folder of a node of the store"):
+        removal.remove(study.store, [str(tmp_path)])
+    (named,) = removal.remove(study.store, [str(study.root / "ticket" / study.ticket_key)]).named
+    assert named.key == study.ticket_key
+
+
+def test_a_key_of_another_kind_is_not_meant(study):
+    with pytest.raises(StoreError, match=f"has no node mask/{study.dense_key[:6]}"):
+        removal.remove(study.store, [f"mask/{study.dense_key[:6]}"])
+    (named,) = removal.remove(study.store, [f"dense/{study.dense_key[:6]}"]).named
+    assert named.key == study.dense_key
+
+
+def test_rm_tells_what_was_named_apart_from_what_depends_on_it(study, capsys):
+    child = sorted((study.root / "child").iterdir())[0].name
+    names = [study.ticket_key, child]
+    printing.show_removal(removal.remove(study.store, names), done=False)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"would remove ticket/{study.ticket_key}, ")
+    assert said[1].startswith(f"would remove child/{child}, ")
+    assert said[2] == "and 1 that depends on them:"
+    assert said[3].startswith("  line/")
+
+
+def test_a_node_whose_record_is_damaged_is_removed_by_the_name_that_verify_tells(study):
+    (study.dense.path / "done.json").write_text("{")
+    said = refused("verify", f"store={study.root}")
+    assert f"remove what is, store.py rm dense/{study.dense_key}, and the command" in said
+    for name in (f"dense/{study.dense_key}", str(study.dense.path)):
+        assert len(removal.remove(study.store, [name]).entries) == 6
+    removal.remove(study.store, [f"dense/{study.dense_key}"], dry_run=False)
+    assert not study.dense.path.exists()
+
+
+def test_gc_keeps_all_states_while_a_record_cannot_be_read(study):
+    """The ticket begins at epoch 1, which its record alone tells."""
+    (study.ticket.path / "done.json").write_text("{")
+    (study.root / "trash").mkdir(exist_ok=True)
+    (study.root / "trash" / "left").touch()
+    found = collection.collect(study.store, dry_run=False)
+    assert [item.kind for item in found.items] == [collection.STRAY]
+    assert found.unreadable == (f"ticket/{study.ticket_key}",)
+    assert kept_steps(study.dense) == ["0ep", "1ep", "2ep", "3ep"]
+
+
+@pytest.mark.parametrize("gone", ["state", "node"])
+def test_verify_looks_again_where_something_was_removed_meanwhile(study, monkeypatch, gone):
+    path = study.dense.path / "checkpoints" / "step_00000008"
+    read = files.sha256
+
+    def sha256(file: Path) -> str:
+        if file.parent == path:
+            shutil.rmtree(path if gone == "state" else study.dense.path)
+        return read(file)
+
+    monkeypatch.setattr(files, "sha256", sha256)
+    found = {node.name: node for node in verification.verify(study.store)}
+    assert not any(node.damage for node in found.values())
+    assert [node.given_up for name, node in found.items() if name.startswith("dense/")] == (
+        [1] if gone == "state" else []
+    )
+
+
+# -- states that something still wants -------------------------------------------------------------
+
+
+def test_gc_leaves_the_initial_state_to_a_ticket_that_begins_with_it(study):
+    """It names the dense network alone, which may be finished while the ticket is trained."""
+    about = {"dense": study.dense_key, "untrained": True}
+    node = study.store.compute("state", about, lambda work: None)
+    with users.using(study.store, [study.dense_key], "job", ""):
+        assert not collection.collect(study.store, dry_run=False).items
+    assert node.path in {item.path for item in collection.collect(study.store).items}
+
+
+def test_gc_keeps_the_state_from_which_a_longer_training_goes_on(tmp_path):
+    lab = laboratory(tmp_path)
+    options = (*TINY, "trainer.epochs=3", "rewind.epoch=0", "schedule=wsd", "schedule.decay=4it")
+    run_ = train_dense(composed(*options), lab)
+    assert kept_steps(run_) == ["0ep", "2ep", "3ep"]
+    assert not collection.collect(lab.store, dry_run=False).items
+
+
+# -- runs that are named by their folder -----------------------------------------------------------
+
+
+def test_a_run_whose_weights_a_network_begins_with_is_known_as_such(study, tmp_path):
+    config = composed(*TINY, "rewind.epoch=0", f"model.weights={study.ticket.path}")
+    chain = lineage(config, study.store)
+    assert [node.key for node in chain.reads] == [study.ticket_key]
+    asked = request("python prune.py x", tmp_path, [(chain, config)])
+    needed = f"ticket/{study.ticket_key}, which would go, is needed"
+    with asking(study.store, asked), pytest.raises(StoreError, match=needed):
+        removal.remove(study.store, [study.ticket_key])
+    begun_with = train_dense(config, laboratory(study.root.parent))
+    staying = removal.remove(study.store, [study.ticket_key]).staying
+    assert begun_with.key in {entry.key for entry in staying}
+    parents = listing.details(study.store, begun_with.key).parents
+    assert f"ticket/{study.ticket_key}" in parents
+    transport.export_part(study.store, [begun_with.key], tmp_path / "part")
+    assert {study.ticket_key, study.dense_key} <= {*Inventory.of(Store(tmp_path / "part")).entries}
+
+
+@pytest.mark.parametrize("name", ["transfer", "stability"])
+def test_a_job_that_takes_a_ticket_of_a_run_says_that_it_needs_it(study, name):
+    chain_of = {"transfer": transfer.lineage, "stability": stability.chain}[name]
+    options = ["data=digits"] if name == "transfer" else THREE
+    config = composed(*options, f"ticket={study.ticket.path}", name=name)
+    reads = {node.key for node in chain_of(config, study.store).reads}
+    assert study.ticket_key in reads
+
+
+def test_children_know_the_run_whose_mask_they_have(study):
+    config = composed(*THREE, "stability.points=3", f"ticket={study.ticket.path}", name="stability")
+    found = stability.stability(config, laboratory(study.root.parent))
+    staying = {e.key for e in removal.remove(study.store, [study.ticket_key]).staying}
+    assert {child["key"] for child in found["children"]} <= staying
+
+
+def test_a_value_of_an_option_is_no_key(study):
+    about = {"config": {"name": study.ticket_key}, "dense": study.dense_key, "start": {}}
+    node = study.store.compute("x", about, lambda work: None)
+    assert Inventory.of(study.store).entries[node.key].needs == {study.dense_key}
+
+
+# -- a search between its waves --------------------------------------------------------------------
+
+
+def test_a_search_keeps_what_its_candidates_may_begin_with_until_it_has_ended(study, tmp_path):
+    wanted = [(("rewind.epoch=2", "mask.percentile=80"), composed(*OTHER))]
+    sweep = StagedSweep(
+        tmp_path / "sweep",
+        study.store,
+        Plan((), (), ()),
+        [],
+        main=lambda config: None,
+        study=studies.find("prune"),
+        launcher=None,  # type: ignore[arg-type]
+        callbacks=None,
+        candidates=cells_of(wanted, study.store),
+    )
+    for _ in range(2):  # in the second wave no dense network is to be trained any more
+        sweep.begin()
+        assert not collection.collect(study.store).items
+        sweep.go_on(Plan((), (), ()), [])
+    with sweep.searching(), pytest.raises(StoreError, match="which would go, is needed by process"):
+        removal.remove(study.store, [study.dense_key])
+    ended = SimpleNamespace(
+        tell=list, next=lambda: None, record=lambda: {"candidates": [], "ended": True}
+    )
+    assert next_wave(sweep, ended) is None  # type: ignore[arg-type]
+    going = [item.why for item in collection.collect(study.store).items]
+    assert "nothing begins at epoch 2" in going
+
+
+# -- who is at work, and who asked -----------------------------------------------------------------
+
+
+def test_a_job_that_is_stopped_for_long_is_still_at_work(study):
+    with users.using(study.store, [study.dense_key], "job", "") as name:
+        os.utime(study.root / "using" / name, (0, 0))  # no heartbeat, as after Ctrl-Z
+        assert [user.command for user in users.users(study.store)] == ["job"]
+        assert not users.unused(study.store)
+        with pytest.raises(StoreError, match="is needed by"):
+            removal.remove(study.store, [study.dense_key])
+
+
+def test_a_job_whose_sign_was_removed_puts_it_back(study, monkeypatch):
+    monkeypatch.setattr(store_module, "HEARTBEAT", 0.01)
+    with users.using(study.store, [study.dense_key], "job", "") as name:
+        (study.root / "using" / name).unlink()
+        deadline = time.monotonic() + 30
+        while not users.users(study.store):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert not list((study.root / "using").iterdir())
+
+
+def test_commands_of_one_folder_and_folders_of_one_path_are_told_apart(tmp_path):
+    store = Store(tmp_path / "store")
+    first = Request("python prune.py x", str(tmp_path), ("ticket/" + "0" * 20,))
+    for asked in (first, replace(first, command="python prune.py y"), replace(first, host="b")):
+        note(store, asked)
+        note(store, asked)
+    assert len(requests(store.root)) == 3
+    with asking(store, first):
+        node = store.compute("score", {"ranked": "0" * 20}, lambda work: None)
+    asked_for = listing.details(store, node.key).asked
+    assert {(r.host, r.command) for r in asked_for} == {
+        (first.host, "python prune.py x"), (first.host, "python prune.py y")
+    }  # fmt: skip
+    # Under another name, as an older version wrote it, a request is collected all the same.
+    (store.root / "asked" / first.file).rename(store.root / "asked" / "other.json")
+    removal.remove(store, [node.key], dry_run=False)
+    files.write_json(
+        store.root / "asked" / "other.json", dataclasses.asdict(replace(first, output="/gone"))
+    )
+    going = {item.path.name for item in collection.collect(store).items}
+    assert "other.json" in going
+
+
+def test_ls_leaves_commands_from_python_whole(study):
+    rows = listing.listed(study.store)
+    calls = [
+        "study.ticket('mask.percentile=50')", 'study.ticket("data.name=it\'s")',
+        "python prune.py mask.percentile=50 seed=1", "python prune.py mask.percentile=80 seed=1",
+    ]  # fmt: skip
+    rows = [
+        replace(row, asked=(Request(call, "/x", ()),))
+        for row, call in zip(rows, calls, strict=True)
+    ]
+    console = Console(force_terminal=True, width=400, file=io.StringIO(), color_system=None)
+    printing.show_rows(rows, console)
+    said = console.file.getvalue()
+    for text in (*calls[:2], " prune.py mask.percentile=80 …", "… stands for seed=1"):
+        assert text in said
+
+
+def test_ls_leaves_out_what_says_too_little_of_itself(study):
+    config = study.dense.config
+    files.write_json(study.dense.path / "config.json", {"seed": config["seed"]})
+    assert [row.entry.kind for row in listing.listed(study.store)] == ["ticket", "child", "child"]

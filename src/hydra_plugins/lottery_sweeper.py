@@ -94,6 +94,7 @@ class LotterySweeper(BasicSweeper):
             callbacks=self.hydra_context.callbacks,
             batch=self.max_batch_size,
             search=waves.record(),
+            candidates=waves.grid if waves.proposer.adaptive else (),
         )
         if first.sweep.detach:
             configs = [config for config, _ in composed]
@@ -101,10 +102,11 @@ class LotterySweeper(BasicSweeper):
             if detached.Detached(sweep, waves if waves.proposer.adaptive else None).start():
                 print(sweep.farewell("detached"))
             return
-        sweep.run()
-        while wave := staged.next_wave(sweep, waves):
-            overview.show_wave(wave, waves, launcher)
+        with sweep.searching():
             sweep.run()
+            while wave := staged.next_wave(sweep, waves):
+                overview.show_wave(wave, waves, launcher)
+                sweep.run()
         if error := sweep.end():
             raise error
 

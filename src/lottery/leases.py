@@ -37,12 +37,23 @@ class Lease:
     taken never touches its successor's. Who waits judges by whether the modification time *moves*
     from look to look; who looks once compares it to the time of the same file server. So the clocks
     of different machines need not agree.
+
+    One that nobody else may take, such as a sign of presence, is not ``shared``: it stays its
+    owner's for as long as that lives, even stopped, where that can be seen; and if it was removed,
+    the next heartbeat puts it back.
     """
 
     def __init__(
-        self, path: Path, *, heartbeat: float, timeout: float, note: Mapping[str, Any] | None = None
+        self,
+        path: Path,
+        *,
+        heartbeat: float,
+        timeout: float,
+        note: Mapping[str, Any] | None = None,
+        shared: bool = True,
     ) -> None:
         """``note`` is written into the lease, for others to read (:meth:`seen`)."""
+        self._shared = shared
         self.path = path
         self._note = dict(note or {})
         self.owner = "another process"
@@ -68,14 +79,17 @@ class Lease:
 
     def take(self) -> None:
         """Take it without a look: of a name that nobody else has, there is nobody to lock out."""
+        self._fd = self._write()
+        self._stop.clear()
+        self._heart = threading.Thread(target=self._beat, daemon=True, name="lease-heartbeat")
+        self._heart.start()
+
+    def _write(self) -> int:
         new = self.path.with_name(f".{self.path.name}.{self.attempt}")
         fd = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.write(fd, json.dumps(_this_process() | self._note | {"attempt": self.attempt}).encode())
         new.replace(self.path)
-        self._fd = fd
-        self._stop.clear()
-        self._heart = threading.Thread(target=self._beat, daemon=True, name="lease-heartbeat")
-        self._heart.start()
+        return fd
 
     def holder(self, now: float) -> str | None:
         """Its owner if alive: judged by its process here, by its last sign of life elsewhere.
@@ -105,9 +119,11 @@ class Lease:
 
     def _living(self, now: float) -> "_Found | None":
         found = _look(self.path)
-        if found is None or found.dead or now - found.beat / 1e9 > self._timeout:
+        if found is None or found.dead:
             return None
-        return found
+        if not self._shared and found.here:  # at most stopped
+            return found
+        return None if now - found.beat / 1e9 > self._timeout else found
 
     def held(self) -> bool:
         """Whether this process still has it: nobody took it over while it was silent."""
@@ -143,10 +159,12 @@ class Lease:
         self._fd = None
 
     def _beat(self) -> None:
-        fd = self._fd
-        while fd is not None and not self._stop.wait(self._heartbeat):
+        while self._fd is not None and not self._stop.wait(self._heartbeat):
             try:
-                os.utime(fd)  # by the clock of the file server
+                os.utime(self._fd)  # by the clock of the file server
+                if not self._shared and not self.path.exists():
+                    gone, self._fd = self._fd, self._write()
+                    os.close(gone)
             except OSError as error:
                 log.warning("no sign of life written to %s: %s", self.path, error)
 
@@ -185,11 +203,14 @@ class _Found:
     @property
     def dead(self) -> bool:
         """Whether it ran on this machine, and its number is free or given to a new process."""
+        return self.here and bool(_started(self.owner["pid"]) != self.owner["started"])
+
+    @property
+    def here(self) -> bool:
+        """Whether it ran on this machine, so that its process can be looked for."""
         here = _this_process()
         same = all(self.owner.get(k) == here[k] for k in ("boot", "pid_namespace", "user"))
-        if not same or here["boot"] is None:
-            return False
-        return bool(_started(self.owner["pid"]) != self.owner["started"])
+        return same and here["boot"] is not None
 
 
 def _look(path: Path) -> _Found | None:

@@ -141,7 +141,7 @@ class Lineage:
 
 def dense_lineage(config: Config, store: Store) -> Lineage:
     """The dense network of a config, which need not exist, alone."""
-    return Lineage(store.node("dense", training_identity(config)))
+    return Lineage(store.node("dense", training_identity(config)), reads=begins_with(config, store))
 
 
 def lineage(config: Config, store: Store) -> Lineage:
@@ -152,7 +152,7 @@ def lineage(config: Config, store: Store) -> Lineage:
         changing = Round(
             config.mask.percentile, 0.0, None, None, config.rewind, ticket, START, early=True
         )
-        return Lineage(dense, (changing,))
+        return Lineage(dense, (changing,), reads=begins_with(config, store))
     chain: list[Round] = []
     ladder = rounds(config.mask.percentile, config.mask.rate)
     for number, percentile in enumerate(ladder, start=1):
@@ -173,7 +173,25 @@ def lineage(config: Config, store: Store) -> Lineage:
         early = config.mask.scored == first == START and not rewind.takes_final
         ticket = store.node("ticket", about)
         chain.append(Round(percentile, before, mask, shuffled, rewind, ticket, first, early))
-    return Lineage(dense, tuple(chain))
+    return Lineage(dense, tuple(chain), reads=begins_with(config, store))
+
+
+def begins_with(config: Training, store: Store) -> tuple[Node, ...]:
+    """The run whose weights the dense network begins with, if it is in the store."""
+    place = config.model.weights
+    return source(pretrained.runs(place), store) if place else ()
+
+
+def source(runs: Mapping[str, Any], store: Store) -> tuple[Node, ...]:
+    """The finished run that a ticket, or weights, were taken of, if it is in the store.
+
+    ``runs`` are the keys in their provenance, by kind: those of a ticket before itself too.
+    """
+    kind = next((kind for kind in ("transfer", "ticket") if kind in runs), next(iter(runs), None))
+    if kind is None:
+        return ()
+    node = Node(kind, str(runs[kind]), store.root / kind / str(runs[kind]))
+    return (node,) if node.done else ()
 
 
 def training_identity(config: Training) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import logging
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Pretrained:
     """Of its head, where that is known."""
     seen: tuple[Mapping[str, Any], ...] = ()
     """The data that they were trained on, as a ticket's provenance has it."""
+    runs: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the runs that they come from, by kind, likewise."""
 
     @property
     def digest(self) -> str:
@@ -61,6 +63,15 @@ class Pretrained:
 
 def digest(place: str) -> str:
     """Which weights ``place`` holds, for keys. Raises :class:`ConfigError` if it holds none."""
+    return _known(place)[0]
+
+
+def runs(place: str) -> Mapping[str, Any]:
+    """The runs that the weights in ``place`` come from, as :attr:`Pretrained.runs`."""
+    return _known(place)[1]
+
+
+def _known(place: str) -> tuple[str, Mapping[str, Any]]:
     path = Path(place).expanduser()
     try:
         file = next(f for f in (path / "done.json", path / "result.json", path) if f.exists())
@@ -75,12 +86,13 @@ def digest(place: str) -> str:
         )
         raise ConfigError(f"model.weights={place}: there is no such file or folder{hint}") from None
     status = file.stat()
-    return _digest(place, (status.st_ino, status.st_size, status.st_mtime_ns))
+    return _digest_and_runs(place, (status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=64)  # all cells of a sweep ask
-def _digest(place: str, stamp: tuple[int, ...]) -> str:
-    return read(place).digest
+def _digest_and_runs(place: str, stamp: tuple[int, ...]) -> tuple[str, Mapping[str, Any]]:
+    found = read(place)
+    return found.digest, found.runs
 
 
 def read(place: str) -> Pretrained:
@@ -107,13 +119,15 @@ def _ours(path: Path) -> Pretrained:
     a_run = (path / "done.json").exists() or (path / "result.json").exists()
     if a_run and not (path / FILE).exists():
         run = load_run(path)
-        return Pretrained(run.weights(), True, run.classes, tuple(images_seen(run)))
+        seen = tuple(images_seen(run))
+        return Pretrained(run.weights(), True, run.classes, seen, {run.kind: run.key})
     if path.is_file() and path.suffix not in (".safetensors", ".json"):
         raise ConfigError(
             f"weights are a {KERAS} or {WEIGHTS_H5} file, a ticket, or the folder of a run"
         )
     ticket = load_ticket(path)
-    return Pretrained(ticket.trained, True, ticket.classes, tuple(ticket.provenance["seen"]))
+    told = ticket.provenance
+    return Pretrained(ticket.trained, True, ticket.classes, tuple(told["seen"]), told["runs"])
 
 
 def _keras(path: Path) -> Pretrained:
@@ -157,7 +171,7 @@ def begin(config: Training) -> tuple[Start, dict[str, Any]]:
     about = {"file": place, "digest": found.digest, "head": "taken" if head else "fresh"}
     noted = {**about, "held_out": _held_out(config, found)} if found.seen else about
     return Start(seed=config.seed, weights=weights, pristine=False), {
-        "noted": noted, "seen": list(found.seen)
+        "noted": noted, "seen": list(found.seen), "runs": dict(found.runs)
     }  # fmt: skip
 
 

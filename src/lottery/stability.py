@@ -75,9 +75,11 @@ def chain(config: StabilityConfig, store: Store) -> Lineage:
     made, worn, share = None, None, 1.0
     pruned = lineage.lineage(config, store)
     assert pruned.dense is not None
+    reads = pruned.reads
     if config.ticket is not None:
         ticket = asked_for(config.ticket, config.paths.outputs)
         worn = _worn(config, store, ticket)
+        reads += lineage.source(ticket.provenance["runs"], store)
         share = 1.0 if config.mask.shuffle else ticket.computed_share
     elif config.mask.percentile > 0:
         *before, last = pruned.rounds
@@ -99,6 +101,7 @@ def chain(config: StabilityConfig, store: Store) -> Lineage:
         branches=branches,
         measured=store.node("line", about),
         computed={branch.node.key: share for branch in branches},
+        reads=reads,
     )
 
 
@@ -283,7 +286,7 @@ def _train_child(
             start,
             from_start(own, start),
             sparse,
-            origin={"dense": dense.key, "point": str(point), "order": order},
+            origin={"dense": dense.key, "point": str(point), "order": order, **_runs(config)},
             noted={"replayed": replayed} if replayed else {},
             compared=dense.result,
             tags=(f"rewind={point.label}", f"order={order}"),
@@ -293,6 +296,13 @@ def _train_child(
     own = replace(config, seed=order_seed(config.seed, order))
     about = child_identity(config, dense.key, None if mask is None else mask.key, order)
     return trained(own, lab, "child", about, attempt)
+
+
+def _runs(config: StabilityConfig) -> dict[str, Any]:
+    """Where the mask comes from, if a ticket brings it."""
+    if config.ticket is None:
+        return {}
+    return {"ticket": {"runs": asked_for(config.ticket, config.paths.outputs).provenance["runs"]}}
 
 
 def _measure(

@@ -26,6 +26,7 @@ import json
 import logging
 import re
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -55,16 +56,28 @@ def key_of(kind: str, identity: Mapping[str, Any]) -> str:
 
 
 _KEY = re.compile("[0-9a-f]{20}")
+PARENTS = ("dense", "ranked", "mask", "shuffled", "children")
+"""Where an identity names the nodes that it is made of; that of a moved ticket in its ``start``."""
 output_folder: ContextVar[str] = ContextVar("output_folder")
 """Of the command that is at work; who computes a node says so in it."""
 
 
-def references(value: Any) -> set[str]:
-    """The keys that a JSON value names anywhere: of an identity, those of its parents."""
-    if isinstance(value, str):
-        return {value} if _KEY.fullmatch(value) else set()
-    inside = value.values() if isinstance(value, Mapping) else value
-    return set().union(*map(references, inside)) if isinstance(value, Mapping | list) else set()
+def references(identity: Any) -> set[str]:
+    """The keys of the parents that an identity names.
+
+    Its other values are options, such as a name of data, which may look like a key.
+    """
+    if not isinstance(identity, Mapping):
+        return set()
+    start = identity.get("start")
+    places = [identity, start] if isinstance(start, Mapping) else [identity]
+    return set().union(*(keys_in(place.get(name)) for place in places for name in PARENTS))
+
+
+def keys_in(value: Any) -> set[str]:
+    """The keys that a text or a list of texts is."""
+    texts = value if isinstance(value, list) else [value]
+    return {text for text in texts if isinstance(text, str) and _KEY.fullmatch(text)}
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,7 @@ class Store:
                         "version": VERSION,
                         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                         "output": output_folder.get(None),
+                        "host": socket.gethostname(),
                         "files": contents(work, without="done.json"),
                     },
                 )
@@ -246,8 +260,15 @@ class Store:
 
     def lease(self, folder: str, name: str, **note: Any) -> Lease:
         """The lease of that name in a folder of the store."""
+        return self._lease_in(folder, name, note, shared=True)
+
+    def presence(self, folder: str, name: str, **note: Any) -> Lease:
+        """The same of a name that nobody else takes: a process is at work."""
+        return self._lease_in(folder, name, note, shared=False)
+
+    def _lease_in(self, folder: str, name: str, note: Mapping[str, Any], *, shared: bool) -> Lease:
         path = self.root / folder / name
-        return Lease(path, heartbeat=HEARTBEAT, timeout=LEASE_TIMEOUT, note=note)
+        return Lease(path, heartbeat=HEARTBEAT, timeout=LEASE_TIMEOUT, note=note, shared=shared)
 
     @contextmanager
     def _lease(self, node: Node, identity: Mapping[str, Any]) -> Iterator[Lease]:

@@ -18,7 +18,7 @@ from lottery.data import crop_size, describe, is_square_image
 from lottery.data.overlap import overlap
 from lottery.data.splits import steps_per_epoch
 from lottery.errors import ConfigError, DataError, DivergedError, TicketError
-from lottery.lineage import Lineage, code_of, training_identity
+from lottery.lineage import Lineage, code_of, source, training_identity
 from lottery.models.cost import whole
 from lottery.options import bound_errors, did_you_mean, identity
 from lottery.pruning import masks
@@ -269,7 +269,7 @@ def lineage(config: TransferConfig, store: Store) -> Lineage:
         if node.done:
             runs[name] = Run(node.path)
     parent = dense_parent(ticket, store)
-    reads = (parent,) if parent.done else ()
+    reads = (*((parent,) if parent.done else ()), *source(ticket.provenance["runs"], store))
     return Lineage(transfers=tuple(found), nameless=nameless, computed=computed, reads=reads)
 
 

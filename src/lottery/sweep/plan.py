@@ -252,11 +252,20 @@ def _parents(
         starts = _starts(family)
         if dense.done and all(_has_state(store, dense, point) for point in starts):
             continue
-        later = _starts([c for c in candidates if c.lineage.parent == key] or candidates)
+        later = starts_of(key, candidates)
         keep = [str(point) for point in sorted({*family[0].config.rewind.kept, *starts, *later})]
         config = replace(family[0].config, rewind=replace(family[0].config.rewind, keep=keep))
         parents.append(Parent(config, dense, tuple(family), underway(dense)))
     return tuple(parents)
+
+
+def starts_of(dense: str, candidates: Iterable[Cell]) -> set[Point]:
+    """The points of a dense network that cells of a search may rewind to.
+
+    Those of the candidates that it is the network of; of any, if it is that of a fresh seed.
+    """
+    candidates = list(candidates)
+    return _starts([c for c in candidates if c.lineage.parent == dense] or candidates)
 
 
 def _starts(family: Iterable[Cell]) -> set[Point]:

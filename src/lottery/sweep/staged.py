@@ -34,9 +34,10 @@ from lottery.sweep.jobs import (
     frozen,
     mark_orphans,
 )
-from lottery.sweep.plan import Cell, Parent, Plan
+from lottery.sweep.plan import Cell, Parent, Plan, starts_of
 from lottery.sweep.waves import Wave, Waves, stored
 from lottery.upkeep import requests
+from lottery.upkeep.users import using
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class StagedSweep:
     callbacks: Any
     batch: int | None = None
     search: Mapping[str, Any] = field(default_factory=dict)  # what a proposer has to say of itself
+    candidates: Sequence[Cell] = ()  # what a search may ask for
     jobs: list[dict[str, Any]] = field(default_factory=list)
     elsewhere: set[str] = field(default_factory=set)  # SLURM's jobs that others submitted
 
@@ -92,6 +94,16 @@ class StagedSweep:
                 self._compute_cells(cells)
             self._join()
 
+    @contextlib.contextmanager
+    def searching(self) -> Iterator[None]:
+        """Let nobody remove what the candidates of a search need, between its waves either."""
+        if not self.candidates:
+            yield
+            return
+        needs = {node.key for cell in self.candidates for node in cell.lineage.nodes}
+        with using(self.store, needs, self._command, str(self.folder.resolve())):
+            yield
+
     def go_on(self, plan: Plan, configs: Sequence[DictConfig]) -> None:
         """Plan another wave, for :meth:`run` to compute; its cells are numbered on."""
         self.plan = plan
@@ -105,15 +117,31 @@ class StagedSweep:
         """Write what the sweep is, and the results of the cells that are done already."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write_record()
-        requests.note(self.store, self._asked)
+        self.note()
         self._tell(self.plan.done)
+
+    def note(self) -> None:
+        """Let the store know what this sweep asks for."""
+        requests.note(self.store, self._asked)
 
     @property
     def _asked(self) -> requests.Request:
-        """What this sweep has asked for so far, and what its dense networks are to keep."""
+        """What this sweep has asked for so far, and what its dense networks are to keep.
+
+        Those of a search keep what any candidate may rewind to until it has ended.
+        """
         asked = [(cell.lineage, cell.config) for cell in self.cells]
         asked += [(Lineage(parent.node), parent.config) for parent in self.plan.parents]
-        return requests.request(self._command, self.folder, asked)
+        searching = bool(self.candidates) and not self.search.get("ended")
+        dense = {cell.lineage.parent for cell in (*self.cells, *self.candidates)} - {None}
+        later = {str(key): starts_of(str(key), self.candidates) for key in dense}
+        return requests.request(
+            self._command,
+            self.folder,
+            asked,
+            later=later if searching else {},
+            searching=searching,
+        )
 
     def _tell(self, cells: Sequence[Cell]) -> None:
         """Write the results of cells that are done into this sweep."""
@@ -467,6 +495,7 @@ def next_wave(sweep: StagedSweep, waves: Waves) -> Wave | None:
     sweep.search = waves.record()
     if wave is None:
         sweep.write_record()
+        sweep.note()
     else:
         sweep.go_on(wave.plan, wave.configs)
     return wave

@@ -8,17 +8,18 @@ again from those (:mod:`lottery.replay`).
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lottery import files
+from lottery import choices, files
+from lottery.errors import LotteryError
 from lottery.points import Point
 from lottery.store import Node, Store
 from lottery.upkeep import trash
-from lottery.upkeep.inventory import Entry, Inventory, kinds, size
+from lottery.upkeep.inventory import Entry, Inventory, freed, kinds, size
 from lottery.upkeep.requests import FOLDER as ASKED
-from lottery.upkeep.requests import requests
+from lottery.upkeep.requests import by_file, requests
 from lottery.upkeep.transport import INCOMING
 from lottery.upkeep.users import FOLDER as USING
 from lottery.upkeep.users import removing, unused, users
@@ -38,10 +39,11 @@ class Item:
     kind: str
     """One of :data:`KINDS`."""
     path: Path
-    bytes: int
     of: str
     """What it belongs to."""
     why: str
+    bytes: int = 0
+    """What is free again when it goes, after those before it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Collected:
     items: tuple[Item, ...]
     before: int
     after: int
+    unreadable: tuple[str, ...] = ()
+    """Nodes of which nobody knows what they begin with, so that all states stay."""
 
     @property
     def bytes(self) -> int:
@@ -66,18 +70,32 @@ def collect(store: Store, *, dry_run: bool = True, abandoned: float | None = Non
     """
     before = size(store.root)
     if dry_run:
-        items = tuple(collectable(store, abandoned))
-        return Collected(items, before, before - sum(item.bytes for item in items))
+        inventory = Inventory.of(store)
+        items = _priced(collectable(store, inventory, abandoned))
+        after = before - sum(item.bytes for item in items)
+        return Collected(items, before, after, _unreadable(inventory))
     with removing(store):
-        found = list(collectable(store, abandoned))
+        inventory = Inventory.of(store)
+        found = _priced(collectable(store, inventory, abandoned))
         items = tuple(item for item in found if _take(store, item))
     trash.empty(store)
-    return Collected(items, before, size(store.root))
+    return Collected(items, before, size(store.root), _unreadable(inventory))
 
 
-def collectable(store: Store, abandoned: float | None = None) -> Iterator[Item]:
+def _priced(items: Iterator[Item]) -> tuple[Item, ...]:
+    found = tuple(items)
+    sizes = freed(item.path for item in found)
+    return tuple(replace(item, bytes=free) for item, free in zip(found, sizes, strict=True))
+
+
+def _unreadable(inventory: Inventory) -> tuple[str, ...]:
+    return tuple(entry.name for entry in inventory.unreadable.values())
+
+
+def collectable(
+    store: Store, inventory: Inventory, abandoned: float | None = None
+) -> Iterator[Item]:
     """All that can go, at this moment."""
-    inventory = Inventory.of(store)
     asked = [r for r in requests(store.root) if r.open(store.root)]
     at_work = users(store)
     busy = inventory.ancestors(key for user in at_work for key in user.needs)
@@ -87,8 +105,9 @@ def collectable(store: Store, abandoned: float | None = None) -> Iterator[Item]:
             promised.setdefault(dense, set()).update(points)
     for entry in inventory.entries.values():
         if entry.key not in busy:
-            yield from _states(inventory, entry, promised.get(entry.key, ()))
-            yield from _replayed(inventory, entry, promised)
+            if not inventory.unreadable:
+                yield from _states(inventory, entry, promised.get(entry.key, ()))
+                yield from _replayed(inventory, entry, promised, busy)
             yield from _temporary(store, entry.path, entry.name)
     wanted = {key for request in asked for key in request.keys}
     yield from _work(store, inventory, wanted | busy, abandoned)
@@ -101,28 +120,33 @@ def _states(inventory: Inventory, entry: Entry, promised: Collection[str]) -> It
     if len(steps) <= 2:
         return
     spe = _steps_per_epoch(entry)
-    if spe is None:
+    going_on = None if spe is None else _for_going_on(entry, spe)
+    if spe is None or going_on is None:
         return
-    begun = {point.step(spe) for point in _begun(inventory, entry.key, promised)}
+    begun = {point.step(spe) for point in _begun(inventory, entry.key, promised)} | going_on
     for step in steps[1:-1]:
         if step not in begun:
             path = entry.states.path(step)
             at = Point.at(step, spe).words
-            yield Item(STATES, path, size(path), entry.name, f"nothing begins at {at}")
+            yield Item(STATES, path, entry.name, f"nothing begins at {at}")
 
 
 def _replayed(
-    inventory: Inventory, entry: Entry, promised: Mapping[str, Collection[str]]
+    inventory: Inventory,
+    entry: Entry,
+    promised: Mapping[str, Collection[str]],
+    busy: Collection[str],
 ) -> Iterator[Item]:
     """States that were trained again for children that are all done."""
-    if entry.kind != "state":
-        return
     identity: Mapping[str, Any] = entry.about["identity"]
+    # Who uses a state found it on the way, and names the dense network only.
+    if entry.kind != "state" or identity.get("dense") in busy:
+        return
     dense = inventory.entries.get(str(identity.get("dense")))
     if dense is None:  # not trained yet, and this is how it begins; or nobody knows
         return
     if identity.get("untrained"):
-        yield Item(STATES, entry.path, entry.bytes, entry.name, f"{dense.name} has it")
+        yield Item(STATES, entry.path, entry.name, f"{dense.name} has it")
         return
     spe = _steps_per_epoch(dense)
     if spe is None:
@@ -132,7 +156,7 @@ def _replayed(
     if step not in {point.step(spe) for point in begun}:
         at = Point.at(step, spe).words
         why = f"nothing begins at {at} of {dense.name}"
-        yield Item(STATES, entry.path, entry.bytes, entry.name, why)
+        yield Item(STATES, entry.path, entry.name, why)
 
 
 def _begun(inventory: Inventory, key: str, promised: Collection[str]) -> set[Point]:
@@ -152,12 +176,12 @@ def _work(
         days = (store.now() - _touched(path)) / _DAY
         name = f"{node.kind}/{node.key}"
         if node.key in inventory.entries:
-            yield Item(WORK, path, size(path), name, "it was finished by another")
+            yield Item(WORK, path, name, "it was finished by another")
         elif node.key not in wanted and days * _DAY > WEEK:
             why = f"no command that could go on asks for it; untouched for {days:.0f} days"
-            yield Item(WORK, path, size(path), name, why)
+            yield Item(WORK, path, name, why)
         elif abandoned is not None and days > abandoned:
-            yield Item(WORK, path, size(path), name, f"untouched for {days:.1f} days")
+            yield Item(WORK, path, name, f"untouched for {days:.1f} days")
 
 
 def _stray(store: Store, inventory: Inventory) -> Iterator[Item]:
@@ -167,26 +191,25 @@ def _stray(store: Store, inventory: Inventory) -> Iterator[Item]:
     alive = {path.name for path in (root / USING).glob("[!.]*")} - {path.name for path in dead}
     left = [p for folder in (trash.FOLDER, INCOMING) for p in sorted((root / folder).glob("*"))]
     for path in [*dead, *(path for path in left if path.name not in alive)]:
-        yield Item(STRAY, path, size(path), path.parent.name, "left by a process that ended")
+        yield Item(STRAY, path, path.parent.name, "left by a process that ended")
     for path in sorted((root / "leases").glob("[!.]*")):
         node = _node_of(store, path)
         if node and not store.owner(node) and not any(_works(store, node)):
-            yield Item(STRAY, path, size(path), "leases", "its owner is dead")
+            yield Item(STRAY, path, "leases", "its owner is dead")
     for folder in kinds(root):
         for path in sorted(folder.glob("[!.]*")):
             old = store.now() - _touched(path) > _DAY
             if old and path.is_dir() and not (path / "done.json").exists():
                 what = f"{folder.name}/{path.name}"
-                yield Item(STRAY, path, size(path), what, "a copy that was cut short")
+                yield Item(STRAY, path, what, "a copy that was cut short")
         yield from _temporary(store, folder, folder.name, deep=False)
     for name in ("", ASKED, "leases", USING, "jobs"):
         yield from _temporary(store, root / name, name or "store", deep=False)
-    for request in requests(root):
+    for path, request in by_file(root).items():
         nodes = [Node(*_parts(name), root / name) for name in request.nodes]
         there = any(node.path.exists() or any(_works(store, node)) for node in nodes)
         if not there and not request.open(root):
-            path = root / ASKED / request.file
-            yield Item(STRAY, path, size(path), ASKED, f"all is gone of {request.output}")
+            yield Item(STRAY, path, ASKED, f"all is gone of {request.output}")
 
 
 def _temporary(store: Store, folder: Path, of: str, *, deep: bool = True) -> Iterator[Item]:
@@ -195,7 +218,7 @@ def _temporary(store: Store, folder: Path, of: str, *, deep: bool = True) -> Ite
     for path in sorted(pattern(".*")):
         # Not what is not ours, such as a server's snapshots; nor locks, which may be held.
         if _TEMPORARY.fullmatch(path.name) and store.now() - _touched(path) > HOUR:
-            yield Item(STRAY, path, size(path), of, "a temporary file that nobody writes")
+            yield Item(STRAY, path, of, "a temporary file that nobody writes")
 
 
 def _take(store: Store, item: Item) -> bool:
@@ -238,6 +261,16 @@ def _steps_per_epoch(entry: Entry) -> int | None:
     try:
         return int(files.read_json(entry.path / "network.json")["steps_per_epoch"])
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _for_going_on(entry: Entry, spe: int) -> set[int] | None:
+    """Steps at which a training of another length would begin; None if that is not known here."""
+    try:
+        config = files.read_json(entry.path / "config.json")
+        schedule = choices.schedule.of(choices.schedule.known_part(config["schedule"]))
+        return set(schedule.in_steps(spe).keeps(int(config["trainer"]["epochs"]) * spe))
+    except (OSError, ValueError, KeyError, TypeError, LotteryError):  # a plug-in's, say
         return None
 
 

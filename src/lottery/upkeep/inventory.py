@@ -5,14 +5,14 @@ import functools
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lottery import files
 from lottery.errors import LotteryError, StoreError
 from lottery.points import Point
-from lottery.store import Store, references
+from lottery.store import Store, keys_in, references
 from lottery.training.checkpoints import CheckpointFolder
 
 SHORTEST = 4  # digits of a key that may stand for it
@@ -52,12 +52,16 @@ class Entry:
     def origin(self) -> frozenset[str]:
         """Keys of the nodes that it comes from, as it says itself, but that do not determine it.
 
-        A ticket that was moved to other data holds all that it took from the ticket before.
+        A ticket that was moved to other data holds all that it took from the ticket before; a
+        network that began with the weights of another run, those.
         """
         try:
-            said = references(files.read_json(self.path / "origin.json"))
-        except (OSError, ValueError):
+            told = files.read_json(self.path / "origin.json")
+            places = [told, told.get("ticket", {})]
+            runs = [key for place in places for key in place.get("runs", {}).values()]
+        except (OSError, ValueError, AttributeError):
             return frozenset()
+        said = references(told).union(*map(keys_in, runs))
         return frozenset(said - self.needs - {self.key})
 
     @property
@@ -92,19 +96,32 @@ class Inventory:
 
     root: Path
     entries: Mapping[str, Entry]
+    unreadable: Mapping[str, Entry] = field(default_factory=dict)
+    """Those whose ``done.json`` cannot be read: nothing is known of them, parents included."""
 
     @classmethod
     def of(cls, store: Store) -> "Inventory":
-        """What there is now; a node whose ``done.json`` cannot be read is left out."""
+        """What there is now."""
         found: dict[str, Entry] = {}
+        unreadable: dict[str, Entry] = {}
         for path in sorted(_done(store.root)):
+            key, about = path.parent.name, None
             try:
                 about = files.read_json(path)
+            except FileNotFoundError:
+                continue  # removed meanwhile
             except (OSError, ValueError):
-                continue  # damaged, which is said by verify; or removed meanwhile
-            if isinstance(about, dict):
-                found[path.parent.name] = Entry(path.parent, about)
-        return cls(store.root, found)
+                pass  # damaged, which is said by verify
+            if isinstance(about, dict) and isinstance(about.get("identity"), dict):
+                found[key] = Entry(path.parent, about)
+            else:
+                unreadable[key] = Entry(path.parent, {})
+        return cls(store.root, found, unreadable)
+
+    @property
+    def every(self) -> Mapping[str, Entry]:
+        """With those that cannot be read."""
+        return {**self.unreadable, **self.entries}
 
     @functools.cached_property
     def children(self) -> Mapping[str, tuple[Entry, ...]]:
@@ -127,6 +144,11 @@ class Inventory:
         """These keys and those of all that determines them, as far as that is in the store."""
         return _closure(keys, lambda key: self.entries[key].needs if key in self.entries else ())
 
+    def sources(self, keys: Iterable[str]) -> set[str]:
+        """The same with what they come from, but can do without."""
+        there = self.entries
+        return _closure(keys, lambda k: there[k].needs | there[k].origin if k in there else ())
+
     def descendants(self, keys: Iterable[str]) -> set[str]:
         """These keys and those of all that they determine."""
         return _closure(keys, lambda key: [child.key for child in self.children.get(key, ())])
@@ -134,13 +156,14 @@ class Inventory:
     def ordered(self, keys: Collection[str]) -> list[Entry]:
         """The nodes of these keys, parents before children."""
         done: dict[str, Entry] = {}
+        there = self.every
 
         def add(key: str) -> None:
-            if key in done or key not in keys or key not in self.entries:
+            if key in done or key not in keys or key not in there:
                 return
-            for parent in sorted(self.entries[key].needs):
+            for parent in sorted(there[key].needs):
                 add(parent)
-            done[key] = self.entries[key]
+            done[key] = there[key]
 
         for key in sorted(keys):
             add(key)
@@ -149,23 +172,42 @@ class Inventory:
     def find(self, named: str) -> Entry:
         """The node of a key, of the beginning of one, of ``<kind>/<key>``, or of its folder.
 
-        Raises :class:`StoreError`, which names those that are near, if there is none.
+        Raises :class:`StoreError`, which names those that are near, if there is none, and for a
+        folder of another store.
         """
-        word = Path(named).name
-        if word in self.entries:
-            return self.entries[word]
-        begun = [key for key in self.entries if key.startswith(word)]
+        kind, _, word = self._inside(named).rpartition("/")
+        there = {k: entry for k, entry in self.every.items() if kind in ("", entry.kind)}
+        if word in there:
+            return there[word]
+        begun = [key for key in there if key.startswith(word)]
         if len(word) >= SHORTEST and len(begun) == 1:
-            return self.entries[begun[0]]
+            return there[begun[0]]
         if len(word) >= SHORTEST and begun:
-            listed = ", ".join(self.entries[key].name for key in sorted(begun)[:5])
+            listed = ", ".join(there[key].name for key in sorted(begun)[:5])
             raise StoreError(f"{len(begun)} keys begin with {word}: {listed}: type more of it")
-        if len(word) >= SHORTEST and (works := list((self.root / "work").glob(f"*-{word}*"))):
+        pattern = f"{kind or '*'}-{word}*"
+        if len(word) >= SHORTEST and (works := list((self.root / "work").glob(pattern))):
             kind, _, key = works[0].name.partition(".")[0].rpartition("-")
             raise StoreError(
                 f"{kind}/{key} is begun and not finished: there is nothing to tell yet"
             )
         raise StoreError(f"the store {self.root} has no node {named}{self._near(word)}")
+
+    def _inside(self, named: str) -> str:
+        """A name as it is below the root. Raises :class:`StoreError` for a folder elsewhere."""
+        path = Path(named)
+        if not path.is_dir() or not ("/" in named or (path / "done.json").exists()):
+            return named.rstrip("/")
+        folder, root = path.resolve(), self.root.resolve()
+        if folder.is_relative_to(root):
+            return str(folder.relative_to(root))
+        own = folder.parents[1]
+        raise StoreError(
+            f"{named} is of another store: add store={own}"
+            if (own / "store.json").exists() and (folder / "done.json").exists()
+            else f"{named} is no folder of a node of the store {self.root}: name a node by its key "
+            "or its folder there; store=<folder> says where another store is"
+        )
 
     def _near(self, word: str) -> str:
         if not re.fullmatch("[0-9a-f]+", word):
@@ -175,8 +217,8 @@ class Inventory:
             same = next((n for n in range(len(word)) if key[: n + 1] != word[: n + 1]), len(word))
             return same, difflib.SequenceMatcher(None, key, word).ratio()
 
-        near = sorted(self.entries, key=likeness, reverse=True)[:3]
-        names = " or ".join(self.entries[key].name for key in near)
+        near = sorted(there := self.every, key=likeness, reverse=True)[:3]
+        names = " or ".join(there[key].name for key in near)
         return f"; the nearest: {names}" if near else ": it is empty"
 
 
@@ -188,14 +230,40 @@ def kinds(root: Path) -> list[Path]:
     return [f for f in inside if f.name not in OTHERS and next(f.glob("*/done.json"), None)]
 
 
-def size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder; 0 if it is gone."""
+def size(*paths: Path) -> int:
+    """Bytes of files, and of all files below folders: once of those that share it by links.
+
+    What is gone counts nothing.
+    """
+    seen = {(found.st_dev, found.st_ino): found.st_size for p in paths for found in _files(p)}
+    return sum(seen.values())
+
+
+def freed(paths: Iterable[Path]) -> list[int]:
+    """Of each, the bytes that are free again once it goes, after those before it.
+
+    That is what has no other link: two trainings share states of which one went on from the other.
+    """
+    links: dict[tuple[int, int], int] = {}
+    free = []
+    for path in paths:
+        free.append(0)
+        for found in _files(path):
+            file = (found.st_dev, found.st_ino)
+            links[file] = links.get(file, 0) + 1
+            free[-1] += found.st_size if links[file] == found.st_nlink else 0
+    return free
+
+
+def _files(path: Path) -> Iterator[os.stat_result]:
     try:
-        if not path.is_dir():
-            return path.lstat().st_size
-        return sum(size(Path(inside.path)) for inside in os.scandir(path))
+        if path.is_dir() and not path.is_symlink():
+            for inside in os.scandir(path):
+                yield from _files(Path(inside.path))
+        else:
+            yield path.lstat()
     except FileNotFoundError:
-        return 0
+        return
 
 
 def opened(root: str | Path) -> Store:

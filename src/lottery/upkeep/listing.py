@@ -67,7 +67,12 @@ def listed(
     if where:
         cells = list(collect.where(Study(store.root, tuple(cells)), where).cells)
     who = _by_key(requests(store.root))
-    rows = [_row(inventory.entries[cell.name], cell, who.get(cell.name, ())) for cell in cells]
+    rows = []
+    for cell in cells:
+        try:
+            rows.append(_row(inventory.every[cell.name], cell, who.get(cell.name, ())))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
     return sorted(rows, key=lambda row: (row.finished, row.entry.kind))
 
 
@@ -186,10 +191,16 @@ def details(store: Store, name: str) -> Details:
         tuple(
             request
             for request in requests(store.root)
-            if entry.key in request.keys or request.output == entry.about.get("output")
+            if entry.key in request.keys or _wrote(request, entry)
         ),
         _parts(entry),
     )
+
+
+def _wrote(request: Request, entry: Entry) -> bool:
+    """Whether a node was computed for an output folder: paths are those of a machine."""
+    output = entry.about.get("output")
+    return request.output == output and entry.about.get("host", request.host) == request.host
 
 
 def _parts(entry: Entry) -> dict[str, int]:

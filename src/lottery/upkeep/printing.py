@@ -31,10 +31,11 @@ def show_rows(rows: Sequence[Row], console: Console | None = None) -> None:
     """
     console = console or terminal()
     cells = [_cells(row) for row in rows]
-    commands = [row.command.removeprefix("python ") for row in rows]
-    common = ""
+    commands, common = [row.command for row in rows], ""
     if console.is_terminal:
         commands, common = _shortened(commands)
+    commands = [command.removeprefix(_PYTHON) for command in commands]
+    if console.is_terminal:
         taken = [max(map(len, column)) for column in zip(_COLUMNS, *cells, strict=True)]
         width = max(console.width - sum(taken) - _GAP * (len(taken) + 1), _SHORTEST)
         commands = [c if len(c) <= width else f"{c[: width - 1]}…" for c in commands]
@@ -54,6 +55,7 @@ _COLUMNS = (
     "key", "what", "network", "data", "pruned", "rewound", "seed", "val top-1", "size", "asked",
     "when",
 )  # fmt: skip
+_PYTHON = "python "  # what a command for the shell begins with, and a call from Python does not
 _GAP = 3  # characters between columns
 _SHORTEST = 24  # that a command is cut to
 
@@ -69,36 +71,42 @@ def _cells(row: Row) -> list[str]:
         "" if row.seed is None else str(row.seed),
         "" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
         sized(row.bytes),
-        str(len(row.asked) or ""),
+        str(len({(request.host, request.output) for request in row.asked}) or ""),
         _local(row.finished),
     ]
 
 
 def _shortened(commands: Sequence[str]) -> tuple[list[str], str]:
-    """Commands with … for the words that all have in common, and those words."""
-    words = [shlex.split(command) for command in commands if command]
+    """Commands with … for the words that all have in common, and those words.
+
+    Calls from Python, which are no words of a shell, stay as they are.
+    """
+    words = [shlex.split(command) for command in commands if command.startswith(_PYTHON)]
     if len(words) < 2:
         return list(commands), ""
-    shared = [word for word in words[0][1:] if all(word in others for others in words)]
+    shared = [word for word in words[0][2:] if all(word in others for others in words)]
     if not shared:
         return list(commands), ""
     found = []
     for command in commands:
-        script, *own = shlex.split(command) or [""]
+        if not command.startswith(_PYTHON):
+            found.append(command)
+            continue
+        python, script, *own = shlex.split(command)
         rest = [word for word in own if word not in shared]
-        found.append(shlex.join([script, *rest]) + " …" if command else "")
+        found.append(shlex.join([python, script, *rest]) + " …")
     return found, shlex.join(shared)
 
 
 def show_totals(store: Store, rows: Sequence[Row], console: Console | None = None) -> None:
     """How much that is, of how much, and who is at work."""
     console = console or terminal()
-    own = sum(row.bytes for row in rows)
+    own = size(*(row.entry.path for row in rows))
     runs = f"{len(rows)} run{'s' * (len(rows) != 1)}"
     console.print(f"{runs}, {sized(own)}; the whole store: {sized(size(store.root))}")
     if works := list((store.root / "work").glob("*")):
         begun = f"{len(works)} node{'s' * (len(works) != 1)}"
-        console.print(f"{begun} begun and not finished: {sized(sum(map(size, works)))}")
+        console.print(f"{begun} begun and not finished: {sized(size(*works))}")
     for user in users(store):
         if user.command:
             console.print(f"at work: {user}")
@@ -141,12 +149,12 @@ def show_removal(found: Removal, done: bool, console: Console | None = None) -> 
     """What goes, and what depends on it."""
     console = console or terminal()
     verb = "removed" if done else "would remove"
-    (*depending, last) = found.entries
-    console.print(f"{verb} {last.name}, {sized(last.bytes or 0)}" if not done else
-                  f"{verb} {last.name}")  # fmt: skip
-    if depending:
+    for entry in found.named:
+        console.print(f"{verb} {_named(entry, done)}")
+    if depending := [entry for entry in found.entries if entry not in found.named]:
         names = [_named(entry, done) for entry in reversed(depending)]
-        console.print(f"and {len(names)} that depend{'s' * (len(names) == 1)} on it:")
+        them = "them" if found.named[1:] else "it"
+        console.print(f"and {len(names)} that depend{'s' * (len(names) == 1)} on {them}:")
         for name in names:
             console.print(f"  {name}")
     if found.staying:
@@ -179,6 +187,11 @@ def show_collected(found: Collected, done: bool, console: Console | None = None)
         more = f" and {len(reasons) - _FEW} more" if len(reasons) > _FEW else ""
         why = "; ".join(reasons[:_FEW]) + more
         console.print(f"  {sized(sum(i.bytes for i in items)):>9}  {of}: {why}")
+    if found.unreadable:
+        console.print(
+            f"no states were looked at, for what {' and '.join(found.unreadable)} came from cannot "
+            "be read: store.py verify"
+        )
     before, after = sized(found.before), sized(found.after)
     if not found.items:
         console.print(f"there is nothing to remove; the store has {before}")

@@ -7,7 +7,7 @@ from lottery.errors import StoreError
 from lottery.store import Node, Store
 from lottery.sweep.claims import underway
 from lottery.upkeep import trash
-from lottery.upkeep.inventory import Entry, Inventory
+from lottery.upkeep.inventory import Entry, Inventory, freed
 from lottery.upkeep.requests import Request, requests
 from lottery.upkeep.users import User, removing, users
 
@@ -17,6 +17,8 @@ class Removal:
     """What goes, children before parents, and whom that concerns."""
 
     entries: tuple[Entry, ...]
+    named: tuple[Entry, ...]
+    """Those of them that were asked for; the others depend on these."""
     staying: tuple[Entry, ...]
     """Nodes that come from one of those, but can do without: tickets that were moved."""
     asked: tuple[Request, ...]
@@ -54,14 +56,15 @@ def remove(store: Store, names: Sequence[str], *, dry_run: bool = True) -> Remov
 
 def _removal(store: Store, names: Sequence[str]) -> Removal:
     inventory = Inventory.of(store)
-    keys = inventory.descendants(inventory.find(name).key for name in names)
+    named = {entry.key: entry for entry in map(inventory.find, names)}
+    keys = inventory.descendants(named)
     _check_unused(inventory, keys, users(store))
     asked = tuple(request for request in requests(store.root) if request.keys & keys)
     _check_unqueued(store, asked)
     going = list(reversed(inventory.ordered(keys)))
     staying = {e.key: e for key in keys for e in inventory.moved.get(key, ()) if e.key not in keys}
-    total = sum(entry.bytes for entry in going)
-    return Removal(tuple(going), tuple(staying.values()), asked, total)
+    total = sum(freed(entry.path for entry in going))
+    return Removal(tuple(going), tuple(named.values()), tuple(staying.values()), asked, total)
 
 
 def _check_unqueued(store: Store, asked: Sequence[Request]) -> None:
@@ -86,6 +89,6 @@ def _check_unused(inventory: Inventory, keys: set[str], at_work: Sequence[User])
             more = f" and {len(needed) - 1} more" if needed[1:] else ""
             where = f", which writes to {user.output}" if user.output else ""
             raise StoreError(
-                f"{inventory.entries[needed[0]].name}{more}, which would go, is needed by "
+                f"{inventory.every[needed[0]].name}{more}, which would go, is needed by "
                 f"{user}{where}: wait until it has ended, or end it"
             )

@@ -1,6 +1,6 @@
-"""Who asked for which nodes: a file of the store for each output folder, written by its own job.
+"""Who asked for which nodes: a file of the store for each command, written by its own job.
 
-``asked/<hash of the output folder>.json`` has the command and the nodes that it asked for, done or
+``asked/<hash of host, output folder and command>.json`` has the nodes that it asked for, done or
 not. So a node, which never changes, can be asked for by any number of commands, and nobody writes
 to a file of another.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 from lottery import files
 from lottery.lineage import Lineage, scored
+from lottery.points import Point
 from lottery.store import Store, output_folder
 from lottery.upkeep.users import if_ours, using
 
@@ -39,6 +40,8 @@ class Request:
     user: str = field(default_factory=lambda: _user())
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     """When it was last given, in UTC."""
+    searching: bool = False
+    """Whether it is a search that has not ended, and may ask for more."""
     imported: bool = False
     """Whether it was given to another store, from which its nodes were imported."""
 
@@ -50,18 +53,20 @@ class Request:
     @property
     def file(self) -> str:
         """Name of its file: the same whenever a command is given again for an output folder."""
-        return f"{hashlib.sha256(self.output.encode()).hexdigest()[:20]}.json"
+        name = "\n".join((self.host, self.output, self.command))
+        return f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.json"
 
     def also(self, nodes: Iterable[str]) -> "Request":
         """With these nodes too."""
         return replace(self, nodes=tuple(dict.fromkeys([*self.nodes, *nodes])))
 
     def open(self, root: Path) -> bool:
-        """Whether it may still go on: some of its nodes are missing, and its folder is there.
+        """Whether it may still go on: nodes are missing, or it searches; and its folder is there.
 
         So is that of another machine whose disk cannot be seen from here.
         """
-        if self.imported or all((root / node / "done.json").exists() for node in self.nodes):
+        there = all((root / node / "done.json").exists() for node in self.nodes)
+        if self.imported or (there and not self.searching):
             return False
         output = Path(self.output)
         seen = self.host == socket.gethostname() or any(p.exists() for p in output.parents[:2])
@@ -69,10 +74,18 @@ class Request:
 
 
 def request(
-    command: str, output: Path, asked: Iterable[tuple[Lineage, Any]], *, nodes: Iterable[str] = ()
+    command: str,
+    output: Path,
+    asked: Iterable[tuple[Lineage, Any]],
+    *,
+    later: Mapping[str, Iterable[Point]] | None = None,
+    searching: bool = False,
 ) -> Request:
-    """The request of a command for these lineages, each with the config that it is of."""
-    named: dict[str, None] = dict.fromkeys(nodes)
+    """The request of a command for these lineages, each with the config that it is of.
+
+    ``later`` are points of dense networks, by key, at which what is not asked for yet may begin.
+    """
+    named: dict[str, None] = {}
     states: dict[str, dict[str, None]] = {}
     for chain, config in asked:
         named |= dict.fromkeys(f"{node.kind}/{node.key}" for node in chain.nodes)
@@ -81,11 +94,14 @@ def request(
             points = {*chain.starts, *(rewind.kept if rewind else ())}
             points |= {*scored(config)} if chain.masks else set()
             states.setdefault(chain.dense.key, {}).update(dict.fromkeys(map(str, sorted(points))))
+    for dense, begun in (later or {}).items():
+        states.setdefault(dense, {}).update(dict.fromkeys(map(str, sorted(begun))))
     return Request(
         command,
         str(output.resolve()),
         tuple(named),
         {dense: tuple(points) for dense, points in states.items()},
+        searching=searching,
     )
 
 
@@ -110,13 +126,18 @@ def note(store: Store, asked: Request) -> None:
 
 def requests(root: Path) -> list[Request]:
     """All requests of a store, the oldest first; files that are damaged are left out."""
-    found = []
+    return sorted(by_file(root).values(), key=lambda r: r.time)
+
+
+def by_file(root: Path) -> dict[Path, Request]:
+    """The same by their files."""
+    found = {}
     for path in sorted((root / FOLDER).glob("[!.]*.json")):
         try:
-            found.append(read_request(files.read_json(path)))
+            found[path] = read_request(files.read_json(path))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             continue  # or removed meanwhile
-    return sorted(found, key=lambda r: r.time)
+    return found
 
 
 def read_request(about: Mapping[str, Any]) -> Request:

@@ -46,7 +46,7 @@ class Moved:
 
 
 def export_part(store: Store, keys: Iterable[str], to: Path) -> Moved:
-    """Write these nodes, with their ancestors and what was measured of them alone.
+    """Write these nodes, with what they come from and what was measured of them alone.
 
     To a tar file (``.tar``, ``.tar.gz``, ``.tgz``), which must not exist; or to a folder: that of a
     store, into which they are merged, or a new one. Raises :class:`StoreError` for anything else,
@@ -185,7 +185,12 @@ def _write_tar(store: Store, chosen: Sequence[Entry], to: Path) -> Moved:
     if not to.absolute().parent.is_dir():
         raise StoreError(f"there is no folder {to.absolute().parent}")
     moved = Moved([entry.name for entry in chosen], [], [])
-    with files.replacing(to) as temporary, tarfile.open(temporary, _TAR[to.suffix]) as tar:
+    # States that two trainings share are links to the same file: each is written out, so that a
+    # node is whole by itself.
+    with (
+        files.replacing(to) as temporary,
+        tarfile.open(temporary, _TAR[to.suffix], dereference=True) as tar,
+    ):
         _add_json(tar, "store.json", {"version": VERSION})
         for request in _requests_of(store, {entry.key for entry in chosen}):
             _add_json(tar, f"{ASKED}/{request.file}", asdict(request))
@@ -222,7 +227,8 @@ def _merge_tar(store: Store, part: Path, tar: tarfile.TarFile) -> Moved:
             path = PurePosixPath(member.name)
             if member.name == first.name:
                 continue
-            if not member.isfile() or path.is_absolute() or ".." in path.parts:
+            file = member.isfile() or member.islnk()  # a link to a file that came before
+            if not file or path.is_absolute() or ".." in path.parts:
                 raise StoreError(f"{part} holds {member.name}, which is no file of a node")
             if path.parts[0] == ASKED:
                 with contextlib.suppress(TypeError, KeyError, AttributeError):
@@ -234,9 +240,9 @@ def _merge_tar(store: Store, part: Path, tar: tarfile.TarFile) -> Moved:
                     arrivals.finish(name, folder)
                 name, folder = here, arrivals.begin(here)
             if folder is not None:
-                file = folder.joinpath(*path.parts[2:])
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with _stream(tar, member) as stream, file.open("wb") as copy:
+                target = folder.joinpath(*path.parts[2:])
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with _stream(tar, member) as stream, target.open("wb") as copy:
                     shutil.copyfileobj(stream, copy)
         if folder is not None:
             arrivals.finish(name, folder)
@@ -244,8 +250,14 @@ def _merge_tar(store: Store, part: Path, tar: tarfile.TarFile) -> Moved:
 
 
 def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    stream = tar.extractfile(member)
-    assert stream is not None  # of a file there is one
+    try:
+        stream = tar.extractfile(member)
+    except KeyError:
+        stream = None
+    if stream is None:  # a link to what did not come before, or is no file
+        raise StoreError(
+            f"{tar.name!s} holds {member.name}, a link to {member.linkname}, which it does not hold"
+        )
     return stream
 
 
@@ -261,8 +273,8 @@ def _json(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
 
 
 def _with_kin(inventory: Inventory, keys: Iterable[str]) -> set[str]:
-    """With all ancestors, and what was measured of these nodes alone, such as lines."""
-    every = inventory.ancestors(keys)
+    """With all that they come from, and what was measured of these nodes alone, such as lines."""
+    every = inventory.sources(keys)
     for entry in inventory.entries.values():
         small = not entry.trained and not entry.states.root.exists()
         if small and entry.needs and entry.needs <= every:

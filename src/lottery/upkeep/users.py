@@ -46,7 +46,7 @@ def using(store: Store, keys: Iterable[str], command: str, output: str) -> Itera
     """
     name = uuid.uuid4().hex[:12]
     note = {"needs": sorted(keys), "command": command, "output": output}
-    lease = store.lease(FOLDER, name, **note)
+    lease = store.presence(FOLDER, name, **note)
     with if_ours(store):
         store.prepare(FOLDER)
         with locked(_lock(store)):
@@ -85,9 +85,9 @@ def removing(store: Store) -> Iterator[None]:
 def users(store: Store) -> list[User]:
     """The processes at work: those that said so, and those that compute a node at the moment."""
     found = []
-    for folder in (FOLDER, "leases"):
+    for folder, lease_of in ((FOLDER, store.presence), ("leases", store.lease)):
         for path in sorted((store.root / folder).glob("[!.]*")):
-            lease = store.lease(folder, path.name)
+            lease = lease_of(folder, path.name)
             about = lease.seen(store.now())
             if about is None:
                 continue
@@ -108,7 +108,7 @@ def users(store: Store) -> list[User]:
 def unused(store: Store) -> list[Path]:
     """Files below ``using/`` of processes that are dead."""
     names = (store.root / FOLDER).glob("[!.]*")
-    return [path for path in names if store.lease(FOLDER, path.name).seen(store.now()) is None]
+    return [path for path in names if store.presence(FOLDER, path.name).seen(store.now()) is None]
 
 
 def _lock(store: Store) -> Path:

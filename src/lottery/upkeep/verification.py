@@ -39,10 +39,19 @@ def verify(store: Store) -> Iterator[Checked]:
     """Check every node of a store; those that are removed meanwhile are left out."""
     for folder in kinds(store.root):
         for path in sorted(folder.glob("[!.]*")):
-            if (path / MARK).exists():
-                found = check(path)
-                if not found.damage or (path / MARK).exists():
-                    yield found
+            if (found := _looked_at(path)) is not None:
+                yield found
+
+
+def _looked_at(path: Path) -> Checked | None:
+    """The check of a node; None if it is not there, or not any more."""
+    while (path / MARK).exists():
+        try:
+            found = check(path)
+        except FileNotFoundError:  # collected or removed since its folder was read: look again
+            continue
+        return found if not found.damage or (path / MARK).exists() else None
+    return None
 
 
 def check(path: Path, kind: str | None = None) -> Checked:
