@@ -307,7 +307,8 @@ def test_a_sweep_repeated_trains_nothing(sweep):
     _, folder = sorted((outputs / "prune").iterdir())
     for job in range(6):  # complete like the first
         assert {f.name for f in (folder / str(job)).iterdir()} == {
-            "config.yaml", "metrics.csv", "result.json", "status.json", "ticket.safetensors",
+            ".hydra", "config.yaml", "metrics.csv", "result.json", "status.json",
+            "ticket.safetensors",
         }  # fmt: skip
         assert read_json(folder / f"{job}/status.json")["status"] == "done"
 

@@ -171,7 +171,7 @@ def test_one_run_with_four_choices_of_ones_own(ticket):
     assert result["mask"]["pattern"] == {"height": 2, "name": "row"}
     store = ticket.parents[1] / "store"
     found = Run(store / "ticket" / result["ticket"]["key"])
-    assert found.config["model"] == {"hidden": 10, "name": "two_layers"}
+    assert found.config["model"] == {"hidden": 10, "name": "two_layers", "weights": None}
     assert found.config["plugins"] == ["my_lab"]
     about = read_json(found.path / "done.json")["identity"]
     assert set(about["code"]) == {"rewinding"}

@@ -51,7 +51,7 @@ def test_how_images_are_held_changes_neither_the_order_nor_the_key(kind, stored)
     for changes in (
         {"in_memory": True}, {"in_memory": False}, {"memory_limit": 4.0}, {"memory_limit": 1e-9},
     ):  # fmt: skip
-        config = composed()
+        config = composed("trainer.batch_size=6")
         config.data = dataset(**stored[kind], **changes)
         splits = data.load(config.data)
         chunks = chunked(5, 9, 3, 6)
