@@ -30,11 +30,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from lottery import choices, cli, studies
 from lottery.errors import ConfigError, LotteryError
 
-STUDIES = {
-    "dense": "train", "ticket": "prune", "grid": "prune", "search": "prune", "transfer": "transfer",
-}  # fmt: skip
+STUDIES = {"dense": "train", "ticket": "prune", "grid": "prune", "transfer": "transfer"}
 """What the methods of ``lottery.Study`` ask for."""
-SWEEPS = frozenset({"grid", "search"})
 
 _CONF = Path(__file__).parents[3] / "conf"
 
@@ -47,7 +44,7 @@ def told(method: str, common: Sequence[str], own: Sequence[str], outputs: str) -
     :class:`LotteryError` for what the scripts print as one line.
     """
     study = STUDIES[method]
-    known, sweep = studies.find(study), method in SWEEPS
+    known, sweep = studies.find(study), method == "grid"
 
     def task(config: DictConfig) -> Any:
         return cli.job(config, known)

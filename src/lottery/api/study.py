@@ -109,8 +109,9 @@ class Study:
         seed: Numbers | None = None,
     ) -> Sweep:
         """The sparsest ticket of :meth:`grid` that matches dense, for few trainings."""
-        own = ["search=sparsest", *_grid(percentile, rewind, seed), *options]
-        return Sweep(self._asked("search", own), str(self.outputs))
+        return self.grid(
+            "search=sparsest", *options, percentile=percentile, rewind=rewind, seed=seed
+        )
 
     def transfer(
         self,
@@ -127,8 +128,8 @@ class Study:
 
         ``ticket`` is an answer of this study or a ticket file; ``data``, ``validation`` and
         ``test`` are as those of the study, and so is how it is trained, but for the epochs: 5 if
-        none are given. ``controls`` are what to compare with: ``"all"``, or
-        names such as ``"fresh"``, ``"random"`` and ``"scratch"``.
+        none are given. ``controls`` are what to compare with: ``"all"``, or names such as
+        ``"fresh"``, ``"random"`` and ``"scratch"``.
         """
         source, _, _ = datasets.chosen(data, validation, test, classes)
         place = getattr(ticket, "folder", ticket)
