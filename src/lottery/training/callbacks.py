@@ -150,7 +150,24 @@ class InputBound(keras.callbacks.Callback):  # type: ignore[misc]
         return sentence is not None
 
 
-class Acting(keras.callbacks.Callback):  # type: ignore[misc]
+class Together(keras.callbacks.Callback):  # type: ignore[misc]
+    """Several callbacks, each of whose hooks :meth:`_call` calls in turn."""
+
+    def set_model(self, model: Any) -> None:
+        """Tell all of them."""
+        super().set_model(model)
+        self._call("set_model", model)
+
+    def set_params(self, params: Any) -> None:
+        """Tell all of them."""
+        super().set_params(params)
+        self._call("set_params", params)
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        raise NotImplementedError
+
+
+class Acting(Together):
     """Callbacks that may change weights, so that a training still goes on exactly from any state.
 
     They act in ``on_train_begin`` where the training begins at step 0, and in ``on_epoch_begin``,
@@ -171,16 +188,6 @@ class Acting(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._callbacks, self._loop, self._step = callbacks, loop, step
         self._warned = False
-
-    def set_model(self, model: Any) -> None:
-        """Tell all of them."""
-        super().set_model(model)
-        self._call("set_model", model)
-
-    def set_params(self, params: Any) -> None:
-        """Tell all of them."""
-        super().set_params(params)
-        self._call("set_params", params)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Acts at step 0 alone."""

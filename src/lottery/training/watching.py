@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from lottery.errors import ConfigError
+from lottery.training.callbacks import Together
 
 if TYPE_CHECKING:
     from lottery.training.loop import Loop
 
 
-class Watching(keras.callbacks.Callback):  # type: ignore[misc]
+class Watching(Together):
     """The callbacks of choices with ``watches_only = True``, by label, over ``loop``.
 
     Each hook is checked, at batches that of an epoch's first one alone: what changes a weight would
@@ -27,16 +27,6 @@ class Watching(keras.callbacks.Callback):  # type: ignore[misc]
         self._callbacks, self._loop = callbacks, loop
         self._first_batch = True
         self._summed = tf.function(self._sums, autograph=False)
-
-    def set_model(self, model: Any) -> None:
-        """Tell all of them."""
-        super().set_model(model)
-        self._call("set_model", model)
-
-    def set_params(self, params: Any) -> None:
-        """Tell all of them."""
-        super().set_params(params)
-        self._call("set_params", params)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Tell all of them."""
